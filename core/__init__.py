@@ -1,0 +1,1 @@
+"""What every endpoint shares: settings, schemas, errors and the Ollama client."""

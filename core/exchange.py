@@ -1,0 +1,117 @@
+"""The frame around every request: one deadline, one end when its client goes, one error shape."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.errors import ApiError, InternalError, RequestTimeout
+from core.responses import NDJSON
+from core.schemas import StreamError
+
+LAST_WORDS_S = 5
+"""How long a client that does not read may hold up the line that says its stream has failed."""
+LAMBDA_MARGIN_S = 0.5
+"""What is left of a Lambda function's time to hand a 504 back."""
+
+_logger = logging.getLogger(__name__)
+
+
+class ExchangeMiddleware:
+    """Runs a request to its end, which is an answer, an error told in its one shape, or nobody.
+
+    A failure before the answer's start is an ordinary error answer; a failure of a stream that
+    has begun is its last line. What the app does is cancelled when `timeout_s` are over (under
+    Lambda: when the function's own time nearly is) and when the client closes its connection.
+    """
+
+    def __init__(self, app: ASGIApp, *, timeout_s: float) -> None:
+        self.app = app
+        self.timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application on an HTTP request; anything else is passed through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send)
+        try:
+            await exchange.run(self.app, scope, self._timeout_s(scope))
+        except ClientDisconnect:
+            _logger.info("%s %s: the client has gone", scope["method"], scope["path"])
+        except ApiError as error:
+            await exchange.fail(error, scope)
+        except Exception:  # whatever it is, the client hears of it in the one shape
+            _logger.exception("%s %s failed", scope["method"], scope["path"])
+            await exchange.fail(
+                InternalError("Internal error. The server's log says what happened"), scope
+            )
+
+    def _timeout_s(self, scope: Scope) -> float:
+        context = scope.get("aws.context")
+        if context is None:
+            return self.timeout_s
+        left_s: float = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
+        return max(0.0, min(self.timeout_s, left_s))
+
+
+class _Exchange:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._started: Message | None = None
+        self._complete = False
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s) as self._deadline:
+                await app(scope, self.receive, self.send)
+        except TimeoutError:
+            if self._gone:
+                raise ClientDisconnect from None
+            if self._deadline.expired():
+                raise RequestTimeout(timeout_s) from None
+            raise
+        finally:
+            if self._watcher:
+                self._watcher.cancel()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self._watcher = asyncio.create_task(self._watch())
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._started = message
+        elif not message.get("more_body"):
+            self._complete = True
+        await self._send(message)
+
+    async def _watch(self) -> None:
+        """Wait for the disconnect, which is all that a client can send behind its body."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._complete and not self._deadline.expired():
+            self._gone = True
+            self._deadline.reschedule(0)
+
+    async def fail(self, error: ApiError, scope: Scope) -> None:
+        """Tell the client of `error` in the way that is still open."""
+        if self._started is None:
+            await error.response()(scope, self._receive, self._send)
+        elif not self._complete and _is_stream(self._started):
+            line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._send({"type": "http.response.body", "body": line})
+
+
+def _is_stream(start: Message) -> bool:
+    return (b"content-type", NDJSON.encode()) in start["headers"]

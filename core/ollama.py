@@ -1,0 +1,273 @@
+"""The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from core.errors import (
+    ApiError,
+    BadRequest,
+    ModelNotAllowed,
+    ModelNotFound,
+    OllamaError,
+    RequestTimeout,
+)
+from core.generate import AnswerReader, GenerateRequest, Lines, read_answer
+from core.ollama_errors import failed_response, says_model_is_missing
+from core.schemas import ChatAnswer, ChatRequest
+from core.settings import Settings, SettingsError
+from core.transport import HTTPTransport
+
+HEALTH_TIMEOUT_S = 1.5
+"""The contract promises an answer within 2 s; browser clients give up after 3."""
+METADATA_TIMEOUT_S = 10
+"""For what Ollama answers from memory, in milliseconds."""
+END_TIMEOUT_S = 1
+"""How long to wait for the end of an answer behind its last line, to keep the connection."""
+
+_T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Tag(msgspec.Struct):
+    name: str
+    remote_model: str = ""
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag]
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Show(msgspec.Struct):
+    model_info: dict[str, Any] = {}
+
+
+class OllamaClient:
+    """Calls one Ollama server, for any number of requests at once."""
+
+    def __init__(
+        self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """Connect when needed, through `transport` where one is given."""
+        self._settings = settings
+        self._base_url = settings.ollama_base_url.rstrip("/")
+        self._headers = {"user-agent": "ollama-web-api", **settings.ollama_headers}
+        self._transport = transport or _transport(settings)
+        self._vocabulary_sizes: dict[str, int | None] = {}
+
+    async def aclose(self) -> None:
+        """Close the connections that are not in use."""
+        await self._transport.aclose()
+
+    async def is_connected(self) -> bool:
+        """Tell, within two seconds, whether an Ollama server answers; no model is loaded."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self._metadata("GET", "/api/version", _Version)
+        except (ApiError, TimeoutError):
+            return False
+        return True
+
+    async def models(self) -> list[str]:
+        """Return the names of the installed models, in Ollama's order.
+
+        Raises:
+            OllamaError: Ollama cannot be reached, or fails.
+            RequestTimeout: it does not answer.
+        """
+        tags = await self._metadata("GET", "/api/tags", _Tags)
+        return [
+            tag.name
+            for tag in tags.models
+            if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
+        ]
+
+    async def chat(self, chat: ChatRequest) -> ChatAnswer:
+        """Return the whole answer to `chat`.
+
+        Raises:
+            ApiError: there is none; whatever went wrong is its class and text.
+        """
+        request, response = await self._generate(chat, stream=False)
+        try:
+            body = await _read(response)
+        finally:
+            await response.aclose()
+        return read_answer(body, chat, request.model)
+
+    async def stream(self, chat: ChatRequest) -> AsyncIterator[Lines]:
+        """Yield the lines of the answer to `chat`, as many at once as came at once.
+
+        The last line of all is a `StreamEnd`. Closing this generator closes the connection, which
+        stops the model.
+
+        Raises:
+            ApiError: as `chat` does; what came before has been yielded.
+        """
+        reader = AnswerReader(thinking=bool(chat.think))
+        _, response = await self._generate(chat, stream=True)
+        try:
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            with _network_errors():
+                async for data in response.stream:
+                    for lines in reader.feed(data):
+                        yield lines
+                    if reader.finished:
+                        break
+            for lines in reader.end():
+                yield lines
+            await _drain(response)
+        finally:
+            await response.aclose()
+
+    async def _generate(
+        self, chat: ChatRequest, *, stream: bool
+    ) -> tuple[GenerateRequest, httpx.Response]:
+        request = GenerateRequest.from_chat(chat, self._settings, stream=stream)
+        if _is_cloud(request.model) and not self._settings.allow_cloud_models:
+            raise ModelNotAllowed(
+                f"Model '{request.model}' would send the message to a cloud service, which this "
+                "server does not allow. GET /api/models lists the models to use"
+            )
+        if chat.context:
+            await self._check_vocabulary(request.model, chat.context)
+        response = await self._send("POST", "/api/generate", request)
+        if response.status_code != httpx.codes.OK:
+            try:
+                body = await _read(response)
+            finally:
+                await response.aclose()
+            if says_model_is_missing(response, body):
+                raise ModelNotFound(request.model, await self._installed())
+            raise failed_response(response, body)
+        return request, response
+
+    async def _check_vocabulary(self, model: str, context: list[int]) -> None:
+        """Refuse token ids that the model does not have: Ollama up to 0.24 dies of them."""
+        key = model.lower()
+        if key not in self._vocabulary_sizes:
+            try:
+                show = await self._metadata("POST", "/api/show", _Show, {"model": model})
+            except ApiError:
+                return  # /api/generate tells better what is wrong
+            sizes = [size for name, size in show.model_info.items() if name.endswith(".vocab_size")]
+            self._vocabulary_sizes[key] = sizes[0] if sizes and isinstance(sizes[0], int) else None
+        size = self._vocabulary_sizes[key]
+        if size is not None and max(context) >= size:
+            raise BadRequest(
+                f"context: token id {max(context)} is not of model '{model}', whose ids end at "
+                f"{size - 1}. Send the context of an answer by the same model, or none"
+            )
+
+    async def _installed(self) -> list[str] | None:
+        try:
+            return await self.models()
+        except ApiError:
+            return None
+
+    async def _metadata(self, method: str, path: str, type_: type[_T], body: object = None) -> _T:
+        try:
+            async with asyncio.timeout(METADATA_TIMEOUT_S):
+                response = await self._send(method, path, body)
+                try:
+                    content = await _read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise RequestTimeout(METADATA_TIMEOUT_S) from None
+        if response.status_code != httpx.codes.OK:
+            raise failed_response(response, content)
+        try:
+            return msgspec.json.decode(content, type=type_)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise OllamaError(
+                "what came is not an answer of Ollama. Check OLLAMA_BASE_URL"
+            ) from None
+
+    async def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+        content, headers = None, self._headers
+        if body is not None:
+            content, headers = _encode(body), {**headers, "content-type": "application/json"}
+        request = httpx.Request(method, self._base_url + path, headers=headers, content=content)
+        with _network_errors():
+            return await self._transport.handle_async_request(request)
+
+
+def _transport(settings: Settings) -> HTTPTransport:
+    secure = settings.ollama_base_url.startswith("https:")
+    return HTTPTransport(
+        httpx.URL(settings.ollama_base_url),
+        connect_timeout_s=settings.ollama_connect_timeout_s,
+        ssl_context=_ssl_context(settings) if secure else None,
+    )
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    try:
+        if settings.ollama_ca_file:
+            context = ssl.create_default_context(cafile=settings.ollama_ca_file)
+        else:
+            context = httpx.create_ssl_context(trust_env=False)
+        if settings.ollama_client_cert:
+            key = settings.ollama_client_key or None
+            context.load_cert_chain(settings.ollama_client_cert, key)
+    except OSError:  # ssl.SSLError is one too
+        raise SettingsError(
+            "OLLAMA_CA_FILE, OLLAMA_CLIENT_CERT or OLLAMA_CLIENT_KEY is unusable: expected the "
+            f"path of a readable PEM file"
+        ) from None
+    return context
+
+
+def _is_cloud(model: str) -> bool:
+    """Tell by its name whether Ollama runs `model` on its maker's servers."""
+    return model.partition("@")[0].lower().endswith((":cloud", "-cloud"))
+
+
+async def _read(response: httpx.Response) -> bytes:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    with _network_errors():
+        return b"".join([data async for data in response.stream])
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read what is behind the last line: only a connection that was read to its end is kept."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    try:
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for _ in response.stream:
+                pass
+    except (TimeoutError, httpx.TransportError):
+        pass  # the answer is complete all the same
+
+
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Tell the client what a network failure means, and the log what it was."""
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise OllamaError(
+            "Ollama did not accept a connection in time. Is its machine up?"
+        ) from error
+    except httpx.ConnectError as error:
+        _logger.warning("cannot connect to Ollama: %s", error)
+        raise OllamaError(
+            "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
+        ) from error
+    except httpx.TransportError as error:
+        _logger.warning("the connection to Ollama broke: %s", error)
+        raise OllamaError(
+            "the connection to Ollama broke before the answer's end. Send the message again"
+        ) from error

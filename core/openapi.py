@@ -1,0 +1,84 @@
+"""The OpenAPI 3.1 description of the API, derived from the schemas."""
+
+from typing import Any
+
+import msgspec
+
+from core import schemas
+from core.settings import API_VERSION
+
+_ERRORS = {
+    400: "The request is malformed: a field is missing or of a wrong type, or it is not JSON",
+    403: "This model may not be used",
+    404: "The model is not installed",
+    413: "The body is too large",
+    415: "The body is not declared as application/json",
+    500: "Ollama cannot be reached or has failed, or this server has",
+    503: "Ollama's queue is full; Retry-After says in how many seconds to try again",
+    504: "No complete answer in time",
+}
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the document as a JSON object."""
+    types = (
+        schemas.ChatRequest,
+        schemas.ChatAnswer,
+        schemas.StreamToken,
+        schemas.StreamEnd,
+        schemas.StreamError,
+        schemas.Error,
+        schemas.Health,
+        schemas.Models,
+    )
+    references, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    ref = dict(zip((type_.__name__ for type_ in types), references, strict=True))
+    line = {"oneOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
+    stream = {
+        "application/x-ndjson": {
+            "schema": {"type": "string", "description": "JSON objects, one a line"},
+            "itemSchema": line,
+        }
+    }
+    answer = {"application/json": {"schema": ref["ChatAnswer"]}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ollama Web API",
+            "version": API_VERSION,
+            "description": "A plain REST API in front of an Ollama machine.",
+        },
+        "paths": {
+            "/api/health": _get("Whether the server and Ollama are there", ref["Health"], {}),
+            "/api/models": _get(
+                "The installed models", ref["Models"], _errors(ref["Error"], 500, 504)
+            ),
+            "/api/chat": _chat("One whole answer", ref, {**answer, **stream}),
+            "/api/chat/stream": _chat("The answer line by line, as it is written", ref, stream),
+        },
+        "components": {"schemas": components},
+    }
+
+
+def _get(summary: str, schema: dict[str, Any], errors: dict[str, Any]) -> dict[str, Any]:
+    ok = {"description": summary, "content": {"application/json": {"schema": schema}}}
+    return {"get": {"summary": summary, "responses": {"200": ok, **errors}}}
+
+
+def _chat(summary: str, ref: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    body = {"required": True, "content": {"application/json": {"schema": ref["ChatRequest"]}}}
+    ok = {"description": summary, "content": content}
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": body,
+            "responses": {"200": ok, **_errors(ref["Error"], *_ERRORS)},
+        }
+    }
+
+
+def _errors(schema: dict[str, Any], *statuses: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {str(s): {"description": _ERRORS[s], "content": content} for s in statuses}

@@ -1,0 +1,65 @@
+"""The answer as NDJSON: whole lines, sent as they come."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from core.generate import Lines
+from core.responses import NDJSON
+from core.schemas import StreamEnd, StreamToken
+
+HEARTBEAT: Lines = [StreamToken("", done=False)]
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class StreamResponse:
+    """An ASGI application that sends lines; nothing is sent before the first ones have come.
+
+    A failure is raised, before the answer's start or after it; `ExchangeMiddleware` tells the
+    client of it.
+    """
+
+    def __init__(self, lines: AsyncGenerator[Lines], *, heartbeat_s: float = 0) -> None:
+        """Send an empty token after every `heartbeat_s` seconds without a line; 0 is never."""
+        self.lines = with_heartbeats(lines, heartbeat_s) if heartbeat_s else lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        start = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")],
+        }
+        async with aclosing(self.lines) as batches:
+            async for batch in batches:
+                if start:
+                    await send(start)
+                    start = {}
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": _encode_lines(batch),
+                        "more_body": not isinstance(batch[-1], StreamEnd),
+                    }
+                )
+
+
+async def with_heartbeats(lines: AsyncGenerator[Lines], idle_s: float) -> AsyncGenerator[Lines]:
+    """Yield what `lines` yields, and an empty token after every `idle_s` seconds of silence."""
+    async with aclosing(lines):
+        while True:
+            upcoming = asyncio.ensure_future(anext(lines, None))
+            try:
+                while not (await asyncio.wait({upcoming}, timeout=idle_s))[0]:
+                    yield HEARTBEAT
+            finally:
+                if not upcoming.done():
+                    upcoming.cancel()
+                    await asyncio.wait({upcoming})
+            if (batch := upcoming.result()) is None:
+                return
+            yield batch

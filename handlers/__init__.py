@@ -1,0 +1,1 @@
+"""One module per endpoint; `handlers.asgi` is all of them together."""

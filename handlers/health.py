@@ -1,0 +1,26 @@
+"""GET /api/health: whether this server and Ollama are there."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.app import create_app, create_handler
+from core.responses import JSONResponse
+from core.schemas import Health
+from core.settings import API_VERSION
+
+
+async def health(request: Request) -> Response:
+    """Answer 200 within two seconds, whatever state Ollama is in."""
+    connected = await request.app.state.ollama.is_connected()
+    return JSONResponse(
+        Health(
+            ollama_status="connected" if connected else "disconnected",
+            api_version=API_VERSION,
+        )
+    )
+
+
+routes = [Route("/api/health", health)]
+app = create_app(routes)
+handler = create_handler(app)

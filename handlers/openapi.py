@@ -1,0 +1,19 @@
+"""GET /api/openapi.json: what this API is, for people's tools."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.app import create_app, create_handler
+from core.openapi import openapi_document
+from core.responses import JSONResponse
+
+
+async def openapi(request: Request) -> Response:
+    """Answer with the OpenAPI 3.1 document."""
+    return JSONResponse(openapi_document())
+
+
+routes = [Route("/api/openapi.json", openapi)]
+app = create_app(routes)
+handler = create_handler(app)
