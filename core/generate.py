@@ -142,15 +142,14 @@ class AnswerReader:
         block = self._splitter.feed(data)
         if not block or self.finished:
             return
-        if self._thinking is None:
-            try:
-                tokens = _decode_tokens(block)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                tokens = []  # a line without an answer: found out line by line
-            if tokens and not any(token.done for token in tokens):
-                yield tokens
-                return
-        yield from self._feed_line_by_line(block)
+        tokens = self._plain_tokens(block)
+        if tokens and not tokens[-1].done:
+            yield tokens
+        elif tokens:
+            last_line = block.rstrip().rpartition(b"\n")[2]
+            yield [*tokens[:-1], *self._translate(read_line(last_line))]
+        else:
+            yield from self._feed_line_by_line(block)
 
     def end(self) -> Iterator[Lines]:
         """Yield what is left when Ollama has closed the answer.
@@ -162,6 +161,16 @@ class AnswerReader:
         yield from self.feed(b"\n")
         if not self.finished:
             raise _incomplete()
+
+    def _plain_tokens(self, block: bytes) -> list[StreamToken]:
+        """Read `block` at once, if no line of it but the last needs a closer look; else nothing."""
+        if self._thinking is not None:
+            return []
+        try:
+            tokens = _decode_tokens(block)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return []
+        return tokens if True not in [token.done for token in tokens[:-1]] else []
 
     def _feed_line_by_line(self, block: bytes) -> Iterator[Lines]:
         lines: list[StreamToken | StreamEnd] = []

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Count = Annotated[int, Meta(ge=0)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+ModelName = Annotated[str, Meta(max_length=255, pattern=r"^[A-Za-z0-9._:/@-]+$(?!\n)")]
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
@@ -44,10 +45,7 @@ class ChatRequest(Struct, kw_only=True):
     """A message for a model. Unknown fields are ignored."""
 
     message: Annotated[str, Meta(description="What to say to the model; not blank")]
-    model: (
-        Annotated[str, Meta(min_length=1, max_length=255, description="An installed model")]
-        | UnsetType
-    ) = UNSET
+    model: Annotated[ModelName, Meta(description="An installed model")] | UnsetType = UNSET
     stream: Annotated[bool, Meta(description="Answer as /api/chat/stream does")] = False
     context: Annotated[
         list[TokenId],

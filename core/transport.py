@@ -56,7 +56,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         """
         connection = self._take_idle() or await self._connect()
         try:
-            await connection.exchange(request)
+            await connection.exchange(request, await request.aread())
         except BaseException:
             connection.abort()
             raise
@@ -131,8 +131,7 @@ class _Connection(asyncio.Protocol):
         self._error: httpx.TransportError | None = None
         self._chunks: list[bytes] = []
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         sock = transport.get_extra_info("socket")
         self._fileno = sock.fileno()
@@ -140,15 +139,15 @@ class _Connection(asyncio.Protocol):
         if hasattr(socket, "TCP_KEEPIDLE"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
 
-    async def exchange(self, request: httpx.Request) -> None:
-        """Write `request` and wait for the head of its answer."""
+    async def exchange(self, request: httpx.Request, content: bytes) -> None:
+        """Write `request` with `content` and wait for the head of its answer."""
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._keep_alive = self._complete = self._framed = self._paused = False
         self._buffered = 0
         lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
         lines += [b"%b: %b" % header for header in request.headers.raw]
-        self._transport.write(b"\r\n".join((*lines, b"", request.content)))
+        self._transport.write(b"\r\n".join((*lines, b"", content)))
         while not self.status:
             await self._progress()
 
@@ -218,6 +217,11 @@ class _Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(httpx.RemoteProtocolError("what came is not HTTP"))
+            return
+        self._buffered += len(data)
+        if self._buffered > READ_AHEAD_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> None:
@@ -243,10 +247,6 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
-        self._buffered += len(body)
-        if self._buffered > READ_AHEAD_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
         if self.status:

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Renews the lock files with uv (pipx install uv): deploy/lock.sh [--upgrade]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lock() { uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes "$@"; }
+
+lock "$@" pyproject.toml --output-file requirements.txt
+lock "$@" pyproject.toml --group test --constraint requirements.txt --output-file tests/requirements.txt
+lock "$@" --group engine --no-deps --output-file core/engine/requirements.txt

@@ -1,0 +1,90 @@
+"""What the tests share: a fake Ollama, and clients of each way to run an endpoint."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from core.app import create_app, create_handler
+from core.server import JSONErrorProtocol
+from core.settings import Settings
+from handlers import asgi
+from tests.fake_ollama import FakeOllama
+from tests.gateway import MangumTransport
+
+Connect = Callable[..., httpx.AsyncClient]
+"""(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""
+Serve = Callable[..., Any]
+"""(settings ...) -> the URL of the bundle, served by uvicorn in front of the fake Ollama."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped test a failure where every test can run."""
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_ALL_TESTS") == "1":
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama() as server:
+        yield server
+
+
+@pytest.fixture(params=["function", "bundle", "lambda"])
+async def connect(request: pytest.FixtureRequest, fake: FakeOllama) -> AsyncIterator[Connect]:
+    """Connect to an endpoint alone, to the bundle that holds it, and to it as a Lambda function."""
+    async with AsyncExitStack() as stack:
+
+        def connect(endpoint: ModuleType, **values: Any) -> httpx.AsyncClient:
+            settings = Settings(**{"ollama_base_url": fake.url, **values})
+            routes = asgi.routes if request.param == "bundle" else endpoint.routes
+            app = create_app(routes, settings)
+            transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app)
+            if request.param == "lambda":
+                transport = MangumTransport(create_handler(app))
+            client = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
+            stack.push_async_callback(client.aclose)
+            return client
+
+        yield connect
+
+
+@pytest.fixture
+async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def serve(**values: Any) -> str:
+            settings = Settings(**{"ollama_base_url": fake.url, **values})
+            config = uvicorn.Config(
+                create_app(asgi.routes, settings),
+                port=0,
+                http=JSONErrorProtocol,
+                log_config=None,
+                timeout_graceful_shutdown=1,
+            )
+            server = uvicorn.Server(config)
+            server.install_signal_handlers = lambda: None
+            task = asyncio.create_task(server.serve())
+
+            async def stop() -> None:
+                server.should_exit = True
+                await task
+
+            stack.push_async_callback(stop)
+            while not server.started:
+                await asyncio.sleep(0.01)
+            host, port = server.servers[0].sockets[0].getsockname()
+            return f"http://{host}:{port}"
+
+        yield serve

@@ -1,0 +1,81 @@
+"""An API gateway for tests: turns httpx requests into HTTP API events for a Lambda handler."""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+Handler = Callable[[Any, Any], Any]
+
+
+class Context:
+    """What of a Lambda context is used here."""
+
+    def __init__(self, remaining_ms: int = 900_000) -> None:
+        self.remaining_ms = remaining_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.remaining_ms
+
+
+def http_api_event(request: httpx.Request, stage: str = "$default") -> dict[str, Any]:
+    """Return the event, in payload format 2.0, by which a gateway hands `request` on."""
+    path = request.url.path if stage == "$default" else f"/{stage}{request.url.path}"
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": request.url.query.decode(),
+        "headers": dict(request.headers),
+        "requestContext": {
+            "http": {
+                "method": request.method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "127.0.0.1",
+                "userAgent": request.headers.get("user-agent", ""),
+            },
+            "stage": stage,
+        },
+        "body": base64.b64encode(request.content).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+class MangumTransport(httpx.AsyncBaseTransport):
+    """Calls a Lambda handler in a thread of its own, whose event loop lives as long as it."""
+
+    def __init__(self, handler: Handler, context: Context | None = None) -> None:
+        self._handler = handler
+        self._context = context or Context()
+        self._thread = ThreadPoolExecutor(1, initializer=_set_event_loop)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        result = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._handler, http_api_event(request), self._context
+        )
+        body = result["body"]
+        return httpx.Response(
+            result["statusCode"],
+            headers=result["headers"],
+            content=base64.b64decode(body) if result["isBase64Encoded"] else body.encode(),
+        )
+
+    async def aclose(self) -> None:
+        self._thread.submit(_close_event_loop).result()
+        self._thread.shutdown()
+
+
+def _set_event_loop() -> None:
+    asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+def _close_event_loop() -> None:
+    loop = asyncio.get_event_loop()
+    tasks = asyncio.all_tasks(loop)
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
