@@ -1,5 +1,6 @@
 """Puts an application together: the only place where routes, middleware and errors meet."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,10 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from core.errors import EndpointNotFound, MethodNotAllowed
+from core.errors import EndpointNotFound, InternalError, MethodNotAllowed
 from core.exchange import ExchangeMiddleware
 from core.ollama import OllamaClient
-from core.settings import Settings
+from core.settings import Settings, SettingsError
+
+_logger = logging.getLogger(__name__)
 
 
 def create_app(
@@ -44,7 +47,12 @@ def create_app(
         return _assemble(routes, settings or Settings.from_env(os.environ), transport)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await assembled()(scope, receive, send)
+        try:
+            application = assembled()
+        except SettingsError as error:
+            await _refuse(error, scope, receive, send)
+        else:
+            await application(scope, receive, send)
 
     return app
 
@@ -78,6 +86,17 @@ def _assemble(
     app.state.settings = settings
     app.state.ollama = ollama
     return app
+
+
+async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for an application whose settings are unusable; only the log says which."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    _logger.critical("%s", error)
+    refusal = InternalError("This server's settings are unusable. Its log says which one")
+    await refusal.response()(scope, receive, send)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

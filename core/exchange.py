@@ -114,4 +114,4 @@ class _Exchange:
 
 
 def _is_stream(start: Message) -> bool:
-    return (b"content-type", NDJSON.encode()) in start["headers"]
+    return (b"content-type", NDJSON.encode()) in start.get("headers", ())

@@ -236,7 +236,7 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
     except OSError:  # ssl.SSLError is one too
         raise SettingsError(
             "OLLAMA_CA_FILE, OLLAMA_CLIENT_CERT or OLLAMA_CLIENT_KEY is unusable: expected the "
-            f"path of a readable PEM file"
+            "path of a readable PEM file"
         ) from None
     return context
 
