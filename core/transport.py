@@ -76,7 +76,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             return
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
-        while len(self._idle) > MAX_IDLE or self._idle[0].expired():
+        while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0].expired()):
             self._idle.popleft().abort()
 
     def _take_idle(self) -> "_Connection | None":

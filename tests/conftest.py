@@ -11,12 +11,15 @@ import httpx
 import pytest
 import uvicorn
 
-from core.app import create_app, create_handler
+from core.app import create_app
 from core.server import JSONErrorProtocol
 from core.settings import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
-from tests.gateway import MangumTransport
+from tests.gateway import MangumTransport, shut_down
+
+# Importing the handlers lets Mangum make an event loop, which pytest's own loops replace.
+asyncio.get_event_loop_policy().get_event_loop().close()
 
 Connect = Callable[..., httpx.AsyncClient]
 """(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""
@@ -50,9 +53,12 @@ async def connect(request: pytest.FixtureRequest, fake: FakeOllama) -> AsyncIter
             settings = Settings(**{"ollama_base_url": fake.url, **values})
             routes = asgi.routes if request.param == "bundle" else endpoint.routes
             app = create_app(routes, settings)
-            transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app)
+            transport: httpx.AsyncBaseTransport
             if request.param == "lambda":
-                transport = MangumTransport(create_handler(app))
+                transport = MangumTransport(app)
+            else:
+                transport = httpx.ASGITransport(app)
+                stack.push_async_callback(shut_down, app)
             client = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
             stack.push_async_callback(client.aclose)
             return client
@@ -74,7 +80,6 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
                 timeout_graceful_shutdown=1,
             )
             server = uvicorn.Server(config)
-            server.install_signal_handlers = lambda: None
             task = asyncio.create_task(server.serve())
 
             async def stop() -> None:

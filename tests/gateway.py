@@ -2,13 +2,13 @@
 
 import asyncio
 import base64
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+from mangum.types import ASGI
 
-Handler = Callable[[Any, Any], Any]
+from core.app import create_handler
 
 
 class Context:
@@ -48,15 +48,16 @@ def http_api_event(request: httpx.Request, stage: str = "$default") -> dict[str,
 class MangumTransport(httpx.AsyncBaseTransport):
     """Calls a Lambda handler in a thread of its own, whose event loop lives as long as it."""
 
-    def __init__(self, handler: Handler, context: Context | None = None) -> None:
-        self._handler = handler
+    def __init__(self, app: ASGI, context: Context | None = None) -> None:
+        self._app = app
+        self._handler = create_handler(app)
         self._context = context or Context()
         self._thread = ThreadPoolExecutor(1, initializer=_set_event_loop)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
         result = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._handler, http_api_event(request), self._context
+            self._thread, self._handle, http_api_event(request)
         )
         body = result["body"]
         return httpx.Response(
@@ -65,17 +66,33 @@ class MangumTransport(httpx.AsyncBaseTransport):
             content=base64.b64decode(body) if result["isBase64Encoded"] else body.encode(),
         )
 
+    def _handle(self, event: dict[str, Any]) -> dict[str, Any]:
+        return self._handler(event, self._context)  # type: ignore[arg-type]
+
     async def aclose(self) -> None:
-        self._thread.submit(_close_event_loop).result()
+        self._thread.submit(_close_event_loop, self._app).result()
         self._thread.shutdown()
+
+
+async def shut_down(app: ASGI) -> None:
+    """Run the application's lifespan, so that it closes what it holds."""
+    messages: asyncio.Queue[Any] = asyncio.Queue()
+    messages.put_nowait({"type": "lifespan.startup"})
+    messages.put_nowait({"type": "lifespan.shutdown"})
+    await app({"type": "lifespan"}, messages.get, _ignore)
+
+
+async def _ignore(message: Any) -> None:
+    pass
 
 
 def _set_event_loop() -> None:
     asyncio.set_event_loop(asyncio.new_event_loop())
 
 
-def _close_event_loop() -> None:
+def _close_event_loop(app: ASGI) -> None:
     loop = asyncio.get_event_loop()
+    loop.run_until_complete(shut_down(app))
     tasks = asyncio.all_tasks(loop)
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()

@@ -29,9 +29,10 @@ def test_unknown_fields_are_ignored_and_a_bom_is_accepted() -> None:
 def test_every_field_is_read() -> None:
     image = base64.b64encode(b"png").decode()
     chat = parse(
-        '{"message": "hi", "model": "hf.co/a/b-GGUF:Q4_K_M", "stream": true, "context": [0, 2147483647],'
-        '"system": "s", "options": {"temperature": 0, "stop": ["a"], "seed": -1, "num_predict": -1},'
-        '"format": {"type": "object"}, "think": "high", "images": ["' + image + '"]}'
+        '{"message": "hi", "model": "hf.co/a/b-GGUF:Q4_K_M", "stream": true,'
+        '"context": [0, 2147483647], "system": "s", "format": {"type": "object"}, "think": "high",'
+        '"options": {"temperature": 0, "stop": ["a"], "seed": -1, "num_predict": -1},'
+        '"images": ["' + image + '"]}'
     )
     assert chat.context == [0, 2147483647]
     assert chat.options is not UNSET
@@ -121,7 +122,7 @@ def test_a_wrong_body_is_refused_with_the_field_named(body: str, start: str) -> 
 def test_depth_bombs_are_refused(field: str) -> None:
     bomb = '{"a":' * 20_000 + "1" + "}" * 20_000
     with pytest.raises(BadRequest):
-        parse('{"message": "a", "%s": %s}' % (field, bomb))
+        parse(f'{{"message": "a", "{field}": {bomb}}}')
 
 
 def test_a_schema_is_refused_beyond_a_depth_that_ollama_can_take() -> None:

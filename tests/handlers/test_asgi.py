@@ -1,0 +1,196 @@
+"""What holds for every endpoint, over real sockets where that matters."""
+
+import asyncio
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+from core.app import create_app
+from handlers import asgi, chat, chat_stream, health, models, openapi
+from tests.conftest import Connect, Serve
+from tests.fake_ollama import FakeOllama
+from tests.gateway import MangumTransport
+
+ENDPOINTS = [health, models, chat, chat_stream, openapi]
+
+
+def assert_error(answer: httpx.Response, status: int) -> None:
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert list(answer.json()) == ["success", "error"]
+    assert answer.json()["success"] is False
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/nope", "/api/chat/stream/x", "/api//chat", "/api/chat//"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_unknown_path_is_a_404(connect: Connect, method: str, path: str) -> None:
+    answer = await connect(chat).request(method, path)
+    assert_error(answer, 404)
+    assert "/api/chat" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "path", "method", "allow"),
+    [
+        (health, "/api/health", "POST", {"GET", "HEAD"}),
+        (models, "/api/models/", "DELETE", {"GET", "HEAD"}),
+        (chat, "/api/chat", "GET", {"POST"}),
+        (chat, "/api/chat", "HEAD", {"POST"}),
+        (chat_stream, "/api/chat/stream", "PUT", {"POST"}),
+    ],
+)
+async def test_a_wrong_method_is_a_405_that_names_the_right_one(
+    connect: Connect, endpoint: ModuleType, path: str, method: str, allow: set[str]
+) -> None:
+    answer = await connect(endpoint).request(method, path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allow
+    if method != "HEAD":
+        assert_error(answer, 405)
+
+
+def test_an_endpoint_loads_none_of_its_siblings() -> None:
+    names = [endpoint.__name__ for endpoint in ENDPOINTS]
+    for name in names:
+        code = f"import {name}, sys; print(*(n for n in sys.modules if n.startswith('handlers.')))"
+        loaded = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert loaded.stdout.split() == [name]
+
+
+def test_core_never_imports_handlers() -> None:
+    for module in Path("core").rglob("*.py"):
+        assert "handlers" not in [
+            line.split()[1].split(".")[0]
+            for line in module.read_text("utf-8").splitlines()
+            if line.startswith(("import ", "from "))
+        ], module
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_every_endpoint_is_a_function_of_its_own(endpoint: ModuleType) -> None:
+    assert endpoint.routes
+    assert callable(endpoint.app)
+    assert type(endpoint.handler).__name__ == "Mangum"
+
+
+def test_importing_reads_no_settings() -> None:
+    code = "import handlers.asgi"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PORT": "nonsense"})
+
+
+@pytest.mark.parametrize("lambda_", [False, True])
+async def test_unusable_settings_are_a_500_that_tells_no_value(
+    monkeypatch: pytest.MonkeyPatch, lambda_: bool
+) -> None:
+    monkeypatch.setenv("OLLAMA_BASE_URL", "secret")
+    app = create_app(health.routes)
+    transport = MangumTransport(app) if lambda_ else httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/api/health")
+    assert_error(answer, 500)
+    assert "secret" not in answer.text
+
+
+async def test_what_is_no_http_is_a_400_in_the_same_shape(serve: Serve) -> None:
+    url = httpx.URL(await serve())
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"GARBAGE\r\n\r\n")
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json; charset=utf-8" in head
+    assert body == b'{"success":false,"error":"Invalid HTTP request received."}'
+
+
+async def test_a_body_that_comes_in_pieces_is_limited_too(serve: Serve, fake: FakeOllama) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 500
+            await asyncio.sleep(0.01)
+
+    url = await serve(max_body_bytes=2000)
+    async with httpx.AsyncClient() as client:
+        headers = {"Content-Type": "application/json"}
+        answer = await client.post(f"{url}/api/chat", content=pieces(), headers=headers)
+        assert_error(answer, 413)
+    assert not fake.requests
+
+
+async def test_a_connection_serves_on_after_an_error(serve: Serve, fake: FakeOllama) -> None:
+    url = httpx.URL(await serve(max_body_bytes=100))
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    for body, status in [(b"x" * 5000, 413), (b"{}", 400), (b'{"message":"hi"}', 200)] * 2:
+        writer.write(
+            b"POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        await reader.readexactly(length)
+    writer.close()
+
+
+async def test_the_module_serves_and_ends_on_a_signal(fake: FakeOllama) -> None:
+    environ = {**os.environ, "PORT": "0", "OLLAMA_BASE_URL": fake.url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "handlers", env=environ, stderr=subprocess.PIPE
+    )
+    assert process.stderr
+    async with asyncio.timeout(20):
+        while b"running on http" not in (line := await process.stderr.readline()):
+            assert line
+        url = line.split(b" on ")[1].split()[0].decode()
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{url}/api/health")
+        assert answer.json()["ollama_status"] == "connected"
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def test_an_unusable_setting_stops_the_start_with_one_line() -> None:
+    for module in ("handlers", "uvicorn handlers.asgi:app --port 0"):
+        ended = subprocess.run(
+            [sys.executable, "-m", *module.split()],
+            env={**os.environ, "OLLAMA_BASE_URL": "ftp://secret"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.returncode != 0
+        assert "OLLAMA_BASE_URL is unusable: expected" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert "secret" not in ended.stderr
+
+
+async def test_the_procfile_starts_the_bundle(fake: FakeOllama, tmp_path: Path) -> None:
+    environ = {**os.environ, "PORT": "0", "OLLAMA_BASE_URL": fake.url, "PYTHONUNBUFFERED": "1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "honcho", "start", env=environ, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    async with asyncio.timeout(20):
+        while b"running on http" not in (line := await process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+def test_the_bundle_has_every_endpoint() -> None:
+    for path in Path("handlers").glob("*.py"):
+        if path.stem not in {"__init__", "__main__", "asgi"}:
+            endpoint = importlib.import_module(f"handlers.{path.stem}")
+            assert all(route in asgi.routes for route in endpoint.routes)

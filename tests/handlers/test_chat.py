@@ -1,0 +1,380 @@
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from handlers import chat
+from tests.conftest import Connect
+from tests.fake_ollama import (
+    CONTEXT,
+    FakeOllama,
+    Reply,
+    closes_before_head,
+    error,
+    never_answers,
+    page,
+    recorded,
+    resets_before_head,
+    tokens,
+)
+from tests.gateway import Context
+
+
+async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await client.post("/api/chat", json={"model": "smollm2:135m", "message": "hi", **body})
+
+
+def assert_error(answer: httpx.Response, status: int, start: str = "") -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert int(answer.headers["content-length"]) == len(answer.content) > 0
+    assert list(answer.json()) == ["success", "error"]
+    assert answer.json()["success"] is False
+    assert answer.json()["error"].startswith(start)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/"])
+async def test_a_whole_answer(connect: Connect, fake: FakeOllama, path: str) -> None:
+    answer = await connect(chat).post(path, json={"message": "안녕하세요!"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert answer.json() == {
+        "success": True,
+        "response": "The capital of France is Paris.",
+        "model": "llama3.1:70b",
+        "done": True,
+        "context": CONTEXT,
+        "done_reason": "stop",
+        "prompt_eval_count": 16,
+        "eval_count": 8,
+        "total_duration": 331542986,
+    }
+    sent = fake.asked()[0].json
+    assert (sent["prompt"], sent["model"]) == ("안녕하세요!", "llama3.1:70b")
+    assert sent["stream"] is False
+
+
+async def test_an_operator_may_set_another_default_model(connect: Connect) -> None:
+    answer = await connect(chat, default_model="smollm2:135m").post(
+        "/api/chat", json={"message": "hi"}
+    )
+    assert answer.json()["model"] == "smollm2:135m"
+
+
+async def test_korean_comes_back_as_it_is(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(tokens(["안녕", "하세요! ", "😀\u2028끝"]))
+    answer = await post(connect(chat))
+    assert answer.json()["response"] == "안녕하세요! 😀\u2028끝"
+    assert "안녕하세요" in answer.content.decode("utf-8")
+
+
+async def test_an_answer_without_context_has_an_empty_one(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.reply(tokens(context=None))
+    assert (await post(connect(chat))).json()["context"] == []
+
+
+@pytest.mark.parametrize("think", [True, "high", False])
+async def test_thinking_is_told_only_when_asked_for(
+    connect: Connect, fake: FakeOllama, think: bool | str
+) -> None:
+    fake.reply(tokens(["4"], thinking=["2 and ", "2"]))
+    answer = (await post(connect(chat), think=think)).json()
+    assert answer["response"] == "4"
+    assert answer.get("thinking") == ("2 and 2" if think else None)
+    assert fake.asked()[0].json["think"] == think
+
+
+async def test_what_a_client_may_not_set_never_reaches_ollama(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    await post(connect(chat), keep_alive=0, raw=True, template="x", suffix="y", context=[])
+    assert set(fake.asked()[0].json) == {
+        "model",
+        "prompt",
+        "stream",
+        "think",
+        "options",
+        "truncate",
+    }
+
+
+async def test_nothing_of_the_clients_headers_is_forwarded(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    client = connect(chat, ollama_headers={"X-Tunnel-Token": "t"})
+    secret = {
+        "Authorization": "Bearer s",
+        "Cookie": "a=s",
+        "Origin": "https://x",
+        "X-Forwarded-For": "s",
+    }
+    answer = await client.post(
+        "/api/chat", json={"message": "hi"}, headers={"Host": "evil", **secret}
+    )
+    assert answer.status_code == 200
+    headers = dict(fake.asked()[0].headers)
+    assert headers.pop("Host") == httpx.URL(fake.url).netloc.decode()
+    assert headers.pop("Content-Length").isdecimal()
+    assert headers == {
+        "User-Agent": "ollama-web-api",
+        "X-Tunnel-Token": "t",
+        "Content-Type": "application/json",
+        **{
+            name: value
+            for name, value in headers.items()
+            if name in {"Accept", "Accept-Encoding", "Connection"}
+        },
+    }
+    assert not {"s", "Bearer s", "a=s", "https://x", "evil"} & set(headers.values())
+
+
+@pytest.mark.parametrize("body", [{"message": ""}, {"message": " \n"}, {}, {"message": 1}])
+async def test_a_message_is_required(
+    connect: Connect, fake: FakeOllama, body: dict[str, object]
+) -> None:
+    assert_error(await connect(chat).post("/api/chat", json=body), 400, "message: ")
+    assert not fake.requests, "an empty prompt would load a model"
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "start"),
+    [
+        (b"", 400, "The body is not valid JSON"),
+        (b"{", 400, "The body is not valid JSON"),
+        (b'{"message": "\xff"}', 400, "The body is not valid text"),
+        (b"x" * 2001, 413, "The body is over 2000 bytes"),
+    ],
+)
+async def test_a_bad_body_is_refused(
+    connect: Connect, fake: FakeOllama, content: bytes, status: int, start: str
+) -> None:
+    client = connect(chat, max_body_bytes=2000)
+    headers = {"Content-Type": "application/json"}
+    assert_error(await client.post("/api/chat", content=content, headers=headers), status, start)
+    assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    ("content_type", "charset", "status"),
+    [
+        ("application/json", "utf-8", 200),
+        ("Application/JSON ; Charset=UTF-8", "utf-8", 200),
+        ('application/json; charset="utf-8"', "utf-8-sig", 200),
+        ("application/json; charset=euc-kr", "euc-kr", 200),
+        ("application/json; charset=euc-kr", "cp949", 200),
+        ("application/json; charset=cp949", "cp949", 200),
+        ("application/json; charset=ks_c_5601-1987", "cp949", 200),
+        ("application/json; charset=utf-16", "utf-16", 200),
+        ("application/json; charset=nonsense", "utf-8", 400),
+        ("application/json; charset=rot13", "utf-8", 400),
+        ("application/json; charset=zlib", "utf-8", 400),
+        ("application/json; charset=idna", "utf-8", 400),
+        ("application/json; charset=us-ascii", "utf-8", 400),
+        ("application/json", "cp949", 400),
+        ("text/plain", "utf-8", 415),
+        ("application/x-www-form-urlencoded", "utf-8", 415),
+        ("multipart/form-data", "utf-8", 415),
+        ("application/jsonp", "utf-8", 415),
+        ("", "utf-8", 415),
+    ],
+)
+async def test_the_declared_type_and_charset_are_honoured(
+    connect: Connect, fake: FakeOllama, content_type: str, charset: str, status: int
+) -> None:
+    message = (
+        "똠방각하 뷁" if charset in {"cp949", "utf-8", "utf-8-sig", "utf-16"} else "안녕하세요"
+    )
+    body = json.dumps({"message": message}, ensure_ascii=False).encode(charset)
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = await connect(chat).post("/api/chat", content=body, headers=headers)
+    assert answer.status_code == status
+    if status == 200:
+        assert fake.asked()[0].json["prompt"] == message
+    else:
+        assert_error(answer, status)
+        assert "application/json; charset=utf-8" in answer.json()["error"]
+
+
+async def test_a_model_that_is_not_installed_names_the_installed_ones(
+    connect: Connect, fake: FakeOllama
+) -> None:
+
+    answer = await post(connect(chat), model="no-such:7b")
+    assert_error(answer, 404, "Model 'no-such:7b' is not installed.")
+    assert "smollm2:135m, llama3.1:70b" in answer.json()["error"]
+
+
+async def test_none_installed_is_said(connect: Connect, fake: FakeOllama) -> None:
+    fake.models = []
+    answer = await post(connect(chat))
+    assert_error(answer, 404)
+    assert "ollama pull smollm2:135m" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("model", ["gpt-oss:20b-cloud", "GLM:CLOUD", "lib/x:cloud", "x-cloud"])
+async def test_cloud_models_are_refused_unless_allowed(
+    connect: Connect, fake: FakeOllama, model: str
+) -> None:
+    assert_error(await post(connect(chat), model=model), 403, f"Model '{model}' would send")
+    assert not fake.requests
+    fake.models = [model.lower()]
+    assert (await post(connect(chat, allow_cloud_models=True), model=model)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "start"),
+    [
+        (
+            error(500, "llama runner process has terminated"),
+            500,
+            "Ollama connection error: llama runner",
+        ),
+        (
+            recorded("runner_killed_nonstream"),
+            500,
+            "Ollama connection error: an error was encountered",
+        ),
+        (
+            recorded("token_repeat_abort_nonstream"),
+            500,
+            "Ollama connection error: the answer ended",
+        ),
+        (
+            recorded("overlong_truncate_false"),
+            400,
+            "Ollama does not accept this request: the input",
+        ),
+        (recorded("err_think_true"), 400, "Ollama does not accept this request: "),
+        (
+            recorded("err_option_type_stop_string"),
+            400,
+            "Ollama does not accept this request: option",
+        ),
+        (recorded("err_format_bad"), 400, "Ollama does not accept this request: invalid format"),
+        (
+            recorded("err_images_not_base64"),
+            400,
+            "Ollama does not accept this request: illegal base64",
+        ),
+        (
+            recorded("err_host_evil_generate"),
+            500,
+            "Ollama connection error: it refuses this server",
+        ),
+        (recorded("trailing_slash"), 500, "Ollama connection error: no Ollama answers there"),
+        (
+            recorded("err_unknown_route_post"),
+            500,
+            "Ollama connection error: no Ollama answers there",
+        ),
+        (closes_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
+        (resets_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
+        (page(502), 500, "Ollama connection error: it failed without saying why (HTTP 502)"),
+        (page(200), 500, "Ollama connection error: what came is not an answer"),
+        (page(200, b""), 500, "Ollama connection error: what came is not an answer"),
+        (page(500, b""), 500, "Ollama connection error: it failed without saying why"),
+    ],
+)
+async def test_ollamas_failures_are_told(
+    connect: Connect, fake: FakeOllama, reply: Reply, status: int, start: str
+) -> None:
+    fake.reply(reply)
+    assert_error(await post(connect(chat)), status, start)
+    assert len(fake.asked()) == 1, "nothing is ever sent twice"
+
+
+@pytest.mark.parametrize(
+    ("reply", "seconds"),
+    [(recorded("concurrency_cold_nonstream_503"), "5"), (page(503, b"", "Retry-After: 9"), "9")],
+)
+async def test_a_busy_ollama_is_a_503_that_says_when(
+    connect: Connect, fake: FakeOllama, reply: Reply, seconds: str
+) -> None:
+    fake.reply(reply)
+    answer = await post(connect(chat))
+    assert_error(answer, 503, "Ollama is busy")
+    assert answer.headers["retry-after"] == seconds
+
+
+async def test_ollama_down_is_a_500(connect: Connect, fake: FakeOllama) -> None:
+    await fake.stop()
+    answer = await post(connect(chat))
+    assert_error(answer, 500, "Ollama connection error: cannot connect to Ollama")
+    assert "127.0.0.1" not in answer.text
+
+
+async def test_no_complete_answer_in_time_is_a_504(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(never_answers)
+    answer = await post(connect(chat, request_timeout_s=0.2))
+    assert_error(answer, 504, "Request timeout: no complete answer within 0.2 seconds")
+    async with asyncio.timeout(1):
+        await fake.asked()[0].disconnected.wait()
+
+
+@pytest.mark.parametrize("connect", ["lambda"], indirect=True)
+async def test_a_function_answers_before_its_own_time_is_over(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.reply(never_answers)
+    client = connect(chat)
+    client._transport._context = Context(remaining_ms=700)  # type: ignore[attr-defined]
+    assert_error(await post(client), 504, "Request timeout: no complete answer within 0.2 seconds")
+
+
+async def test_a_crash_here_is_a_500_in_the_same_shape(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.generate.read_line", lambda text: 1 / 0)
+    answer = await post(connect(chat))
+    assert_error(answer, 500, "Internal error")
+    assert "division" not in answer.text
+
+
+async def test_context_continues_a_conversation(connect: Connect, fake: FakeOllama) -> None:
+    await post(connect(chat), context=[1, 49151])
+    assert fake.asked()[0].json["context"] == [1, 49151]
+
+
+@pytest.mark.parametrize("context", [[-1], [2**31], [1.5], [True], ["1"], "1", None, [1] * 1001])
+async def test_a_bad_context_never_reaches_ollama(
+    connect: Connect, fake: FakeOllama, context: object
+) -> None:
+    answer = await post(connect(chat, max_context_tokens=1000), context=context)
+    assert_error(answer, 400, "context")
+    assert not fake.requests
+
+
+async def test_ids_beyond_the_vocabulary_are_refused(connect: Connect, fake: FakeOllama) -> None:
+    client = connect(chat)
+    for _ in range(2):
+        assert_error(
+            await post(client, context=[1, 60000]), 400, "context: token id 60000 is not of"
+        )
+    assert (await post(client, context=[1], model="SmolLM2:135M")).status_code == 200
+    assert len(fake.asked("/api/show")) == 1, "looked up once per model"
+    assert len(fake.asked()) == 1
+
+
+@pytest.mark.parametrize("reply", [None, error(404, "model 'x' not found"), closes_before_head])
+async def test_an_unknown_vocabulary_is_no_obstacle(
+    connect: Connect, fake: FakeOllama, reply: Reply | None
+) -> None:
+    fake.vocabulary_size = None
+    if reply:
+        fake.reply(reply, path="/api/show")
+    assert (await post(connect(chat), context=[40000])).status_code == 200
+
+
+async def test_stream_true_answers_as_the_stream_endpoint_does(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    answer = await post(connect(chat), stream=True)
+    assert answer.headers["content-type"] == "application/x-ndjson; charset=utf-8"
+    assert json.loads(answer.text.splitlines()[-1])["context"] == CONTEXT
+    assert fake.asked()[0].json["stream"] is True

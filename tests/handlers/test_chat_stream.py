@@ -1,0 +1,276 @@
+import asyncio
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from core import exchange
+from handlers import chat_stream
+from tests.conftest import Connect, Serve
+from tests.fake_ollama import (
+    CONTEXT,
+    TOKENS,
+    Connection,
+    FakeOllama,
+    Reply,
+    after,
+    closes_before_head,
+    error,
+    never_answers,
+    page,
+    recorded,
+    stalls_after,
+    tokens,
+)
+from tests.recorded import STREAMS, Recorded
+
+NDJSON = "application/x-ndjson; charset=utf-8"
+
+
+async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await client.post(
+        "/api/chat/stream", json={"model": "smollm2:135m", "message": "hi", **body}
+    )
+
+
+def post_bytes(path: str) -> bytes:
+    body = b'{"message":"hi"}'
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def lines_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == NDJSON
+    assert answer.text.endswith("\n")
+    return [json.loads(line) for line in answer.content.split(b"\n")[:-1]]
+
+
+@pytest.mark.parametrize("path", ["/api/chat/stream", "/api/chat/stream/"])
+async def test_one_token_a_line(connect: Connect, fake: FakeOllama, path: str) -> None:
+    answer = await connect(chat_stream).post(path, json={"message": "안녕하세요!", "stream": False})
+    lines = lines_of(answer)
+    assert lines[:-1] == [{"response": token, "done": False} for token in TOKENS]
+    assert lines[-1] == {
+        "response": "",
+        "done": True,
+        "context": CONTEXT,
+        "done_reason": "stop",
+        "prompt_eval_count": 16,
+        "eval_count": 8,
+        "total_duration": 331542986,
+    }
+    assert answer.content.startswith(
+        b'{"response":"The","done":false}\n{"response":" capital","done"'
+    )
+    assert fake.asked()[0].json["stream"] is True
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("piece", [0, 1, 4096])
+@pytest.mark.parametrize("connect", ["bundle"], indirect=True)
+async def test_every_recorded_stream_is_relayed_whole(
+    connect: Connect, fake: FakeOllama, name: str, piece: int
+) -> None:
+    recording = Recorded(name)
+    fake.reply(recorded(name, piece))
+    lines = lines_of(await post(connect(chat_stream)))
+    said = "".join(line.get("response", "") for line in recording.lines)
+    assert "".join(line.get("response", "") for line in lines) == said
+    last = recording.lines[-1]
+    if last.get("done"):
+        assert lines[-1]["context"] == last.get("context", [])
+        assert all(line["done"] is False for line in lines[:-1])
+    else:
+        assert list(lines[-1]) == ["success", "error", "done"]
+        assert lines[-1]["success"] is False
+        assert lines[-1]["done"] is True
+
+
+async def test_text_on_the_last_line_goes_out_first(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(tokens(["a"], final_text="b", context=None))
+    lines = lines_of(await post(connect(chat_stream)))
+    assert [line["response"] for line in lines] == ["a", "b", ""]
+    assert lines[-1]["context"] == []
+
+
+async def test_thinking_comes_with_the_last_line(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(tokens(["4"], thinking=["2", "+2"]))
+    lines = lines_of(await post(connect(chat_stream), think=True))
+    assert [line["response"] for line in lines] == ["", "", "4", ""]
+    assert lines[-1]["thinking"] == "2+2"
+    assert not any("thinking" in line for line in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "start"),
+    [
+        (
+            error(404, "model 'smollm2:135m' not found"),
+            404,
+            "Model 'smollm2:135m' is not installed",
+        ),
+        (recorded("err_model_missing_404"), 404, "Model 'smollm2:135m' is not installed"),
+        (recorded("overlong_truncate_false_stream"), 400, "Ollama does not accept this request"),
+        (
+            recorded("runner_killed_before_first_token"),
+            500,
+            "Ollama connection error: model runner",
+        ),
+        (recorded("concurrency_cold_503"), 503, "Ollama is busy"),
+        (
+            recorded("err_format_bad_stream"),
+            400,
+            "Ollama does not accept this request: invalid format",
+        ),
+        (closes_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
+        (page(502), 500, "Ollama connection error: it failed"),
+        (page(200), 500, "Ollama connection error: what came is not an answer"),
+        (page(200, b""), 500, "Ollama connection error: the answer ended"),
+        (after(0, lambda c: c.send_line({"error": "boom"})), 500, "Ollama connection error: boom"),
+        (after(0, Connection.send_end), 500, "Ollama connection error: the answer ended"),
+        (
+            after(0, Connection.reset),
+            500,
+            "Ollama connection error: the connection to Ollama broke",
+        ),
+    ],
+)
+async def test_a_failure_before_the_first_token_has_its_real_status(
+    connect: Connect, fake: FakeOllama, reply: Reply, status: int, start: str
+) -> None:
+    fake.reply(reply)
+    answer = await post(connect(chat_stream))
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert answer.json()["success"] is False
+    assert answer.json()["error"].startswith(start)
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (after(3, Connection.send_end), "the answer ended before it was complete"),
+        (after(3, Connection.reset), "the connection to Ollama broke"),
+        (after(3, lambda c: c.transport.close()), "the connection to Ollama broke"),
+        (after(3, lambda c: c.send_line({"error": "boom"})), "boom"),
+        (after(3, lambda c: c.send_chunk(b'{"response":')), None),
+        (after(3, lambda c: c.send_raw(b"zz\r\n")), "the connection to Ollama broke"),
+        (after(3, lambda c: c.send_chunk(b"<html>\n")), "what came is not an answer"),
+    ],
+)
+async def test_a_failure_after_it_is_the_last_line(
+    connect: Connect, fake: FakeOllama, reply: Reply, text: str | None
+) -> None:
+    fake.reply(reply)
+    lines = lines_of(await post(connect(chat_stream, request_timeout_s=1 if text is None else 30)))
+    assert [line["response"] for line in lines[:-1]] == [" 0", " 1", " 2"]
+    assert list(lines[-1]) == ["success", "error", "done"]
+    start = "Request timeout" if text is None else f"Ollama connection error: {text}"
+    assert lines[-1]["error"].startswith(start)
+    assert (lines[-1]["success"], lines[-1]["done"]) == (False, True)
+
+
+async def test_a_time_out_before_the_first_token_is_a_504(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.reply(never_answers)
+    answer = await post(connect(chat_stream, request_timeout_s=0.2))
+    assert answer.status_code == 504
+    assert answer.json()["error"].startswith("Request timeout")
+
+
+async def test_a_time_out_after_it_is_the_last_line(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(stalls_after(2))
+    lines = lines_of(await post(connect(chat_stream, request_timeout_s=0.3)))
+    assert [line.get("response") for line in lines] == [" 0", " 1", None]
+    assert lines[-1]["error"].startswith("Request timeout: no complete answer within 0.3 seconds")
+    async with asyncio.timeout(1):
+        await fake.asked()[0].disconnected.wait()
+
+
+async def test_heartbeats_fill_the_silence(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(tokens(["a", "b"], pace_s=0.25))
+    lines = lines_of(await post(connect(chat_stream, stream_heartbeat_s=0.1)))
+    assert "".join(line["response"] for line in lines) == "ab"
+    assert [line["response"] for line in lines].count("") >= 3
+    assert lines[0] == {"response": "", "done": False}
+    assert lines[-1]["context"] == CONTEXT
+
+
+async def test_after_a_heartbeat_a_failure_is_the_last_line(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    async def late(connection: Connection, request: object) -> None:
+        await asyncio.sleep(0.25)
+        connection.send_json(500, {"error": "boom"})
+
+    fake.reply(late)
+    lines = lines_of(await post(connect(chat_stream, stream_heartbeat_s=0.1)))
+    assert lines[0] == {"response": "", "done": False}
+    assert lines[-1]["error"] == "Ollama connection error: boom"
+    fake.reply(error(503, "busy"))
+    assert (await post(connect(chat_stream, stream_heartbeat_s=0.1))).status_code == 503
+
+
+async def test_the_connection_is_kept_for_the_next_stream(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    client = connect(chat_stream)
+    for _ in range(3):
+        await post(client)
+    assert fake.connections == 1
+
+
+async def test_lines_arrive_as_they_are_written_and_whole(serve: Serve, fake: FakeOllama) -> None:
+    fake.reply(tokens([f"토큰{n} " for n in range(8)], pace_s=0.05))
+    url = await serve()
+    arrivals = []
+    async with (
+        httpx.AsyncClient() as client,
+        client.stream("POST", f"{url}/api/chat/stream", json={"message": "hi"}) as answer,
+    ):
+        assert answer.headers["transfer-encoding"] == "chunked"
+        async for chunk in answer.aiter_raw():
+            assert chunk.endswith(b"\n"), "a line is never split over two writes"
+            arrivals += [time.monotonic()] * chunk.count(b"\n")
+    assert len(arrivals) == 9
+    assert arrivals[7] - arrivals[0] > 0.25
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
+@pytest.mark.parametrize("reply", [never_answers, stalls_after(3)])
+@pytest.mark.parametrize("heartbeat_s", [0, 0.05])
+async def test_a_client_that_goes_away_closes_its_upstream(
+    serve: Serve, fake: FakeOllama, path: str, reply: Reply, heartbeat_s: float
+) -> None:
+    fake.reply(reply)
+    url = httpx.URL(await serve(stream_heartbeat_s=heartbeat_s))
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(post_bytes(path))
+    request = await fake.wait_for(1)
+    await asyncio.sleep(0.1)
+    assert not request.disconnected.is_set()
+    writer.close()
+    async with asyncio.timeout(0.1):
+        await request.disconnected.wait()
+
+
+async def test_a_client_that_reads_nothing_is_cut_off_in_time(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "LAST_WORDS_S", 0.1)
+    fake.reply(tokens(["x" * 100_000] * 200))
+    url = httpx.URL(await serve(request_timeout_s=0.5))
+    _, writer = await asyncio.open_connection(url.host, url.port, limit=1024)
+    writer.write(post_bytes("/api/chat/stream"))
+    await fake.wait_for(1)
+    assert fake.open
+    async with asyncio.timeout(2):
+        while fake.open:
+            await asyncio.sleep(0.01)
+    writer.transport.abort()
+    await asyncio.sleep(0.2)

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from handlers import models
+from tests.conftest import Connect
+from tests.fake_ollama import Connection, FakeOllama, Request, error, page, recorded
+
+
+async def test_the_installed_models_are_listed_in_ollamas_order(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.models = ["llama3.1:70b", "llama3.1:8b", "qwen2.5:72b"]
+    answer = await connect(models).get("/api/models")
+    assert answer.status_code == 200
+    assert answer.json() == {"success": True, "models": fake.models, "count": 3}
+    assert list(answer.json()) == ["success", "models", "count"]
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+
+
+async def test_none_installed_is_an_empty_list(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(recorded("tags_empty"), path="/api/tags")
+    answer = await connect(models).get("/api/models/")
+    assert answer.json() == {"success": True, "models": [], "count": 0}
+
+
+async def remote_alias(connection: Connection, request: Request) -> None:
+    tags = [{"name": "a:1b"}, {"name": "alias:latest", "remote_model": "big", "remote_host": "x"}]
+    connection.send_json(200, {"models": tags})
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_cloud_models_are_not_listed_unless_allowed(
+    connect: Connect, fake: FakeOllama, allowed: bool
+) -> None:
+    fake.models = ["a:1b", "gpt-oss:20b-cloud", "Deep:Cloud"]
+    client = connect(models, allow_cloud_models=allowed)
+    answer = await client.get("/api/models")
+    assert answer.json()["models"] == (fake.models if allowed else ["a:1b"])
+    fake.reply(remote_alias, path="/api/tags")
+    answer = await client.get("/api/models")
+    assert answer.json()["models"] == (["a:1b", "alias:latest"] if allowed else ["a:1b"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [error(500, "no"), page(502), page(200), recorded("err_host_evil"), recorded("version")],
+)
+async def test_what_is_not_an_answer_is_a_500(
+    connect: Connect, fake: FakeOllama, reply: object
+) -> None:
+    fake.reply(reply, path="/api/tags")  # type: ignore[arg-type]
+    answer = await connect(models).get("/api/models")
+    assert answer.status_code == 500
+    assert answer.json()["success"] is False
+    assert answer.json()["error"].startswith("Ollama connection error: ")
+    assert json.loads(answer.text) == answer.json()
+
+
+async def test_ollama_down_is_a_500(connect: Connect, fake: FakeOllama) -> None:
+    await fake.stop()
+    answer = await connect(models).get("/api/models")
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("Ollama connection error: cannot connect")
+    assert "127.0.0.1" not in answer.text
