@@ -3,10 +3,20 @@
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from core import schemas
 from core.settings import API_VERSION
 
+_ANSWERS = (
+    schemas.ChatAnswer,
+    schemas.StreamToken,
+    schemas.StreamEnd,
+    schemas.StreamError,
+    schemas.Error,
+    schemas.Health,
+    schemas.Models,
+)
 _ERRORS = {
     400: "The request is malformed: a field is missing or of a wrong type, or it is not JSON",
     403: "This model may not be used",
@@ -21,21 +31,15 @@ _ERRORS = {
 
 def openapi_document() -> dict[str, Any]:
     """Return the document as a JSON object."""
-    types = (
-        schemas.ChatRequest,
-        schemas.ChatAnswer,
-        schemas.StreamToken,
-        schemas.StreamEnd,
-        schemas.StreamError,
-        schemas.Error,
-        schemas.Health,
-        schemas.Models,
-    )
+    types = (schemas.ChatRequest, *_ANSWERS)
     references, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
     ref = dict(zip((type_.__name__ for type_ in types), references, strict=True))
-    line = {"oneOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
+    for type_ in _ANSWERS:  # a default is what is sent, not what may be missing
+        fields = msgspec.structs.fields(type_)
+        components[type_.__name__]["required"] = [f.name for f in fields if f.default is not UNSET]
+    line = {"anyOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
     stream = {
         "application/x-ndjson": {
             "schema": {"type": "string", "description": "JSON objects, one a line"},

@@ -1,0 +1,60 @@
+"""The server is held against its own OpenAPI document, by requests made up from it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from core.openapi import openapi_document
+from tests.processes import bundle, fake_ollama
+
+schema = schemathesis.openapi.from_dict(openapi_document())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with fake_ollama("--pace", "0") as ollama, bundle(ollama, DEFAULT_MODEL="smollm2:135m") as url:
+        yield url
+
+
+def test_the_document_is_served_as_it_is(url: str) -> None:
+    assert requests.get(f"{url}/api/openapi.json", timeout=5).json() == openapi_document()
+
+
+def test_the_document_describes_every_error_of_every_endpoint() -> None:
+    for methods in openapi_document()["paths"].values():
+        for operation in methods.values():
+            for status, response in operation["responses"].items():
+                if status != "200":
+                    assert response["content"]["application/json"]["schema"]["$ref"].endswith(
+                        "/Error"
+                    )
+
+
+@schema.parametrize()
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_request_brings_a_failure_or_another_shape(
+    case: schemathesis.Case[Any], url: str
+) -> None:
+    answer = case.call(base_url=url)
+    assert answer.status_code < 500
+    case.validate_response(
+        answer,
+        checks=[content_type_conformance, response_schema_conformance, status_code_conformance],
+    )
+    if answer.headers["content-type"] == ["application/x-ndjson; charset=utf-8"]:
+        components = {"components": openapi_document()["components"]}
+        line_schema = openapi_document()["paths"]["/api/chat/stream"]["post"]["responses"]["200"]
+        item = line_schema["content"]["application/x-ndjson"]["itemSchema"]
+        for line in answer.content.split(b"\n")[:-1]:
+            jsonschema_rs.validate({**item, **components}, json.loads(line))
