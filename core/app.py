@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cached_property
 from http import HTTPStatus
 
 import httpx
@@ -15,46 +15,73 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from core import logs
+from core.addresses import ClientAddressMiddleware
+from core.auth import AuthMiddleware
+from core.environment import SettingsError
 from core.errors import EndpointNotFound, InternalError, MethodNotAllowed
 from core.exchange import ExchangeMiddleware
+from core.jwt import TokenVerifier
+from core.key_store import KeyStore
 from core.ollama import OllamaClient
-from core.settings import Settings, SettingsError
+from core.queue import FairQueue
+from core.rate_limit import FailureLimiter, RateLimiter, RateLimitMiddleware
+from core.record import Recorder
+from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
+from core.settings import Settings
 
 _logger = logging.getLogger(__name__)
 
 
-def create_app(
-    routes: Sequence[Route],
-    settings: Settings | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
-) -> ASGI:
-    """Return the application that serves `routes`, with and without a slash behind their paths.
+class Application:
+    """An ASGI application that is put together at its first call, when its settings are read."""
 
-    It is put together at its first call: importing an endpoint reads no settings. Endpoints find
-    their `settings` and `ollama` client in `request.app.state`.
+    def __init__(self, assemble: Callable[[], Starlette]) -> None:
+        self._assemble = assemble
 
-    Args:
-        routes: the endpoints.
-        settings: those of the environment if None.
-        transport: what reaches Ollama; HTTP if None.
-    """
-
-    @cache
-    def assembled() -> Starlette:
-        return _assemble(routes, settings or Settings.from_env(os.environ), transport)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; with settings that are unusable, by a 500 and a line in the log."""
         try:
-            application = assembled()
+            application = self._assembled
         except SettingsError as error:
             await _refuse(error, scope, receive, send)
         else:
             await application(scope, receive, send)
 
-    return app
+    def reload(self) -> None:
+        """Read the API keys again."""
+        self._assembled.state.keys.reload()
+
+    @cached_property
+    def _assembled(self) -> Starlette:
+        return self._assemble()
+
+
+def create_app(
+    routes: Sequence[BaseRoute],
+    settings: Settings | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    *,
+    instrumented: bool = False,
+) -> Application:
+    """Return the application that serves `routes`, with and without a slash behind their paths.
+
+    Endpoints find what they need in `request.app.state`.
+
+    Args:
+        routes: the endpoints.
+        settings: those of the environment, at the first call, if None.
+        transport: what reaches Ollama; HTTP if None.
+        instrumented: whether to keep statistics and metrics, which a function has no use for.
+    """
+    return Application(
+        lambda: _assemble(
+            routes, settings or Settings.from_env(os.environ), transport, instrumented=instrumented
+        )
+    )
 
 
 def create_handler(app: ASGI) -> Mangum:
@@ -63,29 +90,82 @@ def create_handler(app: ASGI) -> Mangum:
 
 
 def _assemble(
-    routes: Sequence[Route], settings: Settings, transport: httpx.AsyncBaseTransport | None
+    routes: Sequence[BaseRoute],
+    settings: Settings,
+    transport: httpx.AsyncBaseTransport | None,
+    *,
+    instrumented: bool,
 ) -> Starlette:
+    is_function = bool(settings.aws_lambda_function_name)
+    if is_function:
+        logs.configure(settings)
     ollama = OllamaClient(settings, transport)
+    limiter = RateLimiter(settings)
+    keys = KeyStore.from_settings(settings)
+    queue = FairQueue(settings)
+    recorder = Recorder(logs.log_request)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await ollama.aclose()
+        await limiter.aclose()
 
-    twins = [
-        Route(f"{route.path}/", route.endpoint, methods=list(route.methods or ()))
-        for route in routes
+    middleware = [
+        Middleware(
+            ClientAddressMiddleware,
+            trusted_proxies=settings.trusted_proxies,
+            behind_lambda_adapter=is_function,
+        ),
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(ExchangeMiddleware, timeout_s=settings.request_timeout_s, recorder=recorder),
+        Middleware(
+            AllowedHostsMiddleware, allowed_hosts=settings.allowed_hosts, gateway=is_function
+        ),
+        Middleware(
+            AuthMiddleware,
+            settings=settings,
+            keys=keys,
+            tokens=TokenVerifier.from_settings(settings),
+            failures=FailureLimiter(limiter, settings.auth_failure_limit),
+        ),
+        Middleware(RateLimitMiddleware, limiter=limiter, rate=settings.rate_limit),
     ]
+    if settings.cors_origins:
+        middleware.insert(2, Middleware(CORSMiddleware, origins=settings.cors_origins))
     app = Starlette(
-        routes=[*routes, *twins],
-        middleware=[Middleware(ExchangeMiddleware, timeout_s=settings.request_timeout_s)],
+        routes=[*routes, *_twins(routes)],
+        middleware=middleware,
         exception_handlers={HTTPException: _http_exception},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # Invoke-RestMethod would not follow with its body
     app.state.settings = settings
     app.state.ollama = ollama
+    app.state.keys = keys
+    app.state.queue = queue
+    if instrumented:
+        from core.metrics import Metrics  # noqa: PLC0415 - prometheus-client takes its time
+        from core.stats import Stats  # noqa: PLC0415
+
+        paths = [route.path for route in routes if isinstance(route, Route)]
+        app.state.metrics = Metrics(paths, recorder, queue, limiter)
+        app.state.stats = Stats()
+        recorder.observers = (
+            *recorder.observers,
+            app.state.metrics.observe,
+            app.state.stats.observe,
+        )
     return app
+
+
+def _twins(routes: Sequence[BaseRoute]) -> list[Route]:
+    """Return the routes with a slash behind their paths."""
+    return [
+        Route(f"{route.path}/", route.endpoint, methods=list(route.methods or ()))
+        for route in routes
+        if isinstance(route, Route) and route.path != "/"
+    ]
 
 
 async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Send) -> None:

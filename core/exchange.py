@@ -8,7 +8,8 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import ApiError, InternalError, RequestTimeout
+from core.errors import ApiError, InternalError, RequestTimeout, ServerStopping
+from core.record import Record, Recorder
 from core.responses import NDJSON
 from core.schemas import StreamError
 
@@ -28,27 +29,34 @@ class ExchangeMiddleware:
     Lambda: when the function's own time nearly is) and when the client closes its connection.
     """
 
-    def __init__(self, app: ASGIApp, *, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, timeout_s: float, recorder: Recorder) -> None:
         self.app = app
         self.timeout_s = timeout_s
+        self.recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on an HTTP request; anything else is passed through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send)
+        record = self.recorder.begin(scope)
+        exchange = _Exchange(record, receive, send)
         try:
             await exchange.run(self.app, scope, self._timeout_s(scope))
-        except ClientDisconnect:
-            _logger.info("%s %s: the client has gone", scope["method"], scope["path"])
+        except ClientDisconnect as error:
+            record.error = type(error).__name__
         except ApiError as error:
             await exchange.fail(error, scope)
+        except asyncio.CancelledError:  # by the server, which is about to end
+            await exchange.fail(ServerStopping(), scope)
+            raise
         except Exception:  # whatever it is, the client hears of it in the one shape
-            _logger.exception("%s %s failed", scope["method"], scope["path"])
+            _logger.exception("%s failed", record.request_id)
             await exchange.fail(
-                InternalError("Internal error. The server's log says what happened"), scope
+                InternalError("Internal error. The log of the server has more"), scope
             )
+        finally:
+            self.recorder.end(record, scope)
 
     def _timeout_s(self, scope: Scope) -> float:
         context = scope.get("aws.context")
@@ -59,10 +67,11 @@ class ExchangeMiddleware:
 
 
 class _Exchange:
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, record: Record, receive: Receive, send: Send) -> None:
+        self._record = record
         self._receive = receive
         self._send = send
-        self._started: Message | None = None
+        self._is_stream = False
         self._complete = False
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
@@ -89,7 +98,11 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._started = message
+            self._record.status = message["status"]
+            headers = list(message.get("headers", ()))
+            self._is_stream = (b"content-type", NDJSON.encode()) in headers
+            headers.append((b"x-request-id", self._record.request_id.encode()))
+            message = {**message, "headers": headers}
         elif not message.get("more_body"):
             self._complete = True
         await self._send(message)
@@ -104,14 +117,11 @@ class _Exchange:
 
     async def fail(self, error: ApiError, scope: Scope) -> None:
         """Tell the client of `error` in the way that is still open."""
-        if self._started is None:
-            await error.response()(scope, self._receive, self._send)
-        elif not self._complete and _is_stream(self._started):
+        self._record.error = type(error).__name__
+        if not self._record.status:
+            await error.response()(scope, self._receive, self.send)
+        elif self._is_stream and not self._complete:
             line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_S):
-                    await self._send({"type": "http.response.body", "body": line})
-
-
-def _is_stream(start: Message) -> bool:
-    return (b"content-type", NDJSON.encode()) in start.get("headers", ())
+                    await self.send({"type": "http.response.body", "body": line})

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
+from core.environment import SettingsError
 from core.errors import (
     ApiError,
     BadRequest,
@@ -21,7 +22,7 @@ from core.errors import (
 from core.generate import AnswerReader, GenerateRequest, Lines, read_answer
 from core.ollama_errors import failed_response, says_model_is_missing
 from core.schemas import ChatAnswer, ChatRequest
-from core.settings import Settings, SettingsError
+from core.settings import Settings
 from core.transport import HTTPTransport
 
 HEALTH_TIMEOUT_S = 1.5
@@ -96,20 +97,20 @@ class OllamaClient:
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
 
-    async def chat(self, chat: ChatRequest) -> ChatAnswer:
-        """Return the whole answer to `chat`.
+    async def chat(self, chat: ChatRequest, request_id: str = "") -> ChatAnswer:
+        """Return the whole answer to `chat`; `request_id` is for logs on the way.
 
         Raises:
             ApiError: there is none; whatever went wrong is its class and text.
         """
-        request, response = await self._generate(chat, stream=False)
+        request, response = await self._generate(chat, request_id, stream=False)
         try:
             body = await _read(response)
         finally:
             await response.aclose()
         return read_answer(body, chat, request.model)
 
-    async def stream(self, chat: ChatRequest) -> AsyncIterator[Lines]:
+    async def stream(self, chat: ChatRequest, request_id: str = "") -> AsyncGenerator[Lines]:
         """Yield the lines of the answer to `chat`, as many at once as came at once.
 
         The last line of all is a `StreamEnd`. Closing this generator closes the connection, which
@@ -119,7 +120,7 @@ class OllamaClient:
             ApiError: as `chat` does; what came before has been yielded.
         """
         reader = AnswerReader(thinking=bool(chat.think))
-        _, response = await self._generate(chat, stream=True)
+        _, response = await self._generate(chat, request_id, stream=True)
         try:
             assert isinstance(response.stream, httpx.AsyncByteStream)
             with _network_errors():
@@ -135,7 +136,7 @@ class OllamaClient:
             await response.aclose()
 
     async def _generate(
-        self, chat: ChatRequest, *, stream: bool
+        self, chat: ChatRequest, request_id: str, *, stream: bool
     ) -> tuple[GenerateRequest, httpx.Response]:
         request = GenerateRequest.from_chat(chat, self._settings, stream=stream)
         if _is_cloud(request.model) and not self._settings.allow_cloud_models:
@@ -145,7 +146,7 @@ class OllamaClient:
             )
         if chat.context:
             await self._check_vocabulary(request.model, chat.context)
-        response = await self._send("POST", "/api/generate", request)
+        response = await self._send("POST", "/api/generate", request, request_id)
         if response.status_code != httpx.codes.OK:
             try:
                 body = await _read(response)
@@ -198,7 +199,9 @@ class OllamaClient:
                 "what came is not an answer of Ollama. Check OLLAMA_BASE_URL"
             ) from None
 
-    async def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: object = None, request_id: str = ""
+    ) -> httpx.Response:
         # Given its stream, httpx neither parses nor prepares: a third of a plain chat's time.
         content, headers = b"", self._headers
         if body is not None:
@@ -209,6 +212,8 @@ class OllamaClient:
                 (b"Content-Type", b"application/json"),
                 (b"Content-Length", length),
             ]
+        if request_id:
+            headers = [*headers, (b"X-Request-ID", request_id.encode())]
         stream = httpx.ByteStream(content)
         request = httpx.Request(method, self._urls[path], headers=headers, stream=stream)
         with _network_errors():

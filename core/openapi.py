@@ -19,12 +19,14 @@ _ANSWERS = (
 )
 _ERRORS = {
     400: "The request is malformed: a field is missing or of a wrong type, or it is not JSON",
-    403: "This model may not be used",
+    401: "Credentials are needed, or those sent are wrong",
+    403: "This address may not call, or this model may not be used",
     404: "The model is not installed",
     413: "The body is too large",
     415: "The body is not declared as application/json",
+    429: "Too many requests; Retry-After says in how many seconds to try again",
     500: "Ollama cannot be reached or has failed, or this server has",
-    503: "Ollama's queue is full; Retry-After says in how many seconds to try again",
+    503: "The queue, or Ollama's own, is full; Retry-After says in how many seconds to try again",
     504: "No complete answer in time",
 }
 
@@ -57,12 +59,21 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/api/health": _get("Whether the server and Ollama are there", ref["Health"], {}),
             "/api/models": _get(
-                "The installed models", ref["Models"], _errors(ref["Error"], 500, 504)
+                "The installed models",
+                ref["Models"],
+                _errors(ref["Error"], 400, 401, 403, 429, 500, 503, 504),
             ),
             "/api/chat": _chat("One whole answer", ref, {**answer, **stream}),
             "/api/chat/stream": _chat("The answer line by line, as it is written", ref, stream),
         },
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "API key or JWT"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        "security": [{}, {"bearer": []}, {"apiKey": []}],
     }
 
 

@@ -123,6 +123,27 @@ class Health(Struct, kw_only=True):
     api_version: str
 
 
+class ModelStats(Struct, kw_only=True):
+    """How long a model's last answers took, in seconds; null is not known."""
+
+    model: str
+    count: Annotated[int, Meta(ge=0, description="Answers since the server's start")]
+    mean_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    first_token_mean_s: float | None
+    first_token_p50_s: float | None
+    first_token_p95_s: float | None
+    tokens_per_s: float | None
+
+
+class StatsAnswer(Struct, kw_only=True):
+    """The response times of every model that has answered."""
+
+    success: bool = True
+    models: list[ModelStats]
+
+
 class Models(Struct, kw_only=True):
     """The installed models, in Ollama's own order."""
 

@@ -1,13 +1,30 @@
-"""uvicorn, set up for this API's clients."""
+"""uvicorn, set up for this API's clients, with an end on which nothing is cut without a word."""
+
+import asyncio
+import logging
+import signal
+import socket
+from time import monotonic
+from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from core.errors import BadRequest
+from core import logs
+from core.app import Application
+from core.environment import SettingsError
+from core.errors import BadRequest, ServerStopping
+from core.security import HEADERS
 from core.settings import Settings
 
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 uses a connection again for 100 s; uvicorn's 5 s would race it."""
+BACKLOG = 2048
+LAST_WORDS_S = 6
+"""How long the last lines of streams that are ended may take."""
+
+_logger = logging.getLogger(__name__)
 
 
 class JSONErrorProtocol(HttpToolsProtocol):
@@ -16,21 +33,130 @@ class JSONErrorProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer with `msg` and close the connection."""
         response = BadRequest(msg).response()
-        headers = [*response.raw_headers, (b"connection", b"close")]
-        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        response.headers.update({**HEADERS, "connection": "close"})
+        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
         self.transport.close()
 
 
-def serve(app: str, settings: Settings) -> None:
-    """Serve the application named by the import string `app` until a signal ends it."""
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=JSONErrorProtocol,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-    )
+class DrainMiddleware:
+    """Counts the requests that run and, once `draining`, refuses new ones with a 503."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.running = 0
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, or refuse to."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif self.draining:
+            await ServerStopping().response()(scope, receive, send)
+        else:
+            self.running += 1
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.running -= 1
+
+
+class Server(uvicorn.Server):
+    """On SIGTERM, lets what runs end for SHUTDOWN_GRACE_S, while new requests get a 503.
+
+    What still runs then is cancelled, and `ExchangeMiddleware` gives its stream an error as its
+    last line. A second signal ends the wait. SIGHUP reads keys and certificates again.
+    """
+
+    def __init__(self, app: Application, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._drain = DrainMiddleware(app)
+        self._exit_at = float("inf")
+        super().__init__(
+            uvicorn.Config(
+                self._drain,
+                http=JSONErrorProtocol,
+                ssl_certfile=settings.ssl_certfile or None,
+                ssl_keyfile=settings.ssl_keyfile or None,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=LAST_WORDS_S,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        await super().startup(sockets)
+
+    def reload(self) -> None:
+        """Read the API keys and the certificate again; a connection keeps what it has."""
+        self._app.reload()
+        if self.config.ssl and self._settings.ssl_certfile:
+            keyfile = self._settings.ssl_keyfile or None
+            try:
+                self.config.ssl.load_cert_chain(self._settings.ssl_certfile, keyfile)
+            except OSError as error:
+                _logger.error("The certificate cannot be read, the old one is kept: %s", error)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the end at the first signal, and hasten it at the second."""
+        if self._drain.draining:
+            super().handle_exit(sig, frame)
+        else:
+            self._drain.draining = True
+            self._exit_at = monotonic() + self._settings.shutdown_grace_s
+            self._captured_signals.append(sig)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell whether it is time to end."""
+        if self._drain.draining and (not self._drain.running or monotonic() >= self._exit_at):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(app: Application, settings: Settings) -> None:
+    """Serve `app` on PORT and WEB_PORT until a signal ends it.
+
+    Raises:
+        SettingsError: a port is not free, or the certificate cannot be read.
+    """
+    logs.configure(settings)
+    server = Server(app, settings)
+    try:
+        server.config.load()
+    except OSError:  # ssl.SSLError is one too
+        raise SettingsError(
+            "SSL_CERTFILE or SSL_KEYFILE is unusable: expected the path of a readable PEM file"
+        ) from None
+    sockets = [_listen("PORT", settings.host, settings.port)]
+    if settings.web_port:
+        sockets.append(_listen("WEB_PORT", settings.host, settings.web_port))
+    scheme = "https" if server.config.is_ssl else "http"
+    for name, sock in zip(("the API", "the chat page"), sockets, strict=False):
+        _logger.info("Listening for %s on %s://%s", name, scheme, _address(sock))
+    server.run(sockets)
+
+
+def _listen(name: str, host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server(
+            (host, port),
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        raise SettingsError(f"HOST or {name} is unusable: {error.strerror}") from None
+
+
+def _address(sock: socket.socket) -> str:
+    """Return what to type into a browser on this machine."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -3,17 +3,18 @@
 import os
 import sys
 
+from core.environment import SettingsError
 from core.server import serve
-from core.settings import Settings, SettingsError
+from core.settings import Settings
+from handlers.asgi import app
 
 
 def main() -> None:
-    """Serve on HOST and PORT; a setting that cannot be used ends the start with one line."""
+    """Serve on PORT and WEB_PORT; a setting that cannot be used ends the start with one line."""
     try:
-        settings = Settings.from_env(os.environ)
+        serve(app, Settings.from_env(os.environ))
     except SettingsError as error:
         sys.exit(str(error))
-    serve("handlers.asgi:app", settings)
 
 
 if __name__ == "__main__":

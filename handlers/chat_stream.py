@@ -4,17 +4,14 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from core.app import create_app, create_handler
-from core.requests import read_chat_request
+from core.chat import Turn
 from core.streaming import StreamResponse
 
 
 async def chat_stream(request: Request) -> StreamResponse:
     """Answer in NDJSON, one token a line; the last line has the conversation's context."""
-    state = request.app.state
-    message = await read_chat_request(request, state.settings)
-    return StreamResponse(
-        state.ollama.stream(message), heartbeat_s=state.settings.stream_heartbeat_s
-    )
+    turn = await Turn.of(request)
+    return turn.stream()
 
 
 routes = [Route("/api/chat/stream", chat_stream, methods=["POST"])]

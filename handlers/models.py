@@ -5,13 +5,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.app import create_app, create_handler
+from core.auth import model_allowed
 from core.responses import JSONResponse
 from core.schemas import Models
 
 
 async def models(request: Request) -> Response:
-    """Answer with the names of the installed models, in Ollama's order."""
-    names = await request.app.state.ollama.models()
+    """Answer with the installed models that the client may use, in Ollama's order."""
+    names = [
+        name
+        for name in await request.app.state.ollama.models()
+        if model_allowed(request.state.client, name)
+    ]
     return JSONResponse(Models(models=names, count=len(names)))
 
 

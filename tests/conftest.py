@@ -52,14 +52,14 @@ async def connect(request: pytest.FixtureRequest, fake: FakeOllama) -> AsyncIter
         def connect(endpoint: ModuleType, **values: Any) -> httpx.AsyncClient:
             settings = Settings(**{"ollama_base_url": fake.url, **values})
             routes = asgi.routes if request.param == "bundle" else endpoint.routes
-            app = create_app(routes, settings)
+            app = create_app(routes, settings, instrumented=request.param == "bundle")
             transport: httpx.AsyncBaseTransport
             if request.param == "lambda":
                 transport = MangumTransport(app)
             else:
                 transport = httpx.ASGITransport(app)
                 stack.push_async_callback(shut_down, app)
-            client = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
+            client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
             stack.push_async_callback(client.aclose)
             return client
 

@@ -39,8 +39,9 @@ def wait_for(stream: IO[str] | None, text: str) -> str:
 @contextmanager
 def bundle(ollama_url: str, **environ: str) -> Iterator[str]:
     """Run the bundle in front of `ollama_url`; yield its URL."""
-    with running("-m", "handlers", OLLAMA_BASE_URL=ollama_url, PORT="0", **environ) as process:
-        yield wait_for(process.stderr, "running on ").split()[0]
+    own = {"OLLAMA_BASE_URL": ollama_url, "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console"}
+    with running("-m", "handlers", **own, **environ) as process:
+        yield wait_for(process.stdout, "Listening for the API on ")
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.settings import Settings, SettingsError
+from core.environment import SettingsError
+from core.settings import Settings
 
 
 def test_defaults_are_those_of_the_contract() -> None:

@@ -133,7 +133,7 @@ async def test_a_connection_serves_on_after_an_error(serve: Serve, fake: FakeOll
     reader, writer = await asyncio.open_connection(url.host, url.port)
     for body, status in [(b"x" * 5000, 413), (b"{}", 400), (b'{"message":"hi"}', 200)] * 2:
         writer.write(
-            b"POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         head = await reader.readuntil(b"\r\n\r\n")

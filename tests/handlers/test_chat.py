@@ -107,31 +107,19 @@ async def test_nothing_of_the_clients_headers_is_forwarded(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    client = connect(chat, ollama_headers={"X-Tunnel-Token": "t"})
-    secret = {
-        "Authorization": "Bearer s",
-        "Cookie": "a=s",
-        "Origin": "https://x",
-        "X-Forwarded-For": "s",
-    }
-    answer = await client.post(
-        "/api/chat", json={"message": "hi"}, headers={"Host": "evil", **secret}
-    )
+    client = connect(chat, ollama_headers={"X-Tunnel-Token": "t"}, allowed_hosts=("evil",))
+    secrets = {"Authorization": "Basic s", "Cookie": "a=s", "Origin": "https://x", "Host": "evil"}
+    answer = await client.post("/api/chat", json={"message": "hi"}, headers=secrets)
     assert answer.status_code == 200
     headers = dict(fake.asked()[0].headers)
     assert headers.pop("Host") == httpx.URL(fake.url).netloc.decode()
+    assert headers.pop("X-Request-ID") == answer.headers["x-request-id"]
     assert headers.pop("Content-Length").isdecimal()
     assert headers == {
         "User-Agent": "ollama-web-api",
         "X-Tunnel-Token": "t",
         "Content-Type": "application/json",
-        **{
-            name: value
-            for name, value in headers.items()
-            if name in {"Accept", "Accept-Encoding", "Connection"}
-        },
     }
-    assert not {"s", "Bearer s", "a=s", "https://x", "evil"} & set(headers.values())
 
 
 @pytest.mark.parametrize("body", [{"message": ""}, {"message": " \n"}, {}, {"message": 1}])

@@ -37,7 +37,7 @@ async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
 
 def post_bytes(path: str) -> bytes:
     body = b'{"message":"hi"}'
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

@@ -1,0 +1,136 @@
+"""Keeps browsers from being used against this API, and lets the pages in that may call it."""
+
+import asyncio
+import re
+import socket
+from collections.abc import Collection
+from functools import partial
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import cors
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.errors import BadRequest, HostNotAllowed
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+"""What every answer has, unless it has its own."""
+HSTS = "max-age=31536000"
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@\s]+?)\.?(?::\d*)?", re.IGNORECASE)
+_LOOPBACK_NAMES = ("localhost", "*.localhost")
+
+
+class SecurityHeadersMiddleware:
+    """Gives every answer the headers that browsers heed; HSTS only over TLS."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application and complete the head of its answer."""
+        if scope["type"] == "http":
+            send = partial(self._send, send=send, secure=scope["scheme"] == "https")
+        await self.app(scope, receive, send)
+
+    async def _send(self, message: Message, send: Send, *, secure: bool) -> None:
+        if message["type"] == "http.response.start":
+            message.setdefault("headers", [])
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            if secure:
+                headers.setdefault("strict-transport-security", HSTS)
+        await send(message)
+
+
+class CORSMiddleware(cors.CORSMiddleware):
+    """Starlette's, which refuses in plain text, with this API's headers and shape of errors.
+
+    It stands outside of what renders errors, so that a page can read those too.
+    """
+
+    def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
+            expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
+            allow_private_network=True,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer the question that a browser asks before a request of a page elsewhere."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == BadRequest.status:
+            reason = bytes(response.body).decode()
+            return BadRequest(f"{reason}. CORS_ORIGINS lists the pages that may call").response()
+        return response
+
+
+class AllowedHostsMiddleware:
+    """Refuses requests for names that are not this server's, which DNS rebinding makes.
+
+    Starlette's TrustedHostMiddleware answers in plain text and takes no addresses. Behind a
+    gateway of AWS, whose names are not known here, any name will do if none are listed.
+    """
+
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Collection[str], gateway: bool) -> None:
+        """Accept `allowed_hosts`, the loopback's and this machine's names, and any address."""
+        self.app = app
+        self.gateway = gateway
+        self.listed = bool(allowed_hosts)
+        self.patterns = [host.lower() for host in (*_LOOPBACK_NAMES, *allowed_hosts)]
+        self.machine_names: set[str] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application on a request for one of the names.
+
+        Raises:
+            HostNotAllowed: it is for another one.
+        """
+        if scope["type"] != "lifespan" and not await self._allowed(scope):
+            raise HostNotAllowed(
+                "The Host header does not name this server. Its operator can add the name to "
+                "ALLOWED_HOSTS"
+            )
+        await self.app(scope, receive, send)
+
+    async def _allowed(self, scope: Scope) -> bool:
+        if "*" in self.patterns or (not self.listed and (self.gateway or "aws.event" in scope)):
+            return True
+        hosts = Headers(scope=scope).getlist("host")
+        if len(hosts) != 1 or not (host := _HOST.fullmatch(hosts[0])):
+            return False
+        name = host[1].lower()
+        if _is_address(name) or any(_matches(name, pattern) for pattern in self.patterns):
+            return True
+        if self.machine_names is None:
+            self.machine_names = await asyncio.to_thread(_machine_names)
+        return name in self.machine_names
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name.endswith(pattern[1:]) if pattern.startswith("*") else name == pattern
+
+
+def _machine_names() -> set[str]:
+    """Return what this machine calls itself; the full name may take seconds to find out."""
+    name = socket.gethostname().lower()
+    return {name, f"{name.partition('.')[0]}.local", socket.getfqdn().lower()}

@@ -1,0 +1,61 @@
+"""GET /: the chat page, and its files under a path that changes with their content."""
+
+from hashlib import sha256
+from html import escape
+from pathlib import Path
+from string import Template
+
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+
+_DIRECTORY = Path(__file__).with_name("static")
+_FILES = StaticFiles(directory=_DIRECTORY)
+_CONTENT = {
+    path.relative_to(_DIRECTORY).as_posix(): path.read_bytes()
+    for path in sorted(_DIRECTORY.rglob("*"))
+    if path.is_file()
+}
+_PAGE = Template(_CONTENT["index.html"].decode())
+
+STATIC_PATH = f"/static/{sha256(repr(_CONTENT).encode()).hexdigest()[:16]}"
+"""Where this version of the files is; a browser never asks twice for what is there."""
+
+HEADERS = {
+    "cache-control": "no-cache",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types dompurify"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-dns-prefetch-control": "off",
+}
+"""Nothing but these files is loaded or run; a link in an answer is not even looked up."""
+
+
+async def page(request: Request) -> Response:
+    """Answer with the page; it has no secrets, so whoever reaches this server may load it."""
+    html = _PAGE.substitute(
+        static=STATIC_PATH, default_model=escape(request.app.state.settings.default_model)
+    )
+    return HTMLResponse(html, headers=HEADERS)
+
+
+async def static(request: Request) -> Response:
+    """Answer with a file, to be kept for good."""
+    response = await _FILES.get_response(request.path_params["file"], request.scope)
+    response.headers["cache-control"] = "public, max-age=31536000, immutable"
+    return response
+
+
+routes = [
+    Route("/", page, middleware=[Middleware(GZipMiddleware)]),
+    Route(f"{STATIC_PATH}/{{file:path}}", static, middleware=[Middleware(GZipMiddleware)]),
+]

@@ -1,0 +1,20 @@
+"""GET /api/ready: whether requests can be answered, for load balancers."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.errors import NotReady
+from core.responses import JSONResponse
+from core.schemas import Health
+from core.settings import API_VERSION
+
+
+async def ready(request: Request) -> Response:
+    """Answer as /api/health does, but 503 unless Ollama answers."""
+    if not await request.app.state.ollama.is_connected():
+        raise NotReady
+    return JSONResponse(Health(ollama_status="connected", api_version=API_VERSION))
+
+
+routes = [Route("/api/ready", ready)]

@@ -1,0 +1,89 @@
+"""The engine as a process: what it prints, and when it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.processes import running
+
+# A parent that starts the engine, tells its process id and URL, and lives until its stdin ends.
+PARENT = """
+import os, subprocess, sys
+engine = subprocess.Popen(
+    [sys.executable, "-m", "core.engine", "--parent", str(os.getpid())],
+    stdout=subprocess.PIPE, text=True,
+)
+print(engine.pid, engine.stdout.readline().strip(), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def listens(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/api/version", trust_env=False).is_success
+    except httpx.ConnectError:
+        return False
+
+
+@pytest.mark.usefixtures("installed")
+def test_ends_with_its_parent_and_leaves_a_ctrl_c_to_it() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout
+    engine, url = parent.stdout.readline().split()
+    try:
+        os.kill(int(engine), signal.SIGINT)
+        time.sleep(0.3)
+        assert listens(url)
+    finally:
+        parent.communicate()
+    assert within(5, lambda: not listens(url))
+
+
+@pytest.mark.usefixtures("installed")
+def test_prints_its_url_alone_and_ends_at_a_sigterm() -> None:
+    with running("-m", "core.engine") as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:")
+        assert listens(url)
+        process.terminate()
+        output, errors = process.communicate(timeout=5)
+    assert output == ""
+    assert errors == "loading the built-in model smollm2:135m ...\n"
+
+
+def test_says_what_to_install() -> None:
+    without = "import sys; sys.modules['xllamacpp'] = None; import core.engine.__main__ as engine"
+    with running("-c", f"{without}; engine.main()") as process:
+        output, errors = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert output == ""
+    assert errors.splitlines()[-1].startswith("the built-in model is not installed. Install ")
+    assert "Traceback" not in errors
+
+
+def test_says_that_the_port_is_taken(engine_url: str) -> None:
+    port = httpx.URL(engine_url).port
+    with running("-m", "core.engine", "--port", str(port)) as process:
+        _, errors = process.communicate(timeout=10)
+    assert errors.startswith(f"cannot listen on port {port}: ")
+    assert errors.count("\n") == 1
+    assert process.returncode == 1

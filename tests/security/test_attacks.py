@@ -1,0 +1,406 @@
+"""What an attacker tries at the gate, over real sockets where bytes matter."""
+
+import asyncio
+import base64
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import uvicorn
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from core.addresses import ClientAddressMiddleware
+from core.auth import AuthMiddleware
+from core.exchange import ExchangeMiddleware
+from core.record import Recorder
+from core.jwt import TokenVerifier
+from core.key_store import KeyStore, digest
+from core.keys import create
+from core.rate_limit import FailureLimiter, RateLimiter
+from core.responses import JSONResponse
+from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
+from core.server import JSONErrorProtocol
+from core.settings import Settings
+
+Talk = Callable[[bytes], Awaitable[bytes]]
+ATTACKER = "192.0.2.66"
+SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
+
+
+async def inside(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what nobody may see."""
+    await JSONResponse({"inside": scope["path"]})(scope, receive, send)
+
+
+def gate(**environ: str) -> ASGIApp:
+    """Return the whole gate, with which nobody is anonymous unless `environ` says so."""
+    values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", **environ})
+    app: ASGIApp = AuthMiddleware(
+        inside,
+        settings=values,
+        keys=KeyStore.from_settings(values),
+        tokens=TokenVerifier.from_settings(values),
+        failures=FailureLimiter(RateLimiter(values), values.auth_failure_limit),
+    )
+    app = AllowedHostsMiddleware(app, allowed_hosts=values.allowed_hosts, gateway=False)
+    app = ExchangeMiddleware(app, timeout_s=30, recorder=Recorder())
+    app = SecurityHeadersMiddleware(CORSMiddleware(app, origins=values.cors_origins))
+    return ClientAddressMiddleware(
+        app, trusted_proxies=values.trusted_proxies, behind_lambda_adapter=False
+    )
+
+
+def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(gate(**environ), client=(address, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+@pytest.fixture
+async def talk() -> AsyncIterator[Talk]:
+    """Send the head of a request to the gate, which knows nobody, and return its answer."""
+    config = uvicorn.Config(
+        gate(ANONYMOUS_CLIENTS="none"), http=JSONErrorProtocol, log_config=None, proxy_headers=False
+    )
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: JSONErrorProtocol(config, ServerState(), {}), "127.0.0.1"
+    )
+
+    async def talk(head: bytes) -> bytes:
+        host, port = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(head + b"\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    async with server:
+        yield talk
+
+
+# Addresses
+
+SPOOFS = [
+    {name: value}
+    for name in (
+        "X-Forwarded-For",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Original-Forwarded-For",
+        "X-Envoy-External-Address",
+    )
+    for value in ("127.0.0.1", "::1", "127.0.0.1, 127.0.0.1", "[::1]:80", "::ffff:127.0.0.1")
+] + [
+    {"Forwarded": "for=127.0.0.1;proto=https"},
+    {"X-Amzn-Request-Context": '{"http": {"sourceIp": "127.0.0.1"}}'},
+    {"X-Forwarded-Host": "localhost"},
+]
+
+
+@pytest.mark.parametrize("headers", SPOOFS)
+@pytest.mark.parametrize("proxies", ["none", "10.0.0.0/8"])
+async def test_no_header_makes_a_stranger_local(headers: dict[str, str], proxies: str) -> None:
+    answer = await client(TRUSTED_PROXIES=proxies).get("/api/models", headers=headers)
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("headers", SPOOFS)
+async def test_no_header_makes_a_stranger_pass_the_firewall(headers: dict[str, str]) -> None:
+    answer = await client(ALLOWED_CLIENTS="127.0.0.0/8,::1").get("/api/health", headers=headers)
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["127.0.0.1", "127.0.0.1,10.0.0.1", "::1, ,", "127.0.0.1\t", "127.0.0.1;", ",,,,", "a" * 4000],
+)
+async def test_what_an_attacker_puts_before_the_proxy_s_entry_is_nothing(forged: str) -> None:
+    for proxy, proxies in (("10.0.0.1", "10.0.0.0/8"), ("127.0.0.1", "127.0.0.1")):
+        headers = {"X-Forwarded-For": f"{forged}, {ATTACKER}"}
+        answer = await client(proxy, TRUSTED_PROXIES=proxies).get("/api/models", headers=headers)
+        assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("entry", ["127.0.0.1", "unknown", "127.0.0.1:x", "[::1", "_x"])
+async def test_entries_that_no_honest_proxy_writes_are_not_local(entry: str) -> None:
+    answer = await client("10.0.0.1", TRUSTED_PROXIES="10.0.0.0/8").get(
+        "/api/models", headers={"X-Forwarded-For": entry}
+    )
+    assert answer.status_code == 401
+
+
+async def test_a_forgotten_local_proxy_opens_nothing() -> None:
+    headers = {"X-Forwarded-For": ATTACKER}
+    assert (await client("127.0.0.1").get("/api/models", headers=headers)).status_code == 401
+
+
+# Keys
+
+
+async def test_keys_are_compared_in_constant_time_and_by_their_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    key = create(path, "ci")
+    compared: list[tuple[Any, Any]] = []
+
+    def compare_digest(stored: Any, sent: Any) -> bool:
+        compared.append((stored, sent))
+        return original(stored, sent)
+
+    original = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", compare_digest)
+    attacker = client(API_KEYS_FILE=str(path))
+    guess = f"{key[:-1]}{'A' if key[-1] != 'A' else 'B'}"
+    for sent, status in ((guess, 401), (key, 200)):
+        answer = await attacker.get("/api/models", headers={"X-API-Key": sent})
+        assert answer.status_code == status
+    assert compared == [(digest(key), digest(guess)), (digest(key), digest(key))]
+
+
+async def test_what_is_stored_opens_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    create(path, "ci")
+    [stored] = json.loads(path.read_text("utf-8"))
+    attacker = client(API_KEYS_FILE=str(path))
+    for sent in (stored["sha256"], f"owa_{stored['id']}_{stored['sha256']}", "owa_ci", "ci"):
+        answer = await attacker.get("/api/models", headers={"X-API-Key": sent})
+        assert answer.status_code == 401
+
+
+# Tokens
+
+
+def part(value: object) -> str:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def forged(header: object, claims: object = None, key: bytes = b"", signature: str = "") -> str:
+    """Return a token with any header, signed by HMAC if there is a `key`."""
+    claims = {"sub": "admin", "exp": time.time() + 60} if claims is None else claims
+    text = f"{part(header)}.{part(claims)}"
+    if key:
+        signature = part(hmac.digest(key, text.encode(), "sha256"))
+    return f"{text}.{signature}"
+
+
+async def refused(attacker: httpx.AsyncClient, token: str) -> bool:
+    answer = await attacker.get("/api/models", headers={"Authorization": f"Bearer {token}"})
+    assert answer.headers["www-authenticate"].startswith('Bearer error="invalid_token"')
+    return answer.status_code == 401
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", None, [], {}, 0, "HS256 "])
+async def test_no_signature_is_no_token(alg: object) -> None:
+    attacker = client(JWT_SECRET=SECRET)
+    assert await refused(attacker, forged({"alg": alg, "typ": "JWT"}))
+    assert await refused(attacker, forged({"alg": alg}, signature="AAAA"))
+    assert await refused(attacker, forged({"typ": "JWT"}))
+
+
+async def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    path = tmp_path / "key.pem"
+    for encoding in (serialization.Encoding.PEM, serialization.Encoding.DER):
+        data = key.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+        if encoding is serialization.Encoding.PEM:
+            path.write_bytes(data)
+        attacker = client(JWT_PUBLIC_KEY_FILE=str(path))
+        for secret in (data, data.strip(), data.replace(b"\n", b"\r\n")):
+            for alg in ("HS256", "RS256", "none"):
+                assert await refused(attacker, forged({"alg": alg}, key=secret))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"jwk": {"kty": "oct", "k": part(b"attacker" * 4)}},
+        {"jku": "http://127.0.0.1:1/keys"},
+        {"x5u": "http://127.0.0.1:1/cert"},
+        {"x5c": ["AAAA"]},
+        {"kid": "../../../../dev/null"},
+        {"kid": "' UNION SELECT 'x"},
+        {"kid": ["list"]},
+        {"kid": None},
+    ],
+)
+async def test_a_token_does_not_bring_its_own_key(header: dict[str, Any]) -> None:
+    attacker = client(JWT_SECRET=SECRET)
+    assert await refused(attacker, forged({"alg": "HS256", **header}, key=b"attacker" * 4))
+
+
+@pytest.mark.parametrize(
+    "header", [{"crit": ["exp"]}, {"crit": []}, {"crit": "x"}, {"b64": False, "crit": ["b64"]}]
+)
+async def test_what_is_critical_and_not_understood_is_refused(header: dict[str, Any]) -> None:
+    token = forged({"alg": "HS256", **header}, key=SECRET.encode())
+    assert await refused(client(JWT_SECRET=SECRET), token)
+
+
+async def test_foreign_old_and_boundless_tokens_are_refused() -> None:
+    attacker = client(JWT_SECRET=SECRET, JWT_AUDIENCE="api", JWT_ISSUER="issuer")
+    good = {"sub": "ann", "exp": time.time() + 60, "aud": "api", "iss": "issuer"}
+    headers = {"Authorization": f"Bearer {jwt.encode(good, SECRET)}"}
+    assert (await attacker.get("/api/models", headers=headers)).status_code == 200
+    for change in (
+        {"exp": time.time() - 3600},
+        {"exp": None},
+        {"aud": "other"},
+        {"aud": None},
+        {"aud": {"api": 1}},
+        {"iss": "issuer2"},
+        {"iss": None},
+        {"sub": None},
+        {"sub": {"$ne": ""}},
+    ):
+        assert await refused(attacker, forged({"alg": "HS256"}, good | change, SECRET.encode()))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        f"{part(b'[' * 5000)}.e30.AA",
+        forged({"alg": "HS256"}, key=SECRET.encode(), claims={"a": [[[[]]]]}),
+        forged({"alg": "HS256", "n": 10**4000}),
+        "a.b.c",
+        "..",
+        "a.b.c.d.e",
+        f"{part({'alg': 'HS256'})}.{'A' * 100_000}.AA",
+        "\xff.\xff.\xff",
+        part(b'{"alg":"HS256","alg":"none"}') + ".e30.",
+    ],
+)
+async def test_monsters_are_refused_like_any_other(token: str) -> None:
+    attacker = client(JWT_SECRET=SECRET)
+    headers = {b"X-API-Key": token.encode("latin-1")}
+    assert (await attacker.get("/api/models", headers=headers)).status_code == 401
+
+
+@given(token=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1))
+@settings(max_examples=100, deadline=None)
+def test_no_credential_is_a_crash(token: str) -> None:
+    async def attempt() -> int:
+        headers = {b"X-API-Key": token.encode("latin-1")}
+        return (await client(JWT_SECRET=SECRET).get("/api/models", headers=headers)).status_code
+
+    assert asyncio.run(attempt()) == 401
+
+
+# Bytes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-API-Key: a\r\n b: folded",
+        b"X-API-Key: a\rX-Injected: 1",
+        b"X-API-Key: a\nX-Injected: 1",
+        b"X-API-Key: a\x00b",
+        b"X-API-Key : a",
+        b"Authorization: Bearer a\r\n\tX-Injected: 1",
+        b"Authorization: Bearer \x1b[31m",
+        b"X-API-Key: \xe2\x80\xa8",
+        b"Origin: https://evil.example\rX-Injected: 1",
+    ],
+)
+async def test_line_ends_and_controls_inject_nothing(talk: Talk, line: bytes) -> None:
+    answer = await talk(b"GET /api/models HTTP/1.1\r\nHost: localhost\r\n" + line)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] in {b"400", b"401"}
+    assert b"njected" not in head
+    assert json.loads(body)["success"] is False
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /api/models HTTP/1.1\r\nHost: evil.example",
+        b"GET /api/models HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
+        b"GET /api/models HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: localhost",
+        b"GET http://localhost/api/models HTTP/1.1\r\nHost: evil.example",
+        b"GET /api/models HTTP/1.1\r\nX-Nothing: 1",
+        b"GET /api/models HTTP/1.0",
+    ],
+)
+async def test_a_rebound_name_is_refused(talk: Talk, head: bytes) -> None:
+    answer = await talk(head)
+    assert answer.split()[1] == b"400"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/api/health/../models",
+        b"/api/health/..%2fmodels",
+        b"/api/health%2f..%2fmodels",
+        b"/api/health;/models",
+        b"/api/health%00",
+        b"/api/health%0d%0aX-Injected:%201",
+        b"//api/health",
+        b"/API/HEALTH",
+        b"/api/models?/api/health",
+        b"/api/models#/api/health",
+        b"*",
+    ],
+)
+async def test_no_path_is_public_but_health(talk: Talk, path: bytes) -> None:
+    answer = await talk(b"GET " + path + b" HTTP/1.1\r\nHost: localhost")
+    assert answer.split()[1] in {b"400", b"401"}
+    assert b"njected" not in answer.partition(b"\r\n\r\n")[0]
+
+
+# Pages
+
+
+@pytest.mark.parametrize("origins", ["", "https://chat.example.com", "*"])
+async def test_a_preflight_reaches_nothing(origins: str) -> None:
+    attacker = client(CORS_ORIGINS=origins, ANONYMOUS_CLIENTS="0.0.0.0/0")
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    assert "inside" not in (await attacker.options("/api/chat", headers=headers)).text
+
+
+async def test_what_only_looks_like_a_preflight_needs_a_key() -> None:
+    attacker = client(CORS_ORIGINS="*")
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Access-Control-Request-Method": "POST"},
+        {},
+    ):
+        assert (await attacker.options("/api/chat", headers=headers)).status_code == 401
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    assert (await attacker.post("/api/chat", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "https://chat.example.com.evil.example",
+        "https://evilchat.example.com",
+        "https://chat.example.com:444",
+        "http://chat.example.com",
+        "https://chat.example.com/",
+        "https://chat.example.com, https://evil.example",
+        "*",
+    ],
+)
+async def test_a_foreign_page_reads_nothing(origin: str) -> None:
+    local = client("127.0.0.1", CORS_ORIGINS="https://chat.example.com")
+    answer = await local.get("/api/models", headers={"Origin": origin})
+    assert "access-control-allow-origin" not in answer.headers
