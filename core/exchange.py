@@ -47,9 +47,8 @@ class ExchangeMiddleware:
             record.error = type(error).__name__
         except ApiError as error:
             await exchange.fail(error, scope)
-        except asyncio.CancelledError:  # by the server, which is about to end
+        except asyncio.CancelledError:  # by the server, which waits for nothing but this to end
             await exchange.fail(ServerStopping(), scope)
-            raise
         except Exception:  # whatever it is, the client hears of it in the one shape
             _logger.exception("%s failed", record.request_id)
             await exchange.fail(

@@ -21,8 +21,6 @@ from core.settings import Settings
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 uses a connection again for 100 s; uvicorn's 5 s would race it."""
 BACKLOG = 2048
-LAST_WORDS_S = 6
-"""How long the last lines of streams that are ended may take."""
 
 _logger = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ class Server(uvicorn.Server):
                 ssl_certfile=settings.ssl_certfile or None,
                 ssl_keyfile=settings.ssl_keyfile or None,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=LAST_WORDS_S,
+                timeout_graceful_shutdown=1,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -114,8 +112,12 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether it is time to end."""
-        if self._drain.draining and (not self._drain.running or monotonic() >= self._exit_at):
-            self.should_exit = True
+        if self._drain.draining:
+            if monotonic() >= self._exit_at:
+                self._exit_at = float("inf")
+                for task in self.server_state.tasks:
+                    task.cancel()
+            self.should_exit |= not self._drain.running
         return await super().on_tick(counter)
 
 

@@ -73,7 +73,7 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
         async def serve(**values: Any) -> str:
             settings = Settings(**{"ollama_base_url": fake.url, **values})
             config = uvicorn.Config(
-                create_app(asgi.routes, settings),
+                create_app(asgi.routes, settings, instrumented=True),
                 port=0,
                 http=JSONErrorProtocol,
                 log_config=None,

@@ -225,7 +225,9 @@ async def test_health_is_public(gate: Gate, path: str) -> None:
     assert (await stranger.post(path)).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/statics", "/static", "/api/healthy", "/api/health/x", "//api/health"])
+@pytest.mark.parametrize(
+    "path", ["/statics", "/static", "/api/healthy", "/api/health/x", "//api/health"]
+)
 async def test_nothing_else_is_public(gate: Gate, path: str) -> None:
     answer = await gate(STRANGER).get(httpx.URL("http://localhost", path=path))
     assert answer.status_code == 401

@@ -1,0 +1,152 @@
+"""The engine's HTTP interface: the endpoints of Ollama that `core.ollama` calls."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from core.engine.disconnect import DisconnectMiddleware
+from core.engine.errors import EngineError
+from core.engine.generate import LinesResponse, answer, joined
+from core.engine.llama import Llama, Meta
+from core.engine.model import CONTEXT_LENGTH, NAME
+from core.engine.schemas import (
+    GenerateLine,
+    GenerateRequest,
+    LoadedModel,
+    ModelDetails,
+    Show,
+    ShowRequest,
+    Tag,
+    decode,
+)
+from core.responses import JSONResponse
+
+VERSION = "0.24.0+embedded"
+"""The version of Ollama that the engine answers like, marked as not being Ollama."""
+
+_PLAIN_TEXTS = {404: "404 page not found", 405: "405 method not allowed"}
+
+
+async def version(request: Request) -> JSONResponse:
+    """GET /api/version."""
+    return JSONResponse({"version": VERSION})
+
+
+async def tags(request: Request) -> JSONResponse:
+    """GET /api/tags: the one model there is."""
+    llama: Llama = request.app.state.llama
+    stat = llama.file.path.stat()
+    tag = Tag(
+        name=NAME,
+        model=NAME,
+        modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
+        size=stat.st_size,
+        digest=llama.file.digest,
+        details=_details(await llama.meta()),
+    )
+    return JSONResponse({"models": [tag]})
+
+
+async def ps(request: Request) -> JSONResponse:
+    """GET /api/ps: the same model, which is always loaded."""
+    llama: Llama = request.app.state.llama
+    meta = await llama.meta()
+    loaded = LoadedModel(
+        name=NAME,
+        model=NAME,
+        size=meta.size,
+        digest=llama.file.digest,
+        details=_details(meta),
+        context_length=CONTEXT_LENGTH,
+    )
+    return JSONResponse({"models": [loaded]})
+
+
+async def show(request: Request) -> JSONResponse:
+    """POST /api/show."""
+    llama: Llama = request.app.state.llama
+    _check_model(decode(await request.body(), ShowRequest).model)
+    meta = await llama.meta()
+    known = Show(
+        details=_details(meta),
+        model_info={
+            "general.architecture": "llama",
+            "general.parameter_count": meta.n_params,
+            "llama.context_length": meta.n_ctx_train,
+            "llama.embedding_length": meta.n_embd,
+            "llama.vocab_size": meta.n_vocab,
+        },
+        modified_at=datetime.fromtimestamp(llama.file.path.stat().st_mtime, UTC),
+    )
+    return JSONResponse(known)
+
+
+async def generate(request: Request) -> LinesResponse | JSONResponse:
+    """POST /api/generate."""
+    asked = decode(await request.body(), GenerateRequest)
+    _check_model(asked.model)
+    if asked.think:
+        raise EngineError(f'"{asked.model}" does not support thinking', 400)
+    if not asked.prompt:
+        return JSONResponse(
+            GenerateLine(model=asked.model, response="", done=True, done_reason="load")
+        )
+    lines = answer(request.app.state.llama, asked)
+    if asked.stream is False:
+        return JSONResponse(await joined(lines))
+    return LinesResponse(lines)
+
+
+def create_app(llama: Llama) -> Starlette:
+    """Return the application in front of `llama`."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with aclosing(llama):
+            yield
+
+    app = Starlette(
+        routes=[
+            Route("/api/version", version),
+            Route("/api/tags", tags),
+            Route("/api/ps", ps),
+            Route("/api/show", show, methods=["POST"]),
+            Route("/api/generate", generate, methods=["POST"]),
+        ],
+        middleware=[
+            # A web page could read answers under a name of its own that resolves to loopback.
+            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
+            Middleware(DisconnectMiddleware),
+        ],
+        exception_handlers={EngineError: _failed, 404: _plain, 405: _plain},
+        lifespan=lifespan,
+    )
+    app.state.llama = llama
+    return app
+
+
+def _details(meta: Meta) -> ModelDetails:
+    return ModelDetails(parameter_size=f"{meta.n_params / 1e6:.2f}M", quantization_level=meta.ftype)
+
+
+def _check_model(name: str) -> None:
+    if name.lower() != NAME:
+        raise EngineError(f"model '{name}' not found", 404)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, EngineError)
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+async def _plain(request: Request, error: Exception) -> PlainTextResponse:
+    assert isinstance(error, HTTPException)
+    return PlainTextResponse(_PLAIN_TEXTS[error.status_code], error.status_code, error.headers)

@@ -1,0 +1,107 @@
+"""An answer of /api/generate: the prompt's template, the lines, and how they are sent."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+from starlette.types import Message, Receive, Scope, Send
+
+from core.engine.errors import EngineError
+from core.engine.llama import Llama, Piece
+from core.engine.model import CONTEXT_LENGTH
+from core.engine.sampling import grammar, sampling
+from core.engine.schemas import GenerateLine, GenerateRequest
+
+_NS_PER_MS = 1_000_000
+_START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"application/x-ndjson")],
+}
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def answer(llama: Llama, asked: GenerateRequest) -> AsyncGenerator[GenerateLine]:
+    """Yield the lines of the answer to `asked`; the last one has no text but the numbers.
+
+    Raises:
+        EngineError: there is no answer, or no more of it.
+    """
+    started = time.perf_counter_ns()
+    parameters = sampling(asked.options or {}, CONTEXT_LENGTH) | grammar(asked.format)
+    prompt = [*(asked.context or ()), *await llama.tokenize(_turn(asked))]
+    text = ""
+    async with aclosing(llama.generate(prompt, parameters)) as pieces:
+        async for piece in pieces:
+            if piece.content:
+                text += piece.content
+                yield GenerateLine(model=asked.model, response=piece.content)
+            if piece.stop:
+                # Like Ollama's: the ids of the text that was sent, without a stop word's.
+                context = [*prompt, *await llama.tokenize(text)]
+                yield _last_line(asked.model, context, piece, time.perf_counter_ns() - started)
+
+
+async def joined(lines: AsyncGenerator[GenerateLine]) -> GenerateLine:
+    """Return the whole answer as one line."""
+    async with aclosing(lines):
+        every = [line async for line in lines]
+    return msgspec.structs.replace(every[-1], response="".join(line.response for line in every))
+
+
+class LinesResponse:
+    """An ASGI application that sends lines as NDJSON, and nothing before there is the first."""
+
+    def __init__(self, lines: AsyncGenerator[GenerateLine]) -> None:
+        """Send `lines`."""
+        self._lines = lines
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer; a failure on the way is its last line."""
+        started = False
+        try:
+            async with aclosing(self._lines) as lines:
+                async for line in lines:
+                    if not started:
+                        started = True
+                        await send(_START)
+                    await send(_body(line, more_body=not line.done))
+        except EngineError as error:
+            if not started:
+                raise
+            await send(_body({"error": str(error)}, more_body=False))
+
+
+def _turn(asked: GenerateRequest) -> str:
+    """Return the next turn in ChatML, the template of the model."""
+    images = "".join(f"[img-{number}]" for number in range(len(asked.images or ())))
+    turn = f"<|im_start|>user\n{images}{asked.prompt}<|im_end|>\n<|im_start|>assistant\n"
+    if asked.system:
+        turn = f"<|im_start|>system\n{asked.system}<|im_end|>\n{turn}"
+    return turn
+
+
+def _last_line(model: str, context: list[int], end: Piece, duration_ns: int) -> GenerateLine:
+    return GenerateLine(
+        model=model,
+        response="",
+        done=True,
+        done_reason="length" if end.stop_type == "limit" else "stop",
+        context=context,
+        total_duration=duration_ns,
+        load_duration=0,  # the model is always loaded
+        prompt_eval_count=end.tokens_evaluated,
+        prompt_eval_duration=int(end.timings.prompt_ms * _NS_PER_MS),
+        eval_count=end.tokens_predicted,
+        eval_duration=int(end.timings.predicted_ms * _NS_PER_MS),
+    )
+
+
+def _body(line: object, *, more_body: bool) -> Message:
+    return {
+        "type": "http.response.body",
+        "body": _encode(line) + b"\n",
+        "more_body": more_body,
+    }

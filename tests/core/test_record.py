@@ -1,0 +1,205 @@
+"""What is told of a request afterwards: to the log, the statistics and Prometheus."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.types import Scope
+
+from core import logs
+from core.record import Record, Recorder
+from core.settings import Settings
+from core.stats import Stats
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama, Reply, error, never_answers, stalls_after, tokens
+
+CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
+
+
+def record(**values: object) -> Record:
+    fixed = {"request_id": "i", "method": "POST", "path": "/api/chat", "started_at": 0.0}
+    return Record(**{**fixed, **values})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> "Lines":
+    path = tmp_path / "log"
+    handlers, level = logging.root.handlers[:], logging.root.level
+    logs.configure(Settings(log_file=str(path)))
+    yield Lines(path)  # type: ignore[misc]
+    logging.root.handlers[0].close()
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+class Lines:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def of_requests(self, count: int) -> list[dict[str, object]]:
+        async with asyncio.timeout(5):
+            while (
+                len(found := [each for each in self.all() if each["logger"] == "request"]) < count
+            ):
+                await asyncio.sleep(0.01)
+        return found
+
+    def all(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.path.read_text("utf-8").split("\n")[:-1]]
+
+
+async def test_a_request_is_one_line_without_a_word_of_what_was_said(
+    serve: Serve, fake: FakeOllama, lines: Lines
+) -> None:
+    fake.reply(tokens(["비밀", " 답"], pace_s=0.02))
+    url = await serve()
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(
+            f"{url}/api/chat/stream", json=CHAT, headers={"X-Request-ID": "my-id.1"}
+        )
+        assert answer.headers["x-request-id"] == "my-id.1"
+        assert dict(fake.asked()[0].headers)["X-Request-ID"] == "my-id.1"
+        (line,) = await lines.of_requests(1)
+    assert line["id"] == "my-id.1"
+    assert (line["client"], line["model"], line["status"]) == ("127.0.0.1", "smollm2:135m", 200)
+    assert line["tokens"] == 3
+    assert isinstance(line["first_token_ms"], int)
+    assert isinstance(line["total_ms"], int)
+    assert 20 <= line["first_token_ms"] <= line["total_ms"]
+    text = lines.path.read_text("utf-8")
+    assert "비밀" not in text
+    assert "prompt" not in text
+
+
+@pytest.mark.parametrize("wanted", ["", "a b", "a\tb", "ä", "x" * 129, '"', "<script>"])
+async def test_an_ill_formed_id_is_replaced(serve: Serve, wanted: str) -> None:
+    url = await serve()
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{url}/api/health", headers={"X-Request-ID": wanted.encode()})  # type: ignore[dict-item]
+    assert len(answer.headers["x-request-id"]) == 16
+
+
+async def test_a_client_cannot_write_lines_into_the_log(
+    serve: Serve, fake: FakeOllama, lines: Lines
+) -> None:
+    url = await serve()
+    async with httpx.AsyncClient() as client:
+        await client.get(f"{url}/api/%0a%7b%22forged%22:1%7d%e2%80%a8%1b%5b31m" + "x" * 1000)
+        (line,) = await lines.of_requests(1)
+    raw = lines.path.read_bytes().decode("utf-8")
+    assert len(raw.splitlines()) == raw.count("\n") == len(lines.all())
+    assert "\x1b" not in raw
+    assert len(str(line["path"])) <= 200
+
+
+@pytest.mark.parametrize(
+    ("reply", "path", "status", "name"),
+    [
+        (error(500, "boom"), "/api/chat", 500, "OllamaError"),
+        (error(503, "busy"), "/api/chat/stream", 503, "OllamaBusy"),
+        (stalls_after(1), "/api/chat/stream", 200, "RequestTimeout"),
+        (never_answers, "/api/chat", 504, "RequestTimeout"),
+    ],
+)
+async def test_a_failure_is_logged_by_its_name_and_counted(
+    serve: Serve, fake: FakeOllama, lines: Lines, reply: Reply, path: str, status: int, name: str
+) -> None:
+    fake.reply(reply)
+    url = await serve(request_timeout_s=0.3)
+    async with httpx.AsyncClient() as client:
+        await client.post(url + path, json=CHAT)
+        (line,) = await lines.of_requests(1)
+        assert (line["status"], line["error"]) == (status, name)
+        metrics = (await client.get(f"{url}/metrics")).text
+        stats = (await client.get(f"{url}/api/stats")).json()
+    assert f'ollama_web_api_upstream_errors_total{{error="{name}"}} 1.0' in metrics
+    assert stats == {"success": True, "models": []}
+
+
+async def test_metrics_count_and_their_labels_are_bounded(serve: Serve, fake: FakeOllama) -> None:
+    url = await serve(rate_limit="8/hour")
+    async with httpx.AsyncClient() as client:
+        for path in ("/api/chat", "/api/chat/", "/api/chat/stream"):
+            await client.post(url + path, json=CHAT)
+        await client.post(f"{url}/api/chat", json={**CHAT, "model": "no-such"})
+        await client.get(f"{url}/api/secret-path-1")
+        await client.request("PATCH", f"{url}/api/chat")
+        answer = await client.get(f"{url}/metrics")
+        for _ in range(3):
+            limited = await client.get(f"{url}/metrics")
+    assert limited.status_code == 429
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    text = answer.text
+    name = "ollama_web_api"
+    assert f'{name}_requests_total{{method="POST",path="/api/chat",status="200"}} 2.0' in text
+    assert (
+        f'{name}_requests_total{{method="POST",path="/api/chat/stream",status="200"}} 1.0' in text
+    )
+    assert f'{name}_requests_total{{method="POST",path="/api/chat",status="404"}} 1.0' in text
+    assert f'{name}_requests_total{{method="GET",path="other",status="404"}} 1.0' in text
+    assert f'{name}_requests_total{{method="other",path="/api/chat",status="405"}} 1.0' in text
+    assert f'{name}_tokens_total{{model="smollm2:135m"}} 24.0' in text
+    assert f'{name}_first_token_seconds_count{{model="smollm2:135m"}} 1.0' in text
+    assert f"{name}_requests_in_flight 1.0" in text
+    assert f"{name}_queue_waiting 0.0" in text
+    assert "no-such" not in text
+    assert "secret" not in text
+
+
+async def test_stats_are_the_specifications_table(serve: Serve, fake: FakeOllama) -> None:
+    url = await serve()
+    async with httpx.AsyncClient() as client:
+        for model in ("smollm2:135m", "SmolLM2:135M", "llama3.1:70b"):
+            fake.reply(tokens(pace_s=0.01))
+            await client.post(f"{url}/api/chat/stream", json={**CHAT, "model": model})
+        figures = (await client.get(f"{url}/api/stats")).json()["models"]
+    assert [(each["model"], each["count"]) for each in figures] == [
+        ("smollm2:135m", 2),
+        ("llama3.1:70b", 1),
+    ]
+    assert 0.07 <= figures[0]["p50_s"] <= figures[0]["p95_s"]
+    assert 0.01 <= figures[0]["first_token_mean_s"] <= figures[0]["mean_s"]
+    assert figures[0]["tokens_per_s"] > 10
+
+
+def test_percentiles_are_those_of_the_last_answers() -> None:
+    stats = Stats()
+    for duration in range(2000):
+        stats.observe(record(model="m", status=200, duration_s=float(duration), tokens=10))
+    (figures,) = stats.by_model()
+    assert figures.count == 2000
+    assert (figures.mean_s, figures.p50_s, figures.p95_s) == (1499.5, 1499, 1949)
+    assert figures.first_token_mean_s is None
+
+
+def test_every_request_that_begins_ends() -> None:
+    seen: list[Record] = []
+    recorder = Recorder(seen.append)
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    begun = recorder.begin(scope)
+    assert (recorder.in_flight, scope["state"]["record"]) == (1, begun)
+    recorder.end(begun, scope)
+    assert (recorder.in_flight, seen) == (0, [begun])
+
+
+def test_the_console_shows_a_line_for_people(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        logs.log_request(record(status=200, model="m\n", duration_s=1.5))
+    line = logs.ConsoleFormatter().format(caplog.records[0])
+    assert line.endswith(r"POST /api/chat 200 id=i model=m\x0a queue_ms=0 tokens=0 total_ms=1500")
+
+
+def test_a_traceback_is_in_the_line() -> None:
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError as failure:
+        entry = logging.LogRecord(
+            "n", logging.ERROR, "", 1, "x\u2028%s", ("\n",), (type(failure), failure, None)
+        )
+    line = logs.JSONFormatter().format(entry)
+    assert "\n" not in line
+    assert json.loads(line)["message"] == "x\u2028\n"
+    assert "ZeroDivisionError" in json.loads(line)["exception"]
+    assert "ZeroDivisionError" in logs.ConsoleFormatter().format(entry)
