@@ -1,11 +1,45 @@
 """Runs this project's programs as processes of their own, and ends them by their ids."""
 
+import io
 import os
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
+
+
+class Output(io.TextIOBase):
+    """What a process writes, read by a thread: a process must not wait for its reader."""
+
+    def __init__(self, pipe: IO[str]) -> None:
+        self._lines = queue.SimpleQueue[str]()
+        self._pipe = pipe
+        self._thread = threading.Thread(target=self._pump)
+        self._thread.start()
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        """Return the next line, with its end; empty at the end of all."""
+        line = self._lines.get(timeout=60)
+        if not line:
+            self._lines.put(line)
+        return line
+
+    def read(self, size: int | None = -1, /) -> str:
+        """Return all lines that are left, once the process has ended."""
+        return "".join(self)
+
+    def close(self) -> None:
+        self._thread.join()
+        self._pipe.close()
+        super().close()
+
+    def _pump(self) -> None:
+        for line in self._pipe:
+            self._lines.put(line)
+        self._lines.put("")
 
 
 @contextmanager
@@ -18,11 +52,17 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout
+    assert process.stderr
+    outputs = [Output(process.stdout), Output(process.stderr)]
+    process.stdout, process.stderr = outputs  # type: ignore[assignment]
     try:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.wait(timeout=20)
+        for output in outputs:
+            output.close()
 
 
 def wait_for(stream: IO[str] | None, text: str) -> str:

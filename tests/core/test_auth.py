@@ -16,11 +16,11 @@ from core.auth import AuthMiddleware, model_allowed
 from core.client import Client
 from core.errors import RateLimited
 from core.exchange import ExchangeMiddleware
-from core.record import Recorder
 from core.jwt import TokenVerifier
 from core.key_store import KeyStore
 from core.keys import create
 from core.rate_limit import FailureLimiter
+from core.record import Recorder
 from core.responses import JSONResponse
 from core.settings import Settings
 

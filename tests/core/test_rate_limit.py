@@ -22,9 +22,9 @@ from core.client import Client
 from core.environment import SettingsError
 from core.errors import BadRequest, RateLimited, RateLimiterDown
 from core.exchange import ExchangeMiddleware
-from core.record import Recorder
 from core.moving_window import MemoryStore, Rate
 from core.rate_limit import FailureLimiter, RateLimiter, RateLimitMiddleware, parse_rate
+from core.record import Recorder
 from core.responses import JSONResponse
 from core.settings import Settings
 

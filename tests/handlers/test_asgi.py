@@ -3,7 +3,6 @@
 import asyncio
 import importlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from handlers import asgi, chat, chat_stream, health, models, openapi
 from tests.conftest import Connect, Serve
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport
+from tests.processes import running, wait_for
 
 ENDPOINTS = [health, models, chat, chat_stream, openapi]
 
@@ -143,23 +143,6 @@ async def test_a_connection_serves_on_after_an_error(serve: Serve, fake: FakeOll
     writer.close()
 
 
-async def test_the_module_serves_and_ends_on_a_signal(fake: FakeOllama) -> None:
-    environ = {**os.environ, "PORT": "0", "OLLAMA_BASE_URL": fake.url}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "handlers", env=environ, stderr=subprocess.PIPE
-    )
-    assert process.stderr
-    async with asyncio.timeout(20):
-        while b"running on http" not in (line := await process.stderr.readline()):
-            assert line
-        url = line.split(b" on ")[1].split()[0].decode()
-        async with httpx.AsyncClient() as client:
-            answer = await client.get(f"{url}/api/health")
-        assert answer.json()["ollama_status"] == "connected"
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
-
-
 def test_an_unusable_setting_stops_the_start_with_one_line() -> None:
     for module in ("handlers", "uvicorn handlers.asgi:app --port 0"):
         ended = subprocess.run(
@@ -176,17 +159,11 @@ def test_an_unusable_setting_stops_the_start_with_one_line() -> None:
         assert "secret" not in ended.stderr
 
 
-async def test_the_procfile_starts_the_bundle(fake: FakeOllama, tmp_path: Path) -> None:
-    environ = {**os.environ, "PORT": "0", "OLLAMA_BASE_URL": fake.url, "PYTHONUNBUFFERED": "1"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "honcho", "start", env=environ, stdout=subprocess.PIPE
-    )
-    assert process.stdout
-    async with asyncio.timeout(20):
-        while b"running on http" not in (line := await process.stdout.readline()):
-            assert line
-        process.send_signal(signal.SIGTERM)
-        await process.communicate()
+def test_the_procfile_starts_the_bundle() -> None:
+    environ = {"PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console", "PYTHONUNBUFFERED": "1"}
+    with running("-m", "honcho", "start", **environ) as process:
+        url = wait_for(process.stdout, "Listening for the API on ")
+        assert httpx.get(f"{url}/api/health", trust_env=False).json()["status"] == "ok"
 
 
 def test_the_bundle_has_every_endpoint() -> None:

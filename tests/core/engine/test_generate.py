@@ -140,6 +140,5 @@ async def test_a_disconnect_frees_the_engine(
 
     await asyncio.gather(*(left() for _ in range(9)))
     await asyncio.sleep(1)
-    started = time.monotonic()
-    await whole(engine, FRANCE, num_predict=6)
-    assert time.monotonic() - started < 2
+    async with asyncio.timeout(30):  # its four slots would be taken for minutes
+        await whole(engine, FRANCE, num_predict=6)
