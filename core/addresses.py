@@ -1,6 +1,7 @@
 """Who is at the other end: the client's address, which no client can choose for itself."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -14,7 +15,7 @@ UNKNOWN = ip_address("0.0.0.0")  # noqa: S104
 """Stands for an address that is not known: only 0.0.0.0/0 is meant to have it in."""
 
 _NODE = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::\d+)?")
-_PROXY_HEADERS = {"forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-real-ip"}
+_PROXY_HEADERS = {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip"}
 
 
 class Networks:
@@ -36,6 +37,7 @@ class Networks:
         return ",".join(str(network) for network in self._networks) or "none"
 
 
+@lru_cache(maxsize=1024)
 def parse_address(text: str) -> Address:
     """Return the address in `text`, which may have brackets and a port; UNKNOWN if it has none.
 
@@ -72,17 +74,21 @@ class ClientAddressMiddleware:
         await self.app(scope, receive, send)
 
     def _resolve(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
         adapted = self.behind_lambda_adapter and "aws.event" not in scope
+        if not adapted and _PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
+            scope["client"] = (_text(parse_address(_peer(scope))), 0)
+            return
+        headers = Headers(scope=scope)
         peer = parse_address(_adapter_peer(headers) if adapted else _peer(scope))
-        scope["client"] = (str(self._client(headers, peer)), 0)
+        scope["client"] = (_text(self._client(headers, peer)), 0)
         if adapted or peer in self.trusted_proxies:
             scheme = _entries(headers, "x-forwarded-proto")[-1:]
             scope["scheme"] = "https" if scheme == ["https"] else "http"
 
     def _client(self, headers: Headers, peer: Address) -> Address:
         """Return the nearest address that is not a trusted proxy's."""
-        if peer.is_loopback and peer not in self.trusted_proxies and _PROXY_HEADERS & {*headers}:
+        names = {name for name, _ in headers.raw}
+        if peer.is_loopback and peer not in self.trusted_proxies and _PROXY_HEADERS & names:
             return UNKNOWN  # a proxy on this machine: whoever is behind it is not local
         client = peer
         for entry in reversed(_entries(headers, "x-forwarded-for")):
@@ -92,6 +98,11 @@ class ClientAddressMiddleware:
             if client.is_loopback and not reporter.is_loopback:
                 return UNKNOWN  # another machine's loopback
         return client
+
+
+@lru_cache(maxsize=1024)
+def _text(address: Address) -> str:
+    return str(address)
 
 
 def _peer(scope: Scope) -> str:

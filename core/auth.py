@@ -14,6 +14,8 @@ from core.key_store import PREFIX, KeyStore
 from core.rate_limit import FailureLimiter
 from core.settings import Settings
 
+_CREDENTIAL_HEADERS = {b"authorization", b"x-api-key"}
+
 
 class AuthMiddleware:
     """Finds out whose a request is, by its API key, its token or else its address.
@@ -58,7 +60,7 @@ class AuthMiddleware:
 
     async def _client(self, scope: Scope, address: Address) -> Client:
         if not is_public(scope):
-            if credential := _credential(Headers(scope=scope)):
+            if credential := _credential(scope):
                 return await self._holder(credential, address)
             if address not in self.anonymous:
                 raise CredentialsNeeded(None if address == UNKNOWN else str(address))
@@ -101,8 +103,11 @@ def model_allowed(client: Client, model: str) -> bool:
     )
 
 
-def _credential(headers: Headers) -> str | None:
+def _credential(scope: Scope) -> str | None:
     """Return the key or token of a request; another scheme than Bearer is none for this API."""
+    if _CREDENTIAL_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
+        return None
+    headers = Headers(scope=scope)
     credentials = set(headers.getlist("x-api-key"))
     for value in headers.getlist("authorization"):
         scheme, _, token = value.partition(" ")

@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -13,7 +13,8 @@ from core.settings import Settings
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MAX_PATH = 200
-_requests = logging.getLogger("request")
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def configure(settings: Settings) -> None:
@@ -29,57 +30,69 @@ def configure(settings: Settings) -> None:
 
 
 def log_request(record: Record) -> None:
-    """Write the line of a request that is over."""
-    fields = {
+    """Write the line of a request that is over, where `configure` has said how.
+
+    It goes to the handlers as it is: making a `LogRecord` of it took a fifth of a plain chat.
+    """
+    for handler in logging.root.handlers:
+        if isinstance(handler.formatter, JSONFormatter | ConsoleFormatter):
+            handler.handle(cast("logging.LogRecord", record))
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    fields: dict[str, Any] = {
         "id": record.request_id,
         "client": record.client,
         "method": record.method,
         "path": record.path[:_MAX_PATH],
         "status": record.status,
-        "model": record.model,
-        "error": record.error,
-        "queue_ms": round(record.queued_s * 1000),
-        "first_token_ms": record.first_token_s and round(record.first_token_s * 1000),
-        "tokens": record.tokens,
-        "total_ms": round(record.duration_s * 1000),
     }
-    shown = {name: value for name, value in fields.items() if value not in ("", None)}
-    _requests.info(
-        "%s %s %s", record.method, fields["path"], record.status, extra={"fields": shown}
-    )
+    if record.model:
+        fields["model"] = record.model
+        fields["queue_ms"] = round(record.queued_s * 1000)
+        fields["tokens"] = record.tokens
+    if record.first_token_s is not None:
+        fields["first_token_ms"] = round(record.first_token_s * 1000)
+    if record.error:
+        fields["error"] = record.error
+    fields["total_ms"] = round(record.duration_s * 1000)
+    return fields
 
 
 class JSONFormatter(logging.Formatter):
     """Each record as one line of JSON; whatever is in it cannot begin another line."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord | Record) -> str:
         """Return the line for `record`, without its end."""
-        entry: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        text = msgspec.json.encode(entry, enc_hook=str).decode("utf-8", "replace")
+        if isinstance(record, Record):
+            entry = {"time": _now(), "level": "info", "logger": "request", **_fields(record)}
+        else:
+            entry = {
+                "time": _now(),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+            if record.exc_info:
+                entry["exception"] = self.formatException(record.exc_info)
+        text = _encode(entry).decode("utf-8")
         return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class ConsoleFormatter(logging.Formatter):
     """Each record as a line for people."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord | Record) -> str:
         """Return the line for `record`, and its traceback."""
-        fields = getattr(record, "fields", {})
-        message = " ".join(
-            [record.getMessage(), *(f"{n}={v}" for n, v in fields.items() if n not in _IN_MESSAGE)]
-        )
+        if isinstance(record, Record):
+            level, trace = "INFO", ""
+            message = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        else:
+            level, message = record.levelname, record.getMessage()
+            trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
         safe = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", message)
-        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
-        line = f"{time} {record.levelname:7} {safe}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{datetime.now().astimezone():%H:%M:%S} {level:7} {safe}{trace}"
 
 
-_IN_MESSAGE = {"method", "path", "status"}
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,8 @@
 """Figures for Prometheus; imported by the bundle alone, since prometheus-client takes its time."""
 
 from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -24,6 +26,7 @@ class Metrics:
         """Label requests with those of `paths`; all others are `other`."""
         self._paths = frozenset(paths)
         self._registry = CollectorRegistry()
+        self._labelled: Callable[..., Any] = cache(lambda metric, *values: metric.labels(*values))
         prefix, registry = "ollama_web_api", self._registry
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -57,8 +60,8 @@ class Metrics:
         path = record.path.rstrip("/")
         path = path if path in self._paths else "other"
         method = record.method if record.method in _METHODS else "other"
-        self._requests.labels(method, path, record.status).inc()
-        self._duration.labels(path).observe(record.duration_s)
+        self._labelled(self._requests, method, path, record.status).inc()
+        self._labelled(self._duration, path).observe(record.duration_s)
         if record.error in {"OllamaError", "OllamaBusy", "RequestTimeout"}:
             self._upstream_errors.labels(record.error).inc()
         elif record.error == "RateLimited":
@@ -68,9 +71,9 @@ class Metrics:
         if record.model and record.status == 200:  # noqa: PLR2004 - then the model exists
             model = record.model.lower()
             self._queued.observe(record.queued_s)
-            self._tokens.labels(model).inc(record.tokens)
+            self._labelled(self._tokens, model).inc(record.tokens)
             if record.first_token_s is not None:
-                self._first_token.labels(model).observe(record.first_token_s)
+                self._labelled(self._first_token, model).observe(record.first_token_s)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""

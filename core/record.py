@@ -6,7 +6,6 @@ from collections.abc import Callable
 from time import monotonic
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -45,9 +44,10 @@ class Recorder:
 
     def begin(self, scope: Scope) -> Record:
         """Return the record of the request of `scope`, in whose state it is from now on."""
-        wanted = Headers(scope=scope).get("x-request-id", "")
+        wanted = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        well_formed = _WELL_FORMED_ID.fullmatch(wanted.decode("latin-1"))
         record = Record(
-            request_id=wanted if _WELL_FORMED_ID.fullmatch(wanted) else secrets.token_hex(8),
+            request_id=well_formed[0] if well_formed else secrets.token_hex(8),
             method=scope["method"],
             path=scope["path"],
             started_at=monotonic(),

@@ -4,12 +4,11 @@ import base64
 import binascii
 import codecs
 import re
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from core.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from core.schemas import ChatRequest
@@ -115,16 +114,17 @@ def _charset(request: Request) -> str:
 async def _read_body(request: Request, limit: int) -> bytes:
     """Read the body; Starlette's RequestBodyLimitMiddleware would answer in plain text."""
     declared = request.headers.get("content-length", "0")
-    chunks: list[bytes] = []
     size = int(declared) if declared.isdecimal() else 0
-    if size <= limit:
-        size = 0
-        async with aclosing(request.stream()) as stream:
-            async for chunk in stream:
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    break
+    chunks: list[bytes] = []
+    more = size <= limit
+    size = 0 if more else size
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        more = size <= limit and message.get("more_body", False)
     if size > limit:
         raise BodyTooLarge(
             f"The body is over {limit} bytes. Send a shorter message or smaller images"

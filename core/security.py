@@ -4,10 +4,10 @@ import asyncio
 import re
 import socket
 from collections.abc import Collection
-from functools import partial
+from functools import lru_cache
 from ipaddress import ip_address
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware import cors
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +24,8 @@ HEADERS = {
 """What every answer has, unless it has its own."""
 HSTS = "max-age=31536000"
 
+_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_SECURE_HEADERS = [*_RAW_HEADERS, (b"strict-transport-security", HSTS.encode())]
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@\s]+?)\.?(?::\d*)?", re.IGNORECASE)
 _LOOPBACK_NAMES = ("localhost", "*.localhost")
 
@@ -36,19 +38,20 @@ class SecurityHeadersMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application and complete the head of its answer."""
-        if scope["type"] == "http":
-            send = partial(self._send, send=send, secure=scope["scheme"] == "https")
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
 
-    async def _send(self, message: Message, send: Send, *, secure: bool) -> None:
-        if message["type"] == "http.response.start":
-            message.setdefault("headers", [])
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-            if secure:
-                headers.setdefault("strict-transport-security", HSTS)
-        await send(message)
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                own = {name for name, _ in headers}
+                headers += [header for header in defaults if header[0] not in own]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
 
 
 class CORSMiddleware(cors.CORSMiddleware):
@@ -90,6 +93,7 @@ class AllowedHostsMiddleware:
         self.listed = bool(allowed_hosts)
         self.patterns = [host.lower() for host in (*_LOOPBACK_NAMES, *allowed_hosts)]
         self.machine_names: set[str] | None = None
+        self._listed = lru_cache(maxsize=1024)(self._is_listed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a request for one of the names.
@@ -107,15 +111,24 @@ class AllowedHostsMiddleware:
     async def _allowed(self, scope: Scope) -> bool:
         if "*" in self.patterns or (not self.listed and (self.gateway or "aws.event" in scope)):
             return True
-        hosts = Headers(scope=scope).getlist("host")
-        if len(hosts) != 1 or not (host := _HOST.fullmatch(hosts[0])):
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:
             return False
-        name = host[1].lower()
-        if _is_address(name) or any(_matches(name, pattern) for pattern in self.patterns):
+        if self._listed(hosts[0]):
             return True
         if self.machine_names is None:
             self.machine_names = await asyncio.to_thread(_machine_names)
-        return name in self.machine_names
+        return _name(hosts[0]) in self.machine_names
+
+    def _is_listed(self, host: bytes) -> bool:
+        name = _name(host)
+        return _is_address(name) or any(_matches(name, pattern) for pattern in self.patterns)
+
+
+def _name(host: bytes) -> str:
+    """Return the name or address in a Host header, in small letters; empty if it has none."""
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    return match[1].lower() if match else ""
 
 
 def _is_address(name: str) -> bool:

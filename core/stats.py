@@ -27,7 +27,9 @@ class Stats:
         """Take in a request that is over."""
         if not record.model or record.status != 200 or record.error:  # noqa: PLR2004
             return
-        samples = self._models.setdefault(record.model.lower(), _Samples())
+        model = record.model.lower()
+        if (samples := self._models.get(model)) is None:
+            samples = self._models[model] = _Samples()
         samples.count += 1
         samples.durations_s.append(record.duration_s)
         if record.first_token_s is not None:

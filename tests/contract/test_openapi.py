@@ -23,7 +23,10 @@ schema = schemathesis.openapi.from_dict(openapi_document())
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with fake_ollama("--pace", "0") as ollama, bundle(ollama, DEFAULT_MODEL="smollm2:135m", RATE_LIMIT="off") as url:
+    with (
+        fake_ollama("--pace", "0") as ollama,
+        bundle(ollama, DEFAULT_MODEL="smollm2:135m", RATE_LIMIT="off") as url,
+    ):
         yield url
 
 

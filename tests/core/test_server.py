@@ -113,8 +113,14 @@ def certificate(tmp_path: Path) -> Path:
 def make_certificate(folder: Path, name: str) -> Path:
     path = folder / "server.pem"
     self_signed = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name}"
-    files = ["-keyout", folder / "key", "-out", folder / "cert"]
-    command = ["openssl", *self_signed.split(), "-addext", "subjectAltName=IP:127.0.0.1", *files]
+    files = ["-keyout", f"{folder}/key", "-out", f"{folder}/cert"]
+    command = [
+        "openssl",
+        *self_signed.split(),
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        *files,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     path.write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
     return path

@@ -23,11 +23,11 @@ from uvicorn.server import ServerState
 from core.addresses import ClientAddressMiddleware
 from core.auth import AuthMiddleware
 from core.exchange import ExchangeMiddleware
-from core.record import Recorder
 from core.jwt import TokenVerifier
 from core.key_store import KeyStore, digest
 from core.keys import create
 from core.rate_limit import FailureLimiter, RateLimiter
+from core.record import Recorder
 from core.responses import JSONResponse
 from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
 from core.server import JSONErrorProtocol
