@@ -5,24 +5,20 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from http import HTTPStatus
 
 import httpx
 from mangum import Mangum
 from mangum.types import ASGI
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import logs
 from core.addresses import ClientAddressMiddleware
 from core.auth import AuthMiddleware
 from core.environment import SettingsError
-from core.errors import EndpointNotFound, InternalError, MethodNotAllowed
+from core.errors import InternalError
 from core.exchange import ExchangeMiddleware
 from core.jwt import TokenVerifier
 from core.key_store import KeyStore
@@ -34,6 +30,16 @@ from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeader
 from core.settings import Settings
 
 _logger = logging.getLogger(__name__)
+
+
+class _Starlette(Starlette):
+    """Starlette without what it puts around the middleware, which `ExchangeMiddleware` does."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for class_, args, kwargs in reversed(self.user_middleware):
+            app = class_(app, *args, **kwargs)
+        return app
 
 
 class Application:
@@ -133,12 +139,7 @@ def _assemble(
     ]
     if settings.cors_origins:
         middleware.insert(2, Middleware(CORSMiddleware, origins=settings.cors_origins))
-    app = Starlette(
-        routes=[*routes, *_twins(routes)],
-        middleware=middleware,
-        exception_handlers={HTTPException: _http_exception},
-        lifespan=lifespan,
-    )
+    app = _Starlette(routes=[*routes, *_twins(routes)], middleware=middleware, lifespan=lifespan)
     app.router.redirect_slashes = False  # Invoke-RestMethod would not follow with its body
     app.state.settings = settings
     app.state.ollama = ollama
@@ -177,14 +178,3 @@ async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Se
     _logger.critical("%s", error)
     refusal = InternalError("This server's settings are unusable. Its log says which one")
     await refusal.response()(scope, receive, send)
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """Tell in this API's shape what Starlette's router refuses."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed(request.method, (error.headers or {})["Allow"]).response()
-    return EndpointNotFound(
-        f"Unknown endpoint {request.url.path}. There are GET /api/health, GET /api/models, "
-        "POST /api/chat and POST /api/chat/stream"
-    ).response()

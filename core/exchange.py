@@ -3,12 +3,21 @@
 import asyncio
 import logging
 from contextlib import suppress
+from http import HTTPStatus
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import ApiError, InternalError, RequestTimeout, ServerStopping
+from core.errors import (
+    ApiError,
+    EndpointNotFound,
+    InternalError,
+    MethodNotAllowed,
+    RequestTimeout,
+    ServerStopping,
+)
 from core.record import Record, Recorder
 from core.responses import NDJSON
 from core.schemas import StreamError
@@ -47,6 +56,8 @@ class ExchangeMiddleware:
             record.error = type(error).__name__
         except ApiError as error:
             await exchange.fail(error, scope)
+        except HTTPException as error:
+            await exchange.fail(_refusal_of_router(error, scope), scope)
         except asyncio.CancelledError:  # by the server, which waits for nothing but this to end
             await exchange.fail(ServerStopping(), scope)
         except Exception:  # whatever it is, the client hears of it in the one shape
@@ -63,6 +74,15 @@ class ExchangeMiddleware:
             return self.timeout_s
         left_s: float = context.get_remaining_time_in_millis() / 1000 - LAMBDA_MARGIN_S
         return max(0.0, min(self.timeout_s, left_s))
+
+
+def _refusal_of_router(error: HTTPException, scope: Scope) -> ApiError:
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed(scope["method"], (error.headers or {})["Allow"])
+    return EndpointNotFound(
+        f"Unknown endpoint {scope['path']}. There are GET /api/health, GET /api/models, "
+        "POST /api/chat and POST /api/chat/stream"
+    )
 
 
 class _Exchange:

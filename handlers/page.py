@@ -14,14 +14,19 @@ from starlette.staticfiles import StaticFiles
 
 _DIRECTORY = Path(__file__).with_name("static")
 _FILES = StaticFiles(directory=_DIRECTORY)
-_CONTENT = {
-    path.relative_to(_DIRECTORY).as_posix(): path.read_bytes()
-    for path in sorted(_DIRECTORY.rglob("*"))
-    if path.is_file()
-}
-_PAGE = Template(_CONTENT["index.html"].decode())
+_PAGE = Template((_DIRECTORY / "index.html").read_text("utf-8"))
 
-STATIC_PATH = f"/static/{sha256(repr(_CONTENT).encode()).hexdigest()[:16]}"
+
+def _digest() -> str:
+    """Return what changes when a file, or its name, does."""
+    digest = sha256()
+    for path in sorted(path for path in _DIRECTORY.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(_DIRECTORY).as_posix()}\0".encode())
+        digest.update(sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+STATIC_PATH = f"/static/{_digest()}"
 """Where this version of the files is; a browser never asks twice for what is there."""
 
 HEADERS = {

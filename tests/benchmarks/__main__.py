@@ -24,7 +24,7 @@ Figures = dict[str, dict[str, list[float]]]
 """measure -> server -> one value a round"""
 
 
-def cases(seconds: float) -> dict[str, Callable[[Server], dict[str, float]]]:
+def cases(seconds: int) -> dict[str, Callable[[Server], dict[str, float]]]:
     """Return what is measured, by name."""
     plain = {
         f"plain chat, {n} connections": lambda server, n=n: load.run(server, n, seconds)
@@ -44,7 +44,7 @@ def cases(seconds: float) -> dict[str, Callable[[Server], dict[str, float]]]:
     return {**plain, **flat_out, **paced}
 
 
-def measure(servers: list[Server], rounds: int, seconds: float) -> Figures:
+def measure(servers: list[Server], rounds: int, seconds: int) -> Figures:
     """Measure every case on every server, round by round."""
     figures: Figures = {}
     for _ in range(rounds):
@@ -171,7 +171,7 @@ def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--servers", default=",".join(NAMES))
     parser.add_argument("--streams", type=int, default=1000, help="to hold open")

@@ -27,7 +27,7 @@ def body(*, stream: bool, tokens: int = 0, pace: int = 0) -> bytes:
 
 
 def run(
-    server: Server, connections: int, seconds: float, *, tokens: int = 0, pace: int = 0
+    server: Server, connections: int, seconds: int, *, tokens: int = 0, pace: int = 0
 ) -> dict[str, float]:
     """Ask on so many connections at once, without a pause; streams of `tokens`, or plain chats.
 

@@ -30,7 +30,7 @@ def assert_error(answer: httpx.Response, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/nope", "/api/chat/stream/x", "/api//chat", "/api/chat//"]
+    "path", ["/nope", "/api", "/api/nope", "/api/chat/stream/x", "/api//chat", "/api/chat//"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_path_is_a_404(connect: Connect, method: str, path: str) -> None:

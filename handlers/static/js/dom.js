@@ -1,0 +1,58 @@
+/** Short ways to make elements. */
+
+import { words } from "./words.js";
+
+const ICONS = new URL("../icons.svg", import.meta.url).pathname;
+const SVG = "http://www.w3.org/2000/svg";
+
+export const byId = (id) => document.getElementById(id);
+
+/** Makes an element; `properties` are set on the object, their `dataset` and attributes included. */
+export function make(tag, { dataset, attributes = {}, ...properties } = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  Object.assign(element.dataset, dataset);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export function makeSvg(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export const icon = (name) =>
+  makeSvg("svg", { class: "icon", "aria-hidden": "true" }, makeSvg("use", { href: `${ICONS}#${name}` }));
+
+/** A button that shows an icon, and is called `label`. */
+export const iconButton = (name, label, onclick) =>
+  make("button", { type: "button", className: "quiet", title: label, ariaLabel: label, onclick }, icon(name));
+
+/** Copies text; over plain HTTP browsers have no `navigator.clipboard`. */
+export async function toClipboard(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const focused = document.activeElement;
+  const field = make("textarea", { className: "unseen", value: text });
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+  focused.focus();
+}
+
+/** Copies text, and lets `button` say so for a moment. */
+export async function copy(text, button) {
+  await toClipboard(text);
+  const before = [...button.childNodes];
+  button.replaceChildren(icon("check"), words.copied);
+  setTimeout(() => button.replaceChildren(...before), 1500);
+}
+
+/** Offers `text` as a file. */
+export function download(name, type, text) {
+  const href = URL.createObjectURL(new Blob([text], { type }));
+  make("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href));
+}

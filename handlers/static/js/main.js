@@ -1,0 +1,143 @@
+/** The page: its parts put together. */
+
+import { Failure } from "./api.js";
+import { onSend, showRunning } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { byId, toClipboard } from "./dom.js";
+import { choose, loadModels, model, showModels } from "./models.js";
+import { askForKey, setUpSettings, showSettings } from "./settings.js";
+import { setUpShortcuts } from "./shortcuts.js";
+import { listConversations, markCurrent, refresh } from "./sidebar.js";
+import { say } from "./speech.js";
+import { showStats } from "./stats.js";
+import { showStatus, watchStatus } from "./status.js";
+import * as store from "./store.js";
+import { words } from "./words.js";
+
+const narrow = matchMedia("(max-width: 46rem)");
+
+const conversation = new Conversation({
+  model,
+  save,
+  changed() {
+    showRunning(conversation.running);
+    const { title } = conversation.data;
+    byId("title").textContent = title || words.newChat;
+    document.title = title ? `${title} · Ollama Web` : "Ollama Web";
+  },
+  unlock: (retry) => unlock(retry),
+});
+
+async function save(data) {
+  try {
+    await store.save(data);
+    await refresh();
+  } catch {
+    byId("notice").textContent = words.storageFailed;
+  }
+}
+
+function show(data) {
+  conversation.open(data);
+  choose(data.messages.findLast((message) => message.model)?.model);
+  history.replaceState(null, "", data.messages.length ? `#${data.id}` : " ");
+  markCurrent(data.id);
+  showSidebar(false);
+}
+
+function startNew() {
+  show(store.create());
+  byId("message").focus();
+}
+
+async function unlock(retry) {
+  if (!(await askForKey(words.errors[401].join(" ")))) return;
+  await start();
+  retry();
+}
+
+async function start() {
+  try {
+    await loadModels();
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    if (error.kind === 401) await unlock(() => {});
+  }
+}
+
+function showSidebar(shown) {
+  document.body.classList.toggle("sidebar-open", shown);
+  byId("open-sidebar").ariaExpanded = String(shown);
+  if (shown) byId("close-sidebar").focus();
+  else if (narrow.matches && byId("sidebar").contains(document.activeElement)) byId("open-sidebar").focus();
+}
+
+function search() {
+  showSidebar(narrow.matches);
+  byId("search").focus();
+}
+
+onSend((text, images) => {
+  if (conversation.running) return false;
+  conversation.send(text, images);
+  history.replaceState(null, "", `#${conversation.data.id}`);
+  markCurrent(conversation.data.id);
+  return true;
+});
+listConversations({
+  open: async (id) => show((await store.load(id)) ?? store.create()),
+  removed(id) {
+    conversation.forget(id);
+    if (id === conversation.data.id) show(store.create());
+  },
+  async renamed(id, title) {
+    const data = id === conversation.data.id ? conversation.data : await store.load(id);
+    await save(Object.assign(data, { title }));
+  },
+});
+setUpSettings({
+  data: () => conversation.data,
+  save,
+  imported: refresh,
+  keyChanged: start,
+});
+setUpShortcuts({
+  Escape: () => (document.body.classList.contains("sidebar-open") ? showSidebar(false) : conversation.stop()),
+  ArrowUp: () => conversation.editLast(),
+  Slash: () => byId("message").focus(),
+  KeyN: startNew,
+  KeyR: () => conversation.regenerate(),
+  KeyC: () => copyLast(),
+  KeyS: () => showSettings(conversation.data),
+  KeyF: search,
+});
+
+async function copyLast() {
+  await toClipboard(conversation.lastAnswer);
+  say(words.copied);
+}
+
+byId("new").onclick = startNew;
+byId("stop").onclick = () => conversation.stop();
+byId("open-stats").onclick = showStats;
+byId("open-sidebar").onclick = () => showSidebar(true);
+byId("close-sidebar").onclick = () => showSidebar(false);
+byId("conversation").addEventListener("click", ({ target }) => {
+  if (!byId("open-sidebar").contains(target)) showSidebar(false);
+});
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+}
+document.addEventListener("languagechange", () => {
+  showModels();
+  showStatus();
+  conversation.open(conversation.data);
+  refresh();
+});
+
+watchStatus();
+refresh().catch(() => (byId("notice").textContent = words.storageFailed));
+const wanted = location.hash && (await store.load(location.hash.slice(1)).catch(() => null));
+show(wanted || store.create());
+await start();
+if (!narrow.matches) byId("message").focus();

@@ -1,0 +1,124 @@
+/**
+ * Turns a model's Markdown into elements. What a model says is hostile: there is no HTML in it, no
+ * image is loaded, and a link goes to http, https or mailto, or is none.
+ */
+
+import DOMPurify from "../vendor/dompurify/purify.es.mjs";
+import { Marked } from "../vendor/marked/marked.esm.js";
+import { copy, icon, make } from "./dom.js";
+import { words } from "./words.js";
+
+const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
+const LONGEST_HIGHLIGHTED = 50_000;
+
+const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+
+/** An extension that leaves TeX as it is written; a block may still be open at the text's end. */
+const math = (level, start, rule, tag) => ({
+  name: `${level}Math`,
+  level,
+  start: (source) => source.match(start)?.index,
+  tokenizer(source) {
+    const raw = rule.exec(source)?.[0];
+    return raw && { type: `${level}Math`, raw, text: raw.trim() };
+  },
+  renderer: ({ text }) => `<${tag} class="math">${escape(text)}</${tag}>`,
+});
+
+const link = (href, html) => (SAFE_URL.test(href) ? `<a href="${escape(href)}">${html}</a>` : html);
+
+const marked = new Marked({
+  breaks: true,
+  extensions: [
+    math(
+      "block",
+      /^ {0,3}(?:\$\$|\\\[)/m,
+      /^ {0,3}(?:\$\$[^]*?(?:\$\$|$)|\\\[[^]*?(?:\\\]|$))/,
+      "p",
+    ),
+    math(
+      "inline",
+      /\$|\\[([]/,
+      /^(?:\$(?![\s$])(?:[^$\n\\]|\\.){0,999}?(?<![\s\\])\$(?!\d)|\$\$[^]{1,999}?\$\$|\\\([^]{1,999}?\\\)|\\\[[^]{1,999}?\\\])/,
+      "span",
+    ),
+  ],
+  renderer: {
+    html({ text, block }) {
+      if (/^<br ?\/?>$/i.test(text)) return "<br>";
+      return block ? `<p>${escape(text.trim()).replaceAll("\n", "<br>")}</p>` : escape(text);
+    },
+    image: ({ href, text }) => link(href, escape(words.imageLink(text || href))),
+    link({ href, tokens }) {
+      return link(href, this.parser.parseInline(tokens));
+    },
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+  },
+});
+
+/** Lets through what the renderer above makes, and nothing else. */
+const sanitize = (html) =>
+  DOMPurify.sanitize(html, {
+    ALLOWED_TAGS:
+      "a blockquote br code del em h1 h2 h3 h4 h5 h6 hr li ol p pre span strong table tbody td th thead tr ul #text".split(" "),
+    ALLOWED_ATTR: ["align", "class", "href", "start"],
+    ALLOW_ARIA_ATTR: false,
+    ALLOW_DATA_ATTR: false,
+    ALLOWED_URI_REGEXP: SAFE_URL,
+    ADD_URI_SAFE_ATTR: ["align", "start"],
+    RETURN_DOM_FRAGMENT: true,
+  });
+
+export const sourceOf = (tokens) => tokens.map((token) => token.raw).join("");
+
+/** Cuts `source` into its blocks. */
+export function blocks(source) {
+  try {
+    return marked.lexer(source);
+  } catch {
+    return [{ type: "html", raw: source, text: source, block: true }];
+  }
+}
+
+function toHtml(tokens) {
+  try {
+    return marked.parser(tokens);
+  } catch {
+    // Blocks nested thousands deep exhaust the parser's stack; they are legible as they came.
+    return `<p>${escape(sourceOf(tokens))}</p>`;
+  }
+}
+
+/** Draws blocks; code is coloured only where it is `finished`. */
+export function draw(tokens, finished) {
+  const fragment = sanitize(toHtml(tokens));
+  for (const anchor of fragment.querySelectorAll("a")) {
+    anchor.target = "_blank";
+    anchor.rel = "noopener noreferrer";
+  }
+  for (const table of fragment.querySelectorAll("table")) {
+    const frame = make("div", { className: "table", tabIndex: 0 });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+  for (const pre of fragment.querySelectorAll("pre")) {
+    const code = pre.firstElementChild;
+    const language = /^language-(.+)/.exec(code.className)?.[1] ?? "";
+    const button = make("button", { type: "button", className: "quiet" }, icon("copy"), words.copyCode);
+    button.onclick = () => copy(code.textContent, button);
+    const figure = make("figure", { className: "code" });
+    pre.replaceWith(figure);
+    pre.tabIndex = 0;
+    figure.append(make("figcaption", {}, make("span", {}, language), button), pre);
+    if (finished) highlight(code, language);
+  }
+  return fragment;
+}
+
+async function highlight(code, language) {
+  const text = code.textContent;
+  if (!language || text.length > LONGEST_HIGHLIGHTED) return;
+  const { default: hljs } = await import("../vendor/highlightjs/highlight.min.js");
+  if (!hljs.getLanguage(language)) return;
+  code.replaceChildren(sanitize(hljs.highlight(text, { language }).value));
+}

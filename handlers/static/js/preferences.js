@@ -1,0 +1,17 @@
+/** What this browser's user prefers; applied before the first paint. */
+
+import { speak } from "./words.js";
+
+const appliers = {
+  theme: (value) => (document.documentElement.dataset.theme = value),
+  language: speak,
+};
+
+export const preference = (name) => localStorage.getItem(name) ?? "";
+
+export function prefer(name, value) {
+  localStorage.setItem(name, value);
+  appliers[name](value);
+}
+
+for (const [name, apply] of Object.entries(appliers)) apply(preference(name));

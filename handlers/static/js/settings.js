@@ -1,0 +1,78 @@
+/** The settings of the conversation and of the browser, and the API key. */
+
+import { apiKey, keepApiKey } from "./api.js";
+import { byId, download } from "./dom.js";
+import { prefer, preference } from "./preferences.js";
+import * as store from "./store.js";
+import { words } from "./words.js";
+
+const USUAL_TEMPERATURE = 0.8;
+
+/** `hooks`: data() of the open conversation, save(data), imported(), keyChanged(). */
+export function setUpSettings(hooks) {
+  byId("open-settings").onclick = () => showSettings(hooks.data());
+  byId("system").oninput = ({ target }) => change({ system: target.value.trim() });
+  byId("think").onchange = ({ target }) => change({ think: target.checked });
+  byId("temperature").oninput = ({ target }) => {
+    change({ temperature: target.valueAsNumber });
+    showTemperature(target.valueAsNumber);
+  };
+  byId("temperature-reset").onclick = () => {
+    change({ temperature: null });
+    showTemperature(null);
+  };
+
+  function change(values) {
+    const data = Object.assign(hooks.data(), values);
+    if (data.messages.length) hooks.save(data);
+  }
+
+  for (const name of ["theme", "language"]) {
+    byId(name).value = preference(name);
+    byId(name).onchange = ({ target }) => prefer(name, target.value);
+  }
+
+  byId("change-key").onclick = async () => (await askForKey()) && hooks.keyChanged();
+  byId("export-all").onclick = async () =>
+    download("conversations.json", "application/json", await store.exportAll());
+  byId("import").onclick = () => byId("import-file").click();
+  byId("import-file").onchange = async ({ target }) => {
+    try {
+      byId("import-result").textContent = words.imported(
+        await store.importAll(await target.files[0].text()),
+      );
+    } catch {
+      byId("import-result").textContent = words.importFailed;
+    }
+    target.value = "";
+    hooks.imported();
+  };
+}
+
+export function showSettings({ system, temperature, think }) {
+  byId("system").value = system;
+  byId("think").checked = think;
+  byId("import-result").textContent = "";
+  showTemperature(temperature);
+  byId("settings").showModal();
+}
+
+function showTemperature(temperature) {
+  byId("temperature").value = temperature ?? USUAL_TEMPERATURE;
+  byId("temperature-value").textContent = temperature ?? words.temperatureDefault;
+  byId("temperature-reset").disabled = temperature === null;
+}
+
+/** Asks for the API key; returns whether one was given, or taken away. */
+export async function askForKey(why = words.keyHelp) {
+  const dialog = byId("key");
+  if (dialog.open) return false;
+  byId("key-why").textContent = why;
+  byId("key-value").value = apiKey();
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  if (dialog.returnValue !== "save") return false;
+  keepApiKey(byId("key-value").value.trim());
+  return true;
+}

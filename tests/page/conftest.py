@@ -1,0 +1,76 @@
+"""A real browser in front of the bundle and the fake Ollama."""
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.conftest import Serve
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+Open = Callable[..., Awaitable[Any]]
+"""(path, browser context's options ..., settings=...) -> the page, loaded and with its models."""
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Any]:
+    playwright_api = pytest.importorskip(
+        "playwright.async_api", reason="Playwright is not installed (PyPI: playwright)"
+    )
+    if not CHROMIUM:
+        pytest.skip("Chromium is not installed (Debian: chromium)")
+    async with playwright_api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def open_page(browser: Any, serve: Serve) -> AsyncIterator[Open]:
+    """Open the page; at the end nothing may have failed in it, nor been asked of elsewhere."""
+    problems: list[str] = []
+
+    def check_request(url: str, base_url: str) -> None:
+        if not url.startswith((f"{base_url}/", "data:", "blob:")):
+            problems.append(f"request for {url}")
+
+    def check_console(text: str) -> None:
+        if "Content Security Policy" in text or "Trusted" in text:
+            problems.append(text)
+
+    async with AsyncExitStack() as stack:
+
+        async def open_page(
+            path: str = "/", *, settings: dict[str, Any] | None = None, **options: Any
+        ) -> Any:
+            base_url = await serve(**(settings or {}))
+            context = await browser.new_context(
+                **{"base_url": base_url, "locale": "en-US", "reduced_motion": "reduce", **options}
+            )
+            stack.push_async_callback(context.close)
+            await context.grant_permissions(["clipboard-read", "clipboard-write"])
+            context.set_default_timeout(10_000)
+            context.on("weberror", lambda error: problems.append(str(error.error)))
+            context.on("request", lambda request: check_request(request.url, base_url))
+            context.on("console", lambda message: check_console(message.text))
+            page = await context.new_page()
+            await page.goto(path)
+            await page.wait_for_selector(
+                "#status[data-state=connected], #status[data-state=broken]"
+            )
+            return page
+
+        yield open_page
+    assert problems == []

@@ -1,0 +1,45 @@
+"""What the tests of the page say and see."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+async def say(page: Any, text: str) -> None:
+    """Write a message and send it with Enter."""
+    await page.fill("#message", text)
+    await page.press("#message", "Enter")
+
+
+async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what Playwright's own waiting would need `eval` for, which the page forbids."""
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def wait_for_count(page: Any, selector: str, count: int) -> None:
+    """Wait until `count` elements match `selector`."""
+
+    async def reached() -> bool:
+        return bool(await page.locator(selector).count() == count)
+
+    await wait_until(reached)
+
+
+async def answered(page: Any, count: int = 1) -> Any:
+    """Wait until there are `count` answers, all of them ended, and return the last one."""
+    await wait_for_count(page, ".assistant .tools", count)
+    return page.locator(".assistant").last
+
+
+async def stored(page: Any) -> list[dict[str, Any]]:
+    """Return the conversations that the browser keeps."""
+    conversations: list[dict[str, Any]] = await page.evaluate(
+        """async () => {
+          const url = document.querySelector("script[src$='main.js']").src;
+          const { exportAll } = await import(new URL("store.js", url));
+          return JSON.parse(await exportAll()).conversations;
+        }"""
+    )
+    return conversations

@@ -1,0 +1,128 @@
+"""Every failure is told in words, with what to do about it, and loses nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from core import keys
+from core.addresses import Networks
+from tests.fake_ollama import FakeOllama, Reply, after, error, never_answers
+from tests.page.conftest import Open
+from tests.page.conversation import answered, say, wait_for_count, wait_until
+
+FAILURES: list[tuple[Reply, str]] = [
+    (error(400, "this model does not support images"), "did not understand"),
+    (error(404, "model 'llama3.1:70b' not found"), "not installed"),
+    (error(500, "llama runner process has terminated"), "could not answer"),
+    (after(3, lambda connection: connection.reset()), "broke off"),
+]
+
+
+@pytest.mark.parametrize(("reply", "words"), FAILURES, ids=[words for _, words in FAILURES])
+async def test_failures_of_ollama(
+    reply: Reply, words: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(reply)
+    await say(page, "Hello")
+    answer = await answered(page)
+    assert words in await answer.locator(".notice").inner_text()
+    assert "The server says:" in await answer.locator(".notice").inner_text()
+    assert words in await page.inner_text("#spoken")
+    await page.click(".notice button")
+    await page.wait_for_selector(".answer:has-text('Paris')")
+    assert await page.locator(".notice").count() == 0
+    assert await page.locator(".message").count() == 2
+
+
+async def test_key_is_asked_for_and_kept_for_the_session(
+    open_page: Open, fake: FakeOllama, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    key = keys.create(file, "page")
+    page = await open_page(
+        settings={"anonymous_clients": Networks("none"), "api_keys_file": str(file)}
+    )
+    await page.wait_for_selector("#key[open]")  # the models are not everybody's
+    await page.fill("#key-value", "owa_wrong")
+    await page.press("#key-value", "Enter")
+    await page.wait_for_selector("#key[open]")
+    await page.keyboard.press("Escape")
+    await say(page, "Hello")
+    await page.wait_for_selector("#key[open]")
+    assert "API key is needed" in await page.inner_text("#key-why")
+    await page.fill("#key-value", key)
+    await page.press("#key-value", "Enter")
+    await page.wait_for_selector(".answer:has-text('Paris')")
+    assert await page.locator("#model option").count() == 2
+    assert await page.evaluate("sessionStorage.getItem('api-key')") == key
+    assert key not in await page.evaluate("JSON.stringify(localStorage)")
+    await page.reload()
+    await wait_for_count(page, "#model option", 2)
+    assert not await page.is_visible("#key")
+
+
+async def test_rate_limit_counts_down(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(settings={"rate_limit": "3/minute"})
+    for count in (1, 2, 3):
+        await say(page, "Hello")
+        await answered(page, count)
+    button = page.locator(".notice button")
+    first = await button.inner_text()
+    assert first.startswith("Try again in ")
+    assert await button.is_disabled()
+
+    async def went_on() -> bool:
+        return bool(await button.inner_text() != first)
+
+    await wait_until(went_on)
+
+
+async def test_busy_server_is_tried_again_on_request(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(settings={"max_concurrent": 1, "max_queue": 0})
+    fake.reply(never_answers)
+    await say(page, "First")
+    await fake.wait_for()
+    await page.click("#new")
+    await say(page, "Second")
+    notice = page.locator(".notice")
+    await notice.wait_for()
+    assert "busy" in await notice.inner_text()
+    await page.click(".open:text('First')")
+    await page.click("#stop")
+    await page.click(".open:text('Second')")
+    await page.click(".notice button:not(:disabled)")
+    await page.wait_for_selector(".answer:has-text('Paris')")
+
+
+async def test_lost_connection_keeps_what_had_come(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.route(
+        "**/api/chat/stream",
+        lambda route: route.fulfill(body='{"response":"Half an ans","done":false}\n'),
+        times=1,
+    )
+    await say(page, "Hello")
+    answer = await answered(page)
+    assert "Half an ans" in await answer.inner_text()
+    assert "connection was lost" in await answer.inner_text()
+    await say(page, "Go on")
+    await answered(page, 2)
+    assert "Assistant: Half an ans" in fake.asked()[-1].json["prompt"]
+
+
+async def test_unreachable_server(open_page: Open) -> None:
+    page = await open_page()
+    await page.context.set_offline(True)
+    await say(page, "Hello")
+    answer = await answered(page)
+    assert "cannot be reached" in await answer.inner_text()
+    await page.wait_for_selector("#status:text('The server is not reachable')")
+    await page.context.set_offline(False)
+    await page.wait_for_selector("#status:text('Connected')")
+
+
+async def test_status_tells_of_ollama(open_page: Open, fake: FakeOllama) -> None:
+    await fake.stop()
+    page = await open_page()
+    await page.wait_for_selector("#status:text('Ollama is not reachable')")

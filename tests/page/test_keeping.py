@@ -1,0 +1,118 @@
+"""Conversations stay in the browser: found again, renamed, taken along and deleted."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.fake_ollama import CONTEXT, FakeOllama, stalls_after, tokens
+from tests.page.conftest import Open
+from tests.page.conversation import answered, say, stored, wait_for_count
+
+
+async def _titles(page: Any) -> list[str]:
+    titles: list[str] = await page.locator("#list .open").all_inner_texts()
+    return titles
+
+
+async def test_reload_keeps_a_conversation_and_goes_on_with_it(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await say(page, "안녕하세요!\nMore")
+    await answered(page)
+    await page.reload()
+    await page.wait_for_selector(".answer:has-text('Paris')")
+    assert await _titles(page) == ["안녕하세요!"]
+    await say(page, "Go on")
+    await answered(page, 2)
+    assert fake.asked()[-1].json["context"] == CONTEXT
+
+
+async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await page.wait_for_timeout(2200)
+    await page.reload()
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+
+
+async def test_list(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    for text in ("About cats", "About dogs", "About 고양이"):
+        await page.click("#new")
+        await say(page, text)
+        await answered(page)
+    assert await _titles(page) == ["About 고양이", "About dogs", "About cats"]
+
+    await page.fill("#search", "고양이 about")
+    await wait_for_count(page, "#list .open", 1)
+    await page.fill("#search", "paris")
+    await wait_for_count(page, "#list .open", 3)
+    await page.fill("#search", "nowhere")
+    await page.wait_for_selector("#list:has-text('Nothing found')")
+    await page.fill("#search", "")
+    await wait_for_count(page, "#list .open", 3)
+
+    await page.focus(".open:text('About dogs')")
+    await page.click("[aria-label='Rename: About dogs']")
+    await page.fill(".list-name", "About puppies")
+    await page.press(".list-name", "Enter")
+    await page.wait_for_selector(".open:text('About puppies')")
+
+    page.on("dialog", lambda dialog: dialog.accept())
+    await page.focus(".open:text('About cats')")
+    await page.click("[aria-label='Delete: About cats']")
+    await wait_for_count(page, "#list .open", 2)
+    assert sorted([conversation["title"] for conversation in await stored(page)]) == [
+        "About puppies",
+        "About 고양이",
+    ]
+
+
+async def test_export_and_import(open_page: Open, fake: FakeOllama, tmp_path: Path) -> None:
+    page = await open_page()
+    fake.reply(tokens(["**Paris**, ", "파리"]))
+    await say(page, "Capital?")
+    await answered(page)
+    before = await stored(page)
+
+    await page.focus(".open")
+    async with page.expect_download() as download:
+        await page.click("[aria-label='Save as Markdown: Capital?']")
+    await (await download.value).save_as(tmp_path / "capital.md")
+    assert (tmp_path / "capital.md").read_text() == (
+        "# Capital?\n\n## User\n\nCapital?\n\n## llama3.1:70b\n\n**Paris**, 파리\n"
+    )
+
+    await page.click("#open-settings")
+    async with page.expect_download() as download:
+        await page.click("#export-all")
+    await (await download.value).save_as(tmp_path / "all.json")
+
+    other = await open_page()
+    await other.click("#open-settings")
+    await other.set_input_files("#import-file", tmp_path / "all.json")
+    await other.wait_for_selector("#import-result:has-text('1 conversation imported')")
+    (after,) = await stored(other)
+    assert {**after, "messages": []} == {**before[0], "messages": []}
+    assert after["messages"][1]["context"] == CONTEXT
+    await other.set_input_files("#import-file", tmp_path / "capital.md")
+    await other.wait_for_selector("#import-result:has-text('not an export')")
+
+
+async def test_tabs_agree(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await say(page, "Hello")
+    await other.wait_for_selector(".open:text('Hello')")
+
+
+async def test_nothing_is_stored_elsewhere(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "A secret")
+    await answered(page)
+    kept = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert "secret" not in kept
+    assert await page.context.cookies() == []

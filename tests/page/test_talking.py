@@ -1,0 +1,247 @@
+"""Talking to a model: what is sent, what is seen, and how an answer is ended."""
+
+import asyncio
+
+import pytest
+
+from tests.fake_ollama import CONTEXT, FakeOllama, stalls_after, tokens
+from tests.page.conftest import Open
+from tests.page.conversation import answered, say, wait_for_count
+
+CODE = "Look:\n\n```python\ndef hello() -> str:\n    return '안녕'\n```\n\nDone."
+
+
+async def test_words_appear_as_they_come(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer :text('0 1 2')")
+    assert "tokens/s" in await page.inner_text(".progress")
+    assert await page.title() == "Count · Ollama Web"
+
+
+async def test_conversation_goes_on_through_its_context(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "What is the capital of France?")
+    answer = await answered(page)
+    assert "The capital of France is Paris." in await answer.inner_text()
+    await say(page, "안녕하세요!")
+    await answered(page, 2)
+    first, second = fake.asked()
+    assert "context" not in first.json
+    assert first.json["model"] == "llama3.1:70b"
+    assert second.json["context"] == CONTEXT
+    assert second.json["prompt"] == "안녕하세요!"
+
+
+async def test_another_model_is_told_what_was_said(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    await page.select_option("#model", "smollm2:135m")
+    await say(page, "Go on")
+    await answered(page, 2)
+    request = fake.asked()[-1].json
+    assert request["model"] == "smollm2:135m"
+    assert not request.get("context")
+    assert request["prompt"] == (
+        "User: Hello\n\nAssistant: The capital of France is Paris.\n\nUser: Go on"
+    )
+
+
+@pytest.mark.parametrize("how", ["button", "key"])
+async def test_stop_closes_the_connection_to_ollama(
+    how: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    request = await fake.wait_for()
+    await page.wait_for_selector(".answer :text('0 1 2')")
+    if how == "button":
+        await page.click("#stop")
+    else:
+        await page.keyboard.press("Escape")
+    async with asyncio.timeout(3):
+        await request.disconnected.wait()
+    answer = await answered(page)
+    text = await answer.inner_text()
+    assert "0 1 2" in text
+    assert "Stopped." in text
+    assert await page.is_visible("#send")
+
+
+async def test_regenerate_asks_the_same_again(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    fake.reply(tokens(["Something", " else"]))
+    await page.click(".assistant [aria-label=Regenerate]")
+    await page.wait_for_selector(".answer :text('Something else')")
+    assert await page.locator(".message").count() == 2
+    first, second = fake.asked()
+    assert first.json == second.json
+
+
+async def test_edit_and_resend(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    for count, text in enumerate(["One", "Two", "Three"], 1):
+        await say(page, text)
+        await answered(page, count)
+    second = page.locator(".user").nth(1)
+    await second.hover()
+    await second.get_by_label("Edit").click()
+    await page.fill(".edit textarea", "Two and a half")
+    await page.press(".edit textarea", "Enter")
+    await wait_for_count(page, ".message", 4)
+    await answered(page, 2)
+    assert fake.asked()[-1].json["prompt"] == "Two and a half"
+    assert fake.asked()[-1].json["context"] == CONTEXT
+
+
+async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.click("#open-settings")
+    await page.fill("#system", "You are a pirate.")
+    await page.locator("#temperature").fill("0.3")
+    await page.check("#think")
+    await page.keyboard.press("Escape")
+    fake.reply(tokens(["Arr"], thinking=["What ", "would a pirate say?"]))
+    await say(page, "Hello")
+    answer = await answered(page)
+    assert fake.asked()[-1].json["system"] == "You are a pirate."
+    assert fake.asked()[-1].json["options"]["temperature"] == 0.3
+    assert fake.asked()[-1].json["think"] is True
+    await answer.locator("summary").click()
+    assert "What would a pirate say?" in await answer.inner_text()
+    await say(page, "Again")
+    await answered(page, 2)
+    assert "system" not in fake.asked()[-1].json  # the context has it
+
+
+async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.click("#open-settings")
+    await page.check("#think")
+    await page.keyboard.press("Escape")
+    fake.reply(tokens(["A"], thinking=["one", "two", "three"], pace_s=0.7))
+    await say(page, "Hello")
+    await page.wait_for_selector(".progress:text('Waiting for llama3.1:70b')")
+    await page.wait_for_selector(".progress:text('Thinking')")
+    await answered(page)
+
+
+async def test_code_is_coloured_and_copied(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens(list(CODE)))
+    await say(page, "Code, please")
+    await page.wait_for_selector(".code .hljs-keyword")
+    await page.click(".code button")
+    await page.wait_for_selector(".code button:has-text('Copied')")
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert copied == "def hello() -> str:\n    return '안녕'\n"
+
+
+async def test_copying_works_over_plain_http(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.add_init_script(
+        "Object.defineProperty(navigator, 'clipboard', { value: undefined })"
+    )
+    await page.reload()
+    await say(page, "Hello")
+    answer = await answered(page)
+    await answer.get_by_label("Copy").click()
+    await page.wait_for_selector(".assistant .tools:has-text('Copied')")
+    await page.press("#message", "Control+v")
+    assert await page.input_value("#message") == "The capital of France is Paris."
+
+
+MARKDOWN: list[tuple[str, str, int]] = [
+    ("| a | b |\n|---|--:|\n| 1 | 2 |", "table td[align=right]", 1),
+    ("1. one\n\n2. two\n\n3. three\n\nEnd", "ol > li", 3),
+    ("- [x] done\n- [ ] open", "li:text('☑ done')", 1),
+    ("The $x_1 * y_2 * z_3$ and $$a_b$$ and \\(c_d\\)", ".math", 3),
+    ("It is $5 or $10", ".math", 0),
+    ("$$\nx_1\n\n\\int_0^1 *y* dy\n$$\n\nEnd", "p.math", 1),
+    ("Line\nLine", "br", 1),
+    ("[here](https://example.com/)", "a[target=_blank][rel='noopener noreferrer']", 1),
+    ("![a cat](https://example.com/cat.png)", "a:text('Image: a cat')", 1),
+]
+
+
+async def test_markdown(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(settings={"rate_limit": "off"})
+    for count, (source, selector, expected) in enumerate(MARKDOWN, 1):
+        fake.reply(tokens(list(source)))
+        await say(page, "Go on")
+        answer = await answered(page, count)
+        assert await answer.locator(selector).count() == expected, source
+
+
+async def test_image_is_sent_as_small_jpeg(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    transfer = await page.evaluate_handle(
+        """async () => {
+          const canvas = document.createElement("canvas");
+          Object.assign(canvas, { width: 4000, height: 10 });
+          const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([blob], "wide.png", { type: "image/png" }));
+          return transfer;
+        }"""
+    )
+    await page.dispatch_event("#message", "drop", {"dataTransfer": transfer})
+    await page.wait_for_selector("#images img")
+    await page.evaluate(
+        """(clipboardData) => document.querySelector("#message")
+          .dispatchEvent(new ClipboardEvent("paste", { clipboardData, cancelable: true }))""",
+        transfer,
+    )
+    await wait_for_count(page, "#images img", 2)
+    await page.locator("#images button").last.click()
+    await say(page, "What is this?")
+    await answered(page)
+    (image,) = fake.asked()[-1].json["images"]
+    assert image.startswith("/9j/")
+    assert len(image) < 20_000
+    assert await page.locator(".user img").count() == 1
+
+
+async def test_another_conversation_may_be_opened_meanwhile(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(tokens(list("slowly "), pace_s=0.1))
+    await say(page, "First")
+    await page.wait_for_selector(".answer:has-text('s')")
+    await page.click("#new")
+    await say(page, "Second")
+    await answered(page)
+    await page.click(".open:text('First')")
+    await page.wait_for_selector(".answer:has-text('slowly')")
+    await page.wait_for_selector(".figures")
+    assert fake.asked()[0].disconnected.is_set() is False
+
+
+COUNT_FRAMES = """() => {
+  window.frameTimes = [];
+  let last = performance.now();
+  const count = (now) => { frameTimes.push(now - last); last = now; requestAnimationFrame(count); };
+  requestAnimationFrame(count);
+}"""
+
+
+async def test_long_answer_stays_smooth(open_page: Open, fake: FakeOllama) -> None:
+    """200 tokens a second into 20,000 characters, with everything that Markdown has."""
+    page = await open_page()
+    part = f"## Part\n\nSome *words* and **more** of `them`.\n\n- one\n- two\n\n{CODE}\n\n"
+    so_far = part * (20_000 // len(part))
+    fake.reply(tokens([so_far, *(f"{word} " for word in ("word",) * 600)], pace_s=0.005))
+    await page.evaluate(COUNT_FRAMES)
+    await say(page, "Much, please")
+    await page.wait_for_selector(".answer h2")
+    await page.evaluate("frameTimes.length = 0")
+    await answered(page)
+    frames = sorted(await page.evaluate("frameTimes"))
+    assert len(frames) > 60
+    assert frames[len(frames) * 95 // 100] < 50, frames[-20:]
