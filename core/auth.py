@@ -1,6 +1,7 @@
 """Lets in who may come in, and tells everything behind it who that is."""
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
 
 from starlette.datastructures import Headers
@@ -64,7 +65,8 @@ class AuthMiddleware:
                 return await self._holder(credential, address)
             if address not in self.anonymous:
                 raise CredentialsNeeded(None if address == UNKNOWN else str(address))
-        return Client(id=f"address:{_site(address)}", name=str(address), address=str(address))
+        name = scope["client"][0]
+        return Client(id=f"address:{_site(address)}", name=name, address=name)
 
     async def _holder(self, credential: str, address: Address) -> Client:
         try:
@@ -122,6 +124,7 @@ def _credential(scope: Scope) -> str | None:
     return credentials.pop() if credentials else None
 
 
+@lru_cache(maxsize=1024)
 def _site(address: Address) -> str:
     """Return what one attacker has: an address, or in IPv6 a whole /64 of them."""
     if isinstance(address, IPv6Address):

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import httpx
@@ -123,7 +122,7 @@ class OllamaClient:
         _, response = await self._generate(chat, request_id, stream=True)
         try:
             assert isinstance(response.stream, httpx.AsyncByteStream)
-            with _network_errors():
+            with _network_errors:
                 async for data in response.stream:
                     for lines in reader.feed(data):
                         yield lines
@@ -216,7 +215,7 @@ class OllamaClient:
             headers = [*headers, (b"X-Request-ID", request_id.encode())]
         stream = httpx.ByteStream(content)
         request = httpx.Request(method, self._urls[path], headers=headers, stream=stream)
-        with _network_errors():
+        with _network_errors:
             return await self._transport.handle_async_request(request)
 
 
@@ -253,7 +252,7 @@ def _is_cloud(model: str) -> bool:
 
 async def _read(response: httpx.Response) -> bytes:
     assert isinstance(response.stream, httpx.AsyncByteStream)
-    with _network_errors():
+    with _network_errors:
         return b"".join([data async for data in response.stream])
 
 
@@ -268,22 +267,26 @@ async def _drain(response: httpx.Response) -> None:
         pass  # the answer is complete all the same
 
 
-@contextmanager
-def _network_errors() -> Iterator[None]:
-    """Tell the client what a network failure means, and the log what it was."""
-    try:
-        yield
-    except httpx.ConnectTimeout as error:
-        raise OllamaError(
-            "Ollama did not accept a connection in time. Is its machine up?"
-        ) from error
-    except httpx.ConnectError as error:
-        _logger.warning("cannot connect to Ollama: %s", error)
-        raise OllamaError(
-            "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
-        ) from error
-    except httpx.TransportError as error:
-        _logger.warning("the connection to Ollama broke: %s", error)
-        raise OllamaError(
-            "the connection to Ollama broke before the answer's end. Send the message again"
-        ) from error
+class _NetworkErrors:
+    """Tells the client what a network failure means, and the log what it was."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, class_: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, httpx.TransportError):
+            _logger.warning("%s: %s", type(error).__name__, error)
+            if isinstance(error, httpx.ConnectTimeout):
+                text = "Ollama did not accept a connection in time. Is its machine up?"
+            elif isinstance(error, httpx.ConnectError):
+                text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
+            else:
+                text = (
+                    "the connection to Ollama broke before the answer's end. Send the message again"
+                )
+            raise OllamaError(text) from error
+
+
+_network_errors = _NetworkErrors()

@@ -20,7 +20,6 @@ FILES = 16_384
 BUNDLE_SETTINGS = {
     "HOST": "127.0.0.1",
     "WEB_PORT": "0",
-    "LOG_FILE": os.devnull,
     "RATE_LIMIT": "off",
     "MAX_CONCURRENT": "100000",
     "MAX_QUEUE": "100000",
