@@ -188,8 +188,8 @@ def test_every_request_that_begins_ends() -> None:
 def test_the_console_shows_a_line_for_people() -> None:
     line = logs.ConsoleFormatter().format(record(status=200, model="m\n", duration_s=1.5))
     assert line.endswith(
-        r"INFO    id=i client= method=POST path=/api/chat status=200 model=m\x0a queue_ms=0 tokens=0 "
-        "total_ms=1500"
+        r"INFO    id=i client= method=POST path=/api/chat status=200 model=m\x0a "
+        "queue_ms=0 tokens=0 total_ms=1500"
     )
 
 
