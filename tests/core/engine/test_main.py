@@ -57,6 +57,14 @@ def test_ends_with_its_parent_and_leaves_a_ctrl_c_to_it() -> None:
     assert within(5, lambda: not listens(url))
 
 
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for the end, and return what was still to be read."""
+    process.wait(timeout=10)
+    assert process.stdout
+    assert process.stderr
+    return process.stdout.read(), process.stderr.read()
+
+
 @pytest.mark.usefixtures("installed")
 def test_prints_its_url_alone_and_ends_at_a_sigterm() -> None:
     with running("-m", "core.engine") as process:
@@ -65,7 +73,7 @@ def test_prints_its_url_alone_and_ends_at_a_sigterm() -> None:
         assert url.startswith("http://127.0.0.1:")
         assert listens(url)
         process.terminate()
-        output, errors = process.communicate(timeout=5)
+        output, errors = ended(process)
     assert output == ""
     assert errors == "loading the built-in model smollm2:135m ...\n"
 
@@ -73,7 +81,7 @@ def test_prints_its_url_alone_and_ends_at_a_sigterm() -> None:
 def test_says_what_to_install() -> None:
     without = "import sys; sys.modules['xllamacpp'] = None; import core.engine.__main__ as engine"
     with running("-c", f"{without}; engine.main()") as process:
-        output, errors = process.communicate(timeout=10)
+        output, errors = ended(process)
     assert process.returncode == 1
     assert output == ""
     assert errors.splitlines()[-1].startswith("the built-in model is not installed. Install ")
@@ -83,7 +91,7 @@ def test_says_what_to_install() -> None:
 def test_says_that_the_port_is_taken(engine_url: str) -> None:
     port = httpx.URL(engine_url).port
     with running("-m", "core.engine", "--port", str(port)) as process:
-        _, errors = process.communicate(timeout=10)
+        _, errors = ended(process)
     assert errors.startswith(f"cannot listen on port {port}: ")
     assert errors.count("\n") == 1
     assert process.returncode == 1
