@@ -9,8 +9,10 @@ ApiError
 ├── AddressNotAllowed, ModelNotAllowed 403
 ├── EndpointNotFound, ModelNotFound 404
 ├── MethodNotAllowed 405
+├── HeadTimeout 408
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
+├── HeadTooLarge 431
 ├── InternalError 500
 │   └── OllamaError 500
 ├── RequestTimeout 504
@@ -127,6 +129,18 @@ class MethodNotAllowed(ApiError):
     def __init__(self, method: str, allow: str) -> None:
         super().__init__(f"Method {method} is not allowed here. Use {allow}")
         self.headers = {"allow": allow}
+
+
+class HeadTimeout(ApiError):
+    """The head of a request came too slowly."""
+
+    status = 408
+
+
+class HeadTooLarge(ApiError):
+    """The head of a request is larger than any client's is."""
+
+    status = 431
 
 
 class BodyTooLarge(ApiError):

@@ -1,15 +1,12 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 import asyncio
-import logging
-import ssl
 from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
-from core.environment import SettingsError
 from core.errors import (
     ApiError,
     BadRequest,
@@ -22,7 +19,7 @@ from core.generate import AnswerReader, GenerateRequest, Lines, read_answer
 from core.ollama_errors import failed_response, says_model_is_missing
 from core.schemas import ChatAnswer, ChatRequest
 from core.settings import Settings
-from core.transport import HTTPTransport
+from core.upstream import network_errors, transport_to_ollama
 
 HEALTH_TIMEOUT_S = 1.5
 """The contract promises an answer within 2 s; browser clients give up after 3."""
@@ -33,7 +30,6 @@ END_TIMEOUT_S = 1
 
 _PATHS = ("/api/version", "/api/tags", "/api/show", "/api/generate")
 _T = TypeVar("_T")
-_logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -66,7 +62,7 @@ class OllamaClient:
         self._urls = {path: httpx.URL(base_url + path) for path in _PATHS}
         prototype = httpx.Request("GET", base_url, headers=settings.ollama_headers)
         self._headers = [(b"User-Agent", b"ollama-web-api"), *prototype.headers.raw]
-        self._transport = transport or _transport(settings)
+        self._transport = transport or transport_to_ollama(settings)
         self._vocabulary_sizes: dict[str, int | None] = {}
 
     async def aclose(self) -> None:
@@ -122,7 +118,7 @@ class OllamaClient:
         _, response = await self._generate(chat, request_id, stream=True)
         try:
             assert isinstance(response.stream, httpx.AsyncByteStream)
-            with _network_errors:
+            with network_errors:
                 async for data in response.stream:
                     for lines in reader.feed(data):
                         yield lines
@@ -215,34 +211,8 @@ class OllamaClient:
             headers = [*headers, (b"X-Request-ID", request_id.encode())]
         stream = httpx.ByteStream(content)
         request = httpx.Request(method, self._urls[path], headers=headers, stream=stream)
-        with _network_errors:
+        with network_errors:
             return await self._transport.handle_async_request(request)
-
-
-def _transport(settings: Settings) -> HTTPTransport:
-    secure = settings.ollama_base_url.startswith("https:")
-    return HTTPTransport(
-        httpx.URL(settings.ollama_base_url),
-        connect_timeout_s=settings.ollama_connect_timeout_s,
-        ssl_context=_ssl_context(settings) if secure else None,
-    )
-
-
-def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    try:
-        if settings.ollama_ca_file:
-            context = ssl.create_default_context(cafile=settings.ollama_ca_file)
-        else:
-            context = httpx.create_ssl_context(trust_env=False)
-        if settings.ollama_client_cert:
-            key = settings.ollama_client_key or None
-            context.load_cert_chain(settings.ollama_client_cert, key)
-    except OSError:  # ssl.SSLError is one too
-        raise SettingsError(
-            "OLLAMA_CA_FILE, OLLAMA_CLIENT_CERT or OLLAMA_CLIENT_KEY is unusable: expected the "
-            "path of a readable PEM file"
-        ) from None
-    return context
 
 
 def _is_cloud(model: str) -> bool:
@@ -252,7 +222,7 @@ def _is_cloud(model: str) -> bool:
 
 async def _read(response: httpx.Response) -> bytes:
     assert isinstance(response.stream, httpx.AsyncByteStream)
-    with _network_errors:
+    with network_errors:
         return b"".join([data async for data in response.stream])
 
 
@@ -265,28 +235,3 @@ async def _drain(response: httpx.Response) -> None:
                 pass
     except (TimeoutError, httpx.TransportError):
         pass  # the answer is complete all the same
-
-
-class _NetworkErrors:
-    """Tells the client what a network failure means, and the log what it was."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, class_: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, httpx.TransportError):
-            _logger.warning("%s: %s", type(error).__name__, error)
-            if isinstance(error, httpx.ConnectTimeout):
-                text = "Ollama did not accept a connection in time. Is its machine up?"
-            elif isinstance(error, httpx.ConnectError):
-                text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
-            else:
-                text = (
-                    "the connection to Ollama broke before the answer's end. Send the message again"
-                )
-            raise OllamaError(text) from error
-
-
-_network_errors = _NetworkErrors()

@@ -15,12 +15,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from core import logs
 from core.app import Application
 from core.environment import SettingsError
-from core.errors import BadRequest, ServerStopping
+from core.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge, ServerStopping
 from core.security import HEADERS
 from core.settings import Settings
 
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 uses a connection again for 100 s; uvicorn's 5 s would race it."""
+HEAD_TIMEOUT_S = 20
+MAX_HEAD_BYTES = 64 * 1024
 BACKLOG = 2048
 GC_THRESHOLD = 20_000
 """Objects between two looks for garbage; Python's 700 come together in two requests."""
@@ -28,12 +30,69 @@ GC_THRESHOLD = 20_000
 _logger = logging.getLogger(__name__)
 
 
-class JSONErrorProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, refusing what is no HTTP in the one shape that errors have here."""
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, refusing what is no HTTP in the one shape that errors have here.
+
+    uvicorn waits without end for a request's head, and takes one of any size; this does not.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the wait."""
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come."""
+        if self._head_timer:
+            self._head_size += len(data)
+        super().data_received(data)
+        if (
+            self._head_timer
+            and self._head_size > MAX_HEAD_BYTES
+            and not self.transport.is_closing()
+        ):
+            self._refuse(HeadTooLarge(f"The request's head is over {MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for the head of another request."""
+        super().on_message_begin()
+        if not self._head_timer:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """Start the request."""
+        self._stop_expecting()
+        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer with `msg` and close the connection."""
-        response = BadRequest(msg).response()
+        self._refuse(BadRequest(msg))
+
+    def _expect_head(self) -> None:
+        self._head_size = 0
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def _stop_expecting(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        if self._head_size:
+            self._refuse(HeadTimeout(f"No complete request within {HEAD_TIMEOUT_S} seconds"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ApiError) -> None:
+        response = error.response()
         response.headers.update({**HEADERS, "connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
@@ -77,7 +136,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._drain,
-                http=JSONErrorProtocol,
+                http=Protocol,
                 ssl_certfile=settings.ssl_certfile or None,
                 ssl_keyfile=settings.ssl_keyfile or None,
                 timeout_keep_alive=KEEP_ALIVE_S,

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from core.app import create_app
-from core.server import JSONErrorProtocol
+from core.server import Protocol
 from core.settings import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
@@ -75,7 +75,7 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
             config = uvicorn.Config(
                 create_app(asgi.routes, settings, instrumented=True),
                 port=0,
-                http=JSONErrorProtocol,
+                http=Protocol,
                 log_config=None,
                 timeout_graceful_shutdown=1,
             )

@@ -1,14 +1,16 @@
 """How long a function takes from nothing: its imports, and its first answer."""
 
 import json
-import subprocess
 import sys
 import time
-from statistics import median
+from collections.abc import Mapping
+from pathlib import Path
 
-from tests.benchmarks.servers import LOAD_CORE
+from tests.benchmarks.programs import SERVER_CORE, running
+from tests.benchmarks.servers import Failed
 
 MODULES = ("health", "models", "chat", "chat_stream")
+OURS, EAGER, BARE = "first answer", "first answer of the eager stack", "bare Python"
 _EVENT = {
     "version": "2.0",
     "rawPath": "/api/health",
@@ -21,39 +23,50 @@ _EVENT = {
     "isBase64Encoded": False,
 }
 _FIRST_ANSWER = """
+import json
 from {module} import handler
-answer = handler({event}, None)
-assert answer["statusCode"] == 200 and "connected" in answer["body"], answer
+answer = handler(json.loads({event!r}), None)
+assert answer["statusCode"] == 200, answer
+assert json.loads(answer["body"])["ollama_status"] == "connected", answer
 """
+"""What Lambda does with an API Gateway's event."""
 
 
-def _seconds(code: str, **environ: str) -> float:
-    command = ["taskset", "-c", str(LOAD_CORE - 1), sys.executable, "-c", code]
-    started = time.perf_counter()
-    subprocess.run(command, env={"PATH": "/usr/bin:/bin", **environ}, check=True)
-    return time.perf_counter() - started
+def measure(upstream_port: int, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Return milliseconds of every round from a process' start: imports, first answers.
 
+    Those of the imports are over those of bare Python, in the same round.
 
-def measure(upstream_port: int, rounds: int) -> dict[str, float]:
-    """Return milliseconds over those of bare Python, by module, and of the first answers.
-
-    The ratio `health / eager` is the median of pairs of the same round.
+    Raises:
+        Failed: a function cannot be imported, or gives a wrong answer.
     """
-    url = {"OLLAMA_BASE_URL": f"http://127.0.0.1:{upstream_port}"}
-    event = json.dumps(_EVENT).replace("false", "False")
-    codes = {module: f"import handlers.{module}" for module in MODULES}
-    for name, module in (
-        ("first answer", "handlers.health"),
-        ("first answer of the eager stack", "tests.benchmarks.peers.eager"),
-    ):
-        codes[name] = _FIRST_ANSWER.format(module=module, event=event)
-    samples: dict[str, list[float]] = {name: [] for name in codes}
+    environ = {
+        "OLLAMA_BASE_URL": f"http://127.0.0.1:{upstream_port}",
+        "AWS_LAMBDA_FUNCTION_NAME": "benchmark",
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+    }
+    codes = {f"import handlers.{name}": f"import handlers.{name}" for name in MODULES}
+    event = json.dumps(_EVENT)
+    codes[OURS] = _FIRST_ANSWER.format(module="handlers.health", event=event)
+    codes[EAGER] = _FIRST_ANSWER.format(module="tests.benchmarks.peers.eager", event=event)
+    samples: dict[str, list[float]] = {name: [] for name in (BARE, *codes)}
     for number in range(rounds + 1):
-        bare = _seconds("pass")
-        for name, code in codes.items():
-            taken = _seconds(code, **url) - bare
-            if number:  # the first one writes the .pyc files
-                samples[name].append(taken * 1000)
-    ours, eager = samples["first answer"], samples["first answer of the eager stack"]
-    ratio = median(a / b for a, b in zip(ours, eager, strict=True))
-    return {**{name: median(times) for name, times in samples.items()}, "health / eager": ratio}
+        bare = _milliseconds("", environ)
+        taken = {name: _milliseconds(code, environ) for name, code in codes.items()}
+        if number:  # the first round writes the .pyc files
+            samples[BARE].append(bare)
+            for name, each in taken.items():
+                samples[name].append(each - bare if name.startswith("import") else each)
+    return samples
+
+
+def _milliseconds(code: str, environ: Mapping[str, str]) -> float:
+    """Return the time from the start of Python until `code` has been run."""
+    command = [sys.executable, "-c", f"{code}\nprint('over', flush=True)"]
+    started = time.perf_counter()
+    with running(command, SERVER_CORE, environ) as process:
+        assert process.stdout
+        if not any(line == "over\n" for line in process.stdout):
+            raise Failed(f"this cannot be run: {code}")
+        return (time.perf_counter() - started) * 1000

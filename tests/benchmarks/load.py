@@ -1,125 +1,96 @@
-"""Puts load on a server and measures what it costs."""
+"""Puts load on a server, and measures what it costs."""
 
-import asyncio
 import json
-import os
-import resource
-import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.servers import FILES, LOAD_CORE, Server
+import msgspec
 
-SCRIPT = Path(__file__).with_name("load.lua")
-HOLD_PACE = 1
+from tests.benchmarks.programs import LOAD_CORE, running
+from tests.benchmarks.servers import Failed, Server
 
-
-class Failed(Exception):
-    """A server has answered wrongly, so its figures mean nothing."""
-
-
-def body(*, stream: bool, tokens: int = 0, pace: int = 0) -> bytes:
-    """Return a request that every server, and Ollama itself, understands."""
-    text = f"tokens={tokens} pace={pace}"
-    fields = {"model": "smollm2:135m", "message": text, "prompt": text, "stream": stream}
-    return json.dumps(fields).encode()
+LIMIT_S = 30
+"""Seconds after which a measurement that hangs is given up."""
 
 
-def run(
-    server: Server, connections: int, seconds: int, *, tokens: int = 0, pace: int = 0
-) -> dict[str, float]:
-    """Ask on so many connections at once, without a pause; streams of `tokens`, or plain chats.
+@dataclass(frozen=True)
+class Case:
+    """A load: so many connections, each asking again and again for `seconds`, or once if 0."""
 
-    Returns:
-        `cpu_us`: microseconds of CPU for each chat, or each token of a stream;
-        `per_s`: how many of them a second.
-
-    Raises:
-        Failed: an answer was wrong.
-    """
-    path = "/api/chat/stream" if tokens else "/api/chat"
-    text = body(stream=bool(tokens), tokens=tokens, pace=pace).decode()
-    command = ["taskset", "-c", str(LOAD_CORE), "prlimit", f"--nofile={FILES}"]
-    command += ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s"]
-    command += ["-s", str(SCRIPT), f"http://127.0.0.1:{server.port}{path}"]
-    before = server.cpu_s()
-    output = subprocess.run(
-        command,
-        env={**os.environ, "BODY": text, "TOKENS": str(tokens)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=seconds + 60,
-    ).stdout
-    cpu_s = server.cpu_s() - before
-    result = json.loads(output.splitlines()[-1])
-    if result["failed"] or not result["count"]:
-        raise Failed(f"{server.name}: {result} with {connections} connections on {path}")
-    count = result["count"] * (tokens or 1)
-    if pace:  # streams under way at the end have cost as well, but are not counted
-        count = connections * pace * result["seconds"]
-    return {"cpu_us": cpu_s * 1e6 / count, "per_s": count / result["seconds"]}
+    name: str
+    connections: int
+    seconds: float = 0
+    tokens: int = 0
+    """of each stream; 0 is a plain chat"""
+    pace: int = 0
+    """tokens a second of each stream; 0 is as fast as they are taken"""
 
 
-class OneByOne:
-    """A connection on which streams are asked for one after the other."""
+class Figures(msgspec.Struct, frozen=True):
+    """What one server used in one round."""
 
-    def __init__(self, server: Server) -> None:
-        path = "/api/generate" if server.name == "upstream" else "/api/chat/stream"
-        content = body(stream=True, tokens=4)
-        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        self._request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-        self._sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def first_token_s(self) -> float:
-        """Ask for a stream, read it to its end, and return when its first token came."""
-        started, came, data = time.perf_counter(), 0.0, b""
-        self._sock.sendall(self._request)
-        while not data.endswith(b"0\r\n\r\n"):
-            data += self._sock.recv(65536)
-            if not came and b'"response"' in data:
-                came = time.perf_counter() - started
-        return came
-
-    def close(self) -> None:
-        self._sock.close()
+    cpu_us: float
+    """microseconds of CPU for each chat, or each token of a stream"""
+    per_s: float
+    """chats or tokens a second"""
+    first_ms: float
+    """milliseconds to the first byte of the body, in the median"""
 
 
-def held_bytes(server: Server, streams: int) -> float:
-    """Return what each of so many open streams takes of the server's memory.
+@dataclass(frozen=True)
+class Load:
+    """The load generator."""
 
-    Raises:
-        Failed: not all of them could be opened.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
-    return asyncio.run(_hold(server, streams))
+    program: Path
+
+    def run(self, server: Server, case: Case) -> Figures:
+        """Put the load of `case` on `server`; what is warmed up before does not count.
+
+        Raises:
+            Failed: an answer was wrong.
+        """
+        with self._ready("run", server, case) as process:
+            before = server.cpu_s()
+            result = _go(process, server, case)
+            cpu_s = server.cpu_s() - before
+        count = result["tokens"] if case.tokens else result["count"]
+        return Figures(cpu_s * 1e6 / count, count / result["seconds"], result["first_ms"])
+
+    def held_kb(self, server: Server, streams: int) -> float:
+        """Return the KB that each of so many open streams takes of the server's memory.
+
+        Raises:
+            Failed: not all of them could be opened, and stayed so.
+        """
+        self.run(server, Case("warming up", 4, 0.2))
+        self.run(server, Case("warming up", 4, 0.2, tokens=4))
+        case = Case(f"{streams} open streams", streams, tokens=60, pace=1)
+        before = server.memory_bytes()
+        with self._ready("hold", server, case) as process:
+            time.sleep(1.5)
+            used = server.memory_bytes() - before
+            _go(process, server, case)
+        return used / streams / 1000
+
+    @contextmanager
+    def _ready(self, mode: str, server: Server, case: Case) -> Iterator[subprocess.Popen[str]]:
+        path = server.stream if case.tokens else server.chat
+        numbers = (case.connections, case.seconds, case.tokens, case.pace, case.seconds + LIMIT_S)
+        command = [str(self.program), mode, str(server.port), path, *map(str, numbers)]
+        with running(command, LOAD_CORE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            yield process
 
 
-async def _hold(server: Server, streams: int) -> float:
-    content = body(stream=True, tokens=600, pace=HOLD_PACE)
-    head = "POST /api/chat/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-    begun = asyncio.Semaphore(50)
-
-    async def opened() -> asyncio.StreamWriter:
-        async with begun:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(request)
-            await reader.readuntil(b"\n{")
-            return writer
-
-    before = server.memory_bytes()
-    try:
-        async with asyncio.timeout(20):
-            writers = await asyncio.gather(*(opened() for _ in range(streams)))
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise Failed(f"{server.name} does not hold {streams} streams: {error!r}") from error
-    await asyncio.sleep(1.5)
-    used = server.memory_bytes() - before
-    for writer in writers:
-        writer.transport.abort()
-    await asyncio.sleep(0.5)
-    return used / streams
+def _go(process: subprocess.Popen[str], server: Server, case: Case) -> dict[str, float]:
+    """Let the load begin, or end if streams are held; return what it tells at its end."""
+    output, _ = process.communicate("\n")
+    result: dict[str, float] = json.loads(output)
+    if result["errors"]:
+        raise Failed(f"{server.name}, {case.name}: {output.strip()}")
+    return result

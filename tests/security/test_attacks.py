@@ -30,7 +30,7 @@ from core.rate_limit import FailureLimiter, RateLimiter
 from core.record import Recorder
 from core.responses import JSONResponse
 from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
-from core.server import JSONErrorProtocol
+from core.server import Protocol
 from core.settings import Settings
 
 Talk = Callable[[bytes], Awaitable[bytes]]
@@ -70,11 +70,11 @@ def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:
 async def talk() -> AsyncIterator[Talk]:
     """Send the head of a request to the gate, which knows nobody, and return its answer."""
     config = uvicorn.Config(
-        gate(ANONYMOUS_CLIENTS="none"), http=JSONErrorProtocol, log_config=None, proxy_headers=False
+        gate(ANONYMOUS_CLIENTS="none"), http=Protocol, log_config=None, proxy_headers=False
     )
     config.load()
     server = await asyncio.get_running_loop().create_server(
-        lambda: JSONErrorProtocol(config, ServerState(), {}), "127.0.0.1"
+        lambda: Protocol(config, ServerState(), {}), "127.0.0.1"
     )
 
     async def talk(head: bytes) -> bytes:

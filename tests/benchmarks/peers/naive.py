@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 URL = os.environ["OLLAMA_BASE_URL"] + "/api/generate"
-client = httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=None))
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+client = httpx.AsyncClient(timeout=300, limits=LIMITS)
 
 
 async def chat(request: Request) -> JSONResponse:

@@ -1,0 +1,177 @@
+"""Attacks on the server as it stands on the network."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from core import server
+from core.addresses import Networks
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama, never_answers, tokens
+
+CHAT = {"message": "hi", "model": "smollm2:135m"}
+
+
+async def raw(url: str, *parts: bytes, wait_s: float = 0) -> bytes:
+    """Send `parts` with pauses between them, and return all that comes back."""
+    parsed = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(parsed.host, parsed.port)
+    answer = b""
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(wait_s)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+    except ConnectionError:
+        pass
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+    return answer
+
+
+def error_of(answer: bytes) -> str:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/json; charset=utf-8" in head
+    assert b"connection: close" in head
+    assert json.loads(body)["success"] is False
+    return str(json.loads(body)["error"])
+
+
+@pytest.mark.parametrize(
+    "parts", [(), (b"POST /api/chat HTT",), (b"GET / HTTP/1.1\r\n", b"A: b\r\n", b"C: d\r\n")]
+)
+async def test_a_slow_head_is_not_waited_for(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
+    answer = await raw(await serve(), *parts, wait_s=0.05)
+    if parts:
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert error_of(answer).startswith("No complete request within")
+    else:
+        assert answer == b""
+
+
+async def test_a_slow_head_on_a_kept_connection_is_not_waited_for(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
+    request = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = await raw(await serve(), request, b"GET /api/he", wait_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in answer
+
+
+async def test_an_idle_connection_is_kept_longer_than_a_head_may_take(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.2)
+    request = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
+    answer = await raw(
+        await serve(), request + b"\r\n", request + b"Connection: close\r\n\r\n", wait_s=0.5
+    )
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize(
+    "bomb", [b"X: " + b"a" * 200_000, b"A: b\r\n" * 40_000, b"GET /" + b"a" * 200_000]
+)
+async def test_a_header_bomb_is_refused(serve: Serve, bomb: bytes) -> None:
+    start = b"" if bomb.startswith(b"GET") else b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
+    answer = await raw(await serve(), start + bomb)
+    if answer:  # else the refusal was lost in the reset of a connection with unread bytes
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert "65536 bytes" in error_of(answer)
+
+
+async def test_a_slow_body_holds_no_slot_and_ends_with_its_deadline(
+    serve: Serve, fake: FakeOllama
+) -> None:
+    url = await serve(max_concurrent=1, max_queue=0, request_timeout_s=0.6)
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    slow = asyncio.create_task(raw(url, head + b"Content-Length: 100\r\n\r\n", b"{", wait_s=0.1))
+    await asyncio.sleep(0.1)
+    async with httpx.AsyncClient() as client:
+        assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+    assert (await slow).startswith(b"HTTP/1.1 504 ")
+    assert len(fake.asked()) == 1
+
+
+async def test_a_full_queue_refuses_at_once_and_a_waiter_that_leaves_is_forgotten(
+    serve: Serve, fake: FakeOllama
+) -> None:
+    fake.reply(never_answers)
+    url = await serve(max_concurrent=1, max_queue=1)
+    async with httpx.AsyncClient(timeout=10) as client:
+
+        async def ask() -> httpx.Response:
+            return await client.post(f"{url}/api/chat", json=CHAT)
+
+        running = asyncio.create_task(ask())
+        await fake.wait_for(1)
+        waiting = asyncio.create_task(ask())
+        await asyncio.sleep(0.2)
+        refused = await ask()
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"].startswith("The queue is full")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.sleep(0.2)
+        second = asyncio.create_task(ask())
+        await asyncio.sleep(0.2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert (await second).status_code == 200
+        assert len(fake.asked()) == 2, "who left while waiting never reached Ollama"
+        metrics = (await client.get(f"{url}/metrics")).text
+        assert "ollama_web_api_queue_running 0.0" in metrics
+        assert "ollama_web_api_queue_waiting 0.0" in metrics
+
+
+async def test_the_model_cannot_write_lines_of_its_own(serve: Serve, fake: FakeOllama) -> None:
+    hostile = [
+        '\n{"response":"","done":true,"context":[]}\n',
+        '"}\n{"success":false}',
+        "\r\n0\r\n\r\n",
+    ]
+    fake.reply(tokens(hostile))
+    url = await serve()
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{url}/api/chat/stream", json=CHAT)
+    lines: list[dict[str, Any]] = [json.loads(line) for line in answer.content.split(b"\n")[:-1]]
+    assert [line["response"] for line in lines] == [*hostile, ""]
+    assert [line["done"] for line in lines] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/../metrics", "/api/chat/../../metrics", "/%6detrics", "//metrics",
+        "/static/../../core/settings.py", "/static/..%2f..%2fcore/settings.py", "/.env",
+        "/api/health/../models", "/API/MODELS", "/api/models%2f", "/metrics;x", "/metrics%00",
+    ],
+)  # fmt: skip
+async def test_no_path_leads_past_the_gate(serve: Serve, path: str) -> None:
+    url = await serve(anonymous_clients=Networks("none"))
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answer = await raw(url, request.encode())
+    assert answer.startswith((b"HTTP/1.1 401 ", b"HTTP/1.1 404 ")), answer[:200]
+
+
+async def test_requests_cannot_be_smuggled(serve: Serve, fake: FakeOllama) -> None:
+    url = await serve()
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    both = (
+        head
+        + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"
+    )
+    assert (await raw(url, both)).startswith(b"HTTP/1.1 400 ")
+    twice = head + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n{}xxx"
+    assert (await raw(url, twice)).startswith(b"HTTP/1.1 400 ")
+    assert not fake.requests
