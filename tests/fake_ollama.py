@@ -11,12 +11,10 @@ import signal
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httptools
 
@@ -25,7 +23,9 @@ from tests.recorded import Recorded
 CREATED_AT = "2026-11-23T07:47:56.771624816Z"
 CONTEXT = [1, 4093, 198, 1780, 314, 7042, 30]
 TOKENS = ("The", " capital", " of", " France", " is", " Paris", ".")
-VOCABULARY_SIZE = 49152
+REASONS = {200: "OK", 301: "Moved Permanently", 400: "Bad Request", 403: "Forbidden"}
+REASONS |= {404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
+REASONS |= {502: "Bad Gateway", 503: "Service Unavailable"}
 
 
 @dataclass
@@ -37,11 +37,8 @@ class Request:
     headers: list[tuple[str, str]]
     body: bytes
     connection: int
-    received_at: float
-    """The event loop's time, in seconds."""
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
     """Set as soon as the client has closed its connection before the answer's end."""
-    disconnected_at: float | None = None
 
     @property
     def json(self) -> Any:
@@ -55,13 +52,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._task: asyncio.Task[None] | None = None
-        self._request: Request
-        self._keep_alive = True
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request waits for the rest of its answer."""
-        return self._task is None or self._task.done()
+        self._request: Request | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -73,19 +64,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
-    def eof_received(self) -> None:
-        self._client_has_gone()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.open.discard(self)
-        if exc:  # a reset; where there is none, the fake itself has closed
-            self._client_has_gone()
-        if self._task:
-            self._task.cancel()
-
-    def _client_has_gone(self) -> None:
-        if self._task and not self._task.done():
-            self._request.disconnected_at = asyncio.get_running_loop().time()
+        if self._task and self._request and not self._task.done():
             self._request.disconnected.set()
             self._task.cancel()
 
@@ -104,47 +85,24 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        self._keep_alive = self._parser.should_keep_alive()
-        loop = asyncio.get_running_loop()
-        self._request = Request(
-            self._parser.get_method().decode(),
-            self._url.decode(),
-            self._headers,
-            self._body,
-            self.number,
-            loop.time(),
-        )
-        self._server.requests.append(self._request)
-        self._task = loop.create_task(self._answer(self._request))
+        method = self._parser.get_method().decode()
+        request = Request(method, self._url.decode(), self._headers, self._body, self.number)
+        self._request = request
+        self._server.requests.append(request)
+        self._task = asyncio.ensure_future(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
-        try:
-            await self._server.reply_to(request)(self, request)
-        except Exception:
-            self.transport.abort()  # a mistake in a test must not leave its client waiting
-            raise
-        if not self._keep_alive:
-            self.close()
-
-    def _head(
-        self, status: int, content_type: str, extra: Iterable[str], length: int | None
-    ) -> str:
-        """Return the head of an answer, as Go orders it; it is chunked if it has no `length`."""
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *extra]
-        lines += [f"Content-Type: {content_type}"] if content_type else []
-        lines += ["Date: Mon, 23 Nov 2026 07:47:56 GMT"]
-        lines += [] if length is None else [f"Content-Length: {length}"]
-        lines += [] if self._keep_alive else ["Connection: close"]
-        lines += ["Transfer-Encoding: chunked"] if length is None else []
-        return "\r\n".join([*lines, "", ""])
+        await self._server.reply_to(request)(self, request)
 
     def send_raw(self, data: bytes) -> None:
         self.transport.write(data)
 
     def send(self, status: int, content_type: str, body: bytes, *extra: str) -> None:
         """Send a whole answer with a Content-Length, as Ollama sends what is not a stream."""
-        head = self._head(status, content_type, extra, len(body)).encode()
-        self.send_raw(head if self._request.method == "HEAD" else head + body)
+        head = [f"HTTP/1.1 {status} {REASONS[status]}", *extra]
+        head += [f"Content-Type: {content_type}"] if content_type else []
+        head += ["Date: Mon, 23 Nov 2026 07:47:56 GMT", f"Content-Length: {len(body)}"]
+        self.send_raw("\r\n".join([*head, "", ""]).encode() + body)
 
     def send_json(self, status: int, value: object) -> None:
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
@@ -152,7 +110,10 @@ class Connection(asyncio.Protocol):
 
     def send_head(self) -> None:
         """Begin a stream."""
-        self.send_raw(self._head(200, "application/x-ndjson", (), None).encode())
+        self.send_raw(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+            b"Date: Mon, 23 Nov 2026 07:47:56 GMT\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
 
     def send_chunk(self, data: bytes) -> None:
         self.send_raw(b"%x\r\n%b\r\n" % (len(data), data))
@@ -165,19 +126,11 @@ class Connection(asyncio.Protocol):
     def send_end(self) -> None:
         self.send_raw(b"0\r\n\r\n")
 
-    def close(self) -> None:
-        """End the connection with a FIN, once all is sent."""
-        self.transport.close()
-
     def reset(self) -> None:
         """End the connection with a RST instead of a FIN."""
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
-
-    async def hang(self) -> None:
-        """Send nothing more, until the connection is lost."""
-        await asyncio.Event().wait()
 
 
 Reply = Callable[[Connection, Request], Awaitable[None]]
@@ -220,20 +173,8 @@ def tokens(
             if index == 0:
                 connection.send_head()
             connection.send_line({**head, **line})
-        if not lines:
-            connection.send_head()
         connection.send_line({**head, "response": final_text, "done": True, **figures})
         connection.send_end()
-
-    return reply
-
-
-def no_tokens(done_reason: str) -> Reply:
-    """Answer a generate request without a prompt, which loads or unloads its model."""
-
-    async def reply(connection: Connection, request: Request) -> None:
-        answer = {"model": request.json["model"], "created_at": CREATED_AT, "response": ""}
-        connection.send_json(200, {**answer, "done": True, "done_reason": done_reason})
 
     return reply
 
@@ -248,7 +189,7 @@ def recorded(name: str, piece: int = 0) -> Reply:
             connection.send_raw(recording.raw[start : start + size])
             await asyncio.sleep(0)
         if not recording.ended.startswith(("complete", "timeout")):
-            connection.close()
+            connection.transport.close()
 
     return reply
 
@@ -256,15 +197,6 @@ def recorded(name: str, piece: int = 0) -> Reply:
 def error(status: int, text: str) -> Reply:
     async def reply(connection: Connection, request: Request) -> None:
         connection.send_json(status, {"error": text})
-
-    return reply
-
-
-def plain(status: int, text: str, *headers: str) -> Reply:
-    """Answer as Ollama's router does where no handler is found."""
-
-    async def reply(connection: Connection, request: Request) -> None:
-        connection.send(status, "text/plain", text.encode(), *headers)
 
     return reply
 
@@ -279,11 +211,11 @@ def page(status: int, body: bytes = b"<html><h1>Bad Gateway</h1></html>", *heade
 
 
 async def never_answers(connection: Connection, request: Request) -> None:
-    await connection.hang()
+    await asyncio.Event().wait()
 
 
 async def closes_before_head(connection: Connection, request: Request) -> None:
-    connection.close()
+    connection.transport.close()
 
 
 async def resets_before_head(connection: Connection, request: Request) -> None:
@@ -307,16 +239,7 @@ def after(count: int, end: Callable[[Connection], Awaitable[None] | None]) -> Re
 
 
 def stalls_after(count: int) -> Reply:
-    return after(count, Connection.hang)
-
-
-def is_local(host: str) -> bool:
-    """Tell whether an Ollama bound to loopback takes a request for `host`."""
-    name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return ip_address(name).is_private
-    except ValueError:
-        return name in {"", "localhost"} or name.endswith((".localhost", ".local", ".internal"))
+    return after(count, lambda _: asyncio.Event().wait())  # type: ignore[arg-type, return-value]
 
 
 class FakeOllama:
@@ -324,9 +247,7 @@ class FakeOllama:
 
     def __init__(self, models: Sequence[str] = ("smollm2:135m", "llama3.1:70b")) -> None:
         self.models = list(models)
-        self.loaded: set[str] = set()
-        self.vocabulary_size: int | None = VOCABULARY_SIZE
-        self.check_host = False
+        self.vocabulary_size: int | None = 49152
         self.requests: list[Request] = []
         self.connections = 0
         self.open: set[Connection] = set()
@@ -352,23 +273,13 @@ class FakeOllama:
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""
-        self.stop_listening()
+        self._server.close()
         self.drop_connections()
         await asyncio.sleep(0.01)
-
-    def stop_listening(self) -> None:
-        """Refuse new connections, and keep those there are, until `start`."""
-        self._server.close()
 
     def drop_connections(self) -> None:
         for connection in list(self.open):
             connection.transport.abort()
-
-    def drop_idle_connections(self) -> None:
-        """Close the kept-alive connections, as a server does that has waited long enough."""
-        for connection in list(self.open):
-            if connection.idle:
-                connection.close()
 
     def reply(self, *replies: Reply, path: str = "/api/generate") -> None:
         """Answer the next requests for `path` with `replies`, one each."""
@@ -385,73 +296,41 @@ class FakeOllama:
         return self.asked(path)[-1]
 
     def reply_to(self, request: Request) -> Reply:
-        host = next((value for name, value in request.headers if name.lower() == "host"), "")
-        if self.check_host and not is_local(host):
-            return recorded("err_host_evil")
         if queued := self._replies.get(request.path):
             return queued.popleft()
-        routes: dict[str, tuple[str, Reply]] = {
-            "/api/version": ("HEAD, GET", self._version),
-            "/api/tags": ("HEAD, GET", self._tags),
-            "/api/ps": ("HEAD, GET", self._ps),
-            "/api/show": ("POST", self._show),
-            "/api/generate": ("POST", self._generate),
+        known = {
+            ("GET", "/api/version"): recorded("version"),
+            ("GET", "/api/tags"): self._tags,
+            ("POST", "/api/show"): self._show,
+            ("POST", "/api/generate"): self._generate,
         }
-        if request.path not in routes:
-            return plain(404, "404 page not found")
-        allowed, reply = routes[request.path]
-        if request.method not in allowed.split(", "):
-            return plain(405, "405 method not allowed", f"Allow: {allowed}")
-        return reply
-
-    async def _version(self, connection: Connection, request: Request) -> None:
-        connection.send_json(200, {"version": "0.24.0"})
+        if reply := known.get((request.method, request.path)):
+            return reply
+        if any(request.path == path for _, path in known):
+            return recorded("err_wrong_method_get_generate")
+        return recorded("err_unknown_route")
 
     async def _tags(self, connection: Connection, request: Request) -> None:
         (model,) = json.loads(Recorded("tags_one").body)["models"]
         models = [{**model, "name": name, "model": name} for name in self.models]
         connection.send_json(200, {"models": models})
 
-    async def _ps(self, connection: Connection, request: Request) -> None:
-        (model,) = json.loads(Recorded("ps_loaded").body)["models"]
-        models = [{**model, "name": name, "model": name} for name in sorted(self.loaded)]
-        connection.send_json(200, {"models": models})
-
     async def _show(self, connection: Connection, request: Request) -> None:
-        model = request.json["model"]
-        if model.lower() not in self.models:
-            connection.send_json(404, {"error": f"model '{model}' not found"})
-            return
         info: dict[str, Any] = {"general.architecture": "llama", "llama.context_length": 2048}
         if self.vocabulary_size is not None:
             info["llama.vocab_size"] = self.vocabulary_size
         connection.send_json(200, {"model_info": info, "capabilities": ["completion"]})
 
     async def _generate(self, connection: Connection, request: Request) -> None:
-        await self._generate_reply(request)(connection, request)
-
-    def _generate_reply(self, request: Request) -> Reply:
-        if not request.body:
-            return recorded("err_body_empty")
-        try:
-            body = request.json
-        except ValueError:
-            return recorded("err_bad_json")
-        if not isinstance(body, dict):
-            return recorded("err_body_array")
-        context = body.get("context") or []
-        if any(not -(2**63) <= token < 2**63 for token in context):
-            return recorded("context_id_over_int64")
-        model = body.get("model", "")
-        if model.lower() not in self.models:
-            return error(404, f"model '{model}' not found")
-        if any(token % 2**32 >= VOCABULARY_SIZE for token in context):
-            return closes_before_head  # 0.24 dies of it; it has cut the ids to 32 bits before
-        unload = body.get("keep_alive") == 0
-        (self.loaded.discard if unload else self.loaded.add)(model.lower())
-        if body.get("prompt"):
-            return self.default
-        return no_tokens("unload" if unload else "load")
+        body = request.json
+        if body["model"].lower() not in self.models:
+            connection.send_json(404, {"error": f"model '{body['model']}' not found"})
+        elif any(not 0 <= token < 49152 for token in body.get("context", ())):
+            connection.transport.close()  # a real 0.24 dies of it: recordings context_id_*
+        elif not body.get("prompt"):
+            await recorded("generate_empty_prompt_load_cold")(connection, request)
+        else:
+            await self.default(connection, request)
 
 
 async def _main() -> None:
@@ -465,9 +344,9 @@ async def _main() -> None:
     await fake.start(arguments.port)
     print(fake.url, flush=True)  # noqa: T201
     stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    with suppress(KeyboardInterrupt):
+        await stopped.wait()
     await fake.stop()
 
 

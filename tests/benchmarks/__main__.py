@@ -16,7 +16,7 @@ import msgspec
 
 from tests.benchmarks import cold, report
 from tests.benchmarks.load import Load
-from tests.benchmarks.measuring import measure_load, measure_memory
+from tests.benchmarks.measuring import ONCE, measure_load, measure_memory
 from tests.benchmarks.programs import Missing, allow_many_files, build
 from tests.benchmarks.results import Results
 from tests.benchmarks.servers import COMMANDS, OPEN_GATE, Failed, Lineup, missing, upstream
@@ -71,8 +71,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, help="default: 4")
     parser.add_argument("--seconds", type=float, help="of each measurement; default: 1")
-    parser.add_argument("--quick", action="store_true", help="one round of shorter measurements")
-    parser.add_argument("--servers", type=_names, default=list(COMMANDS), help="comma-separated")
+    parser.add_argument("--quick", action="store_true", help="one short round, without the slowest")
+    parser.add_argument("--servers", type=_names, help="comma-separated; default: all")
     parser.add_argument("--streams", type=int, default=1000, help="to hold open; 0 is none")
     parser.add_argument(
         "--env", type=_setting, action="append", default=[], metavar="NAME=VALUE",
@@ -80,6 +80,9 @@ def _arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     arguments = parser.parse_args()
+    arguments.servers = arguments.servers or [
+        name for name in COMMANDS if not (arguments.quick and name in ONCE)
+    ]
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 4)
     arguments.seconds = arguments.seconds or (0.5 if arguments.quick else 1)
     return arguments
