@@ -178,6 +178,7 @@ class RequestTimeout(ApiError):
             f"Request timeout: no complete answer within {seconds:g} seconds. "
             "Try a shorter message, a smaller model or a lower num_predict"
         )
+        self.headers = {"connection": "close"}  # its body may still be coming, without end
 
 
 class TryAgainLater(ApiError):

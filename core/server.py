@@ -37,6 +37,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _head_begun = False
     _head_size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -66,6 +67,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         if not self._head_timer:
             self._expect_head()
+        self._head_begun = True
 
     def on_headers_complete(self) -> None:
         """Start the request."""
@@ -78,6 +80,7 @@ class Protocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._head_size = 0
+        self._head_begun = False
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
     def _stop_expecting(self) -> None:
@@ -86,7 +89,7 @@ class Protocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _give_up(self) -> None:
-        if self._head_size:
+        if self._head_begun:
             self._refuse(HeadTimeout(f"No complete request within {HEAD_TIMEOUT_S} seconds"))
         else:
             self.transport.close()
