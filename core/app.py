@@ -20,6 +20,7 @@ from core.auth import AuthMiddleware
 from core.environment import SettingsError
 from core.errors import InternalError
 from core.exchange import ExchangeMiddleware
+from core.http_api import StagedHTTPGateway
 from core.jwt import TokenVerifier
 from core.key_store import KeyStore
 from core.ollama import OllamaClient
@@ -92,7 +93,12 @@ def create_app(
 
 def create_handler(app: ASGI) -> Mangum:
     """Return `app` as the callable of an AWS Lambda function."""
-    return Mangum(app, lifespan="off", text_mime_types=["application/json", "application/x-ndjson"])
+    return Mangum(
+        app,
+        lifespan="off",
+        custom_handlers=[StagedHTTPGateway],
+        text_mime_types=["application/json", "application/x-ndjson"],
+    )
 
 
 def _assemble(

@@ -1,0 +1,58 @@
+"""Runs other programs than this project's Python, and ends them by their ids."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Output
+
+ROOT = Path(__file__).resolve().parents[2]
+SEARCH_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
+
+
+def program(name: str, source: str) -> str:
+    """Return the path of a program, or skip the test and say where to get it from."""
+    path = shutil.which(name, path=SEARCH_PATH)
+    if path is None:
+        pytest.skip(f"{name} is not installed: {source}")
+    return path
+
+
+@contextmanager
+def started(
+    command: Sequence[str | Path],
+    environ: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    end: signal.Signals = signal.SIGTERM,
+) -> Iterator[subprocess.Popen[str]]:
+    """Run `command` with nothing but `environ` in its environment; both outputs are its stdout."""
+    process = subprocess.Popen(
+        command,
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
+    output = Output(process.stdout)
+    process.stdout = output  # type: ignore[assignment]
+    try:
+        yield process
+    finally:
+        process.send_signal(end)
+        try:
+            process.wait(timeout=10)
+        finally:
+            process.kill()
+            process.wait()
+            output.close()

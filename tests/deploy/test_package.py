@@ -1,0 +1,114 @@
+"""The zips as AWS Lambda gets them: their bytes, their contents, their size."""
+
+import subprocess
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from tests.deploy.conftest import pack
+
+FUNCTIONS = ("health", "models", "chat", "chat_stream")
+CORE = {
+    "__init__",
+    "addresses",
+    "app",
+    "auth",
+    "client",
+    "environment",
+    "errors",
+    "exchange",
+    "generate",
+    "http_api",
+    "jwt",
+    "key_store",
+    "logs",
+    "moving_window",
+    "ollama",
+    "ollama_errors",
+    "queue",
+    "rate_limit",
+    "record",
+    "responses",
+    "schemas",
+    "security",
+    "settings",
+    "transport",
+    "upstream",
+}
+CHAT = {"chat", "requests", "streaming"}
+PACKAGES = {"anyio", "certifi", "httptools", "httpx", "idna", "mangum", "msgspec", "starlette"}
+STREAMING_PACKAGES = {"click", "uvicorn"}
+BINARIES = {"httptools/parser/parser", "httptools/parser/url_parser", "msgspec/_core"}
+UNCHECKED_HASH = (1).to_bytes(4, "little")
+AARCH64 = (183).to_bytes(2, "little")
+
+
+@pytest.fixture(scope="module")
+def for_lambda(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lambda")
+    pack(folder, "--python", python_version)
+    return folder
+
+
+def test_the_same_sources_are_the_same_bytes(
+    for_lambda: Path, python_version: str, tmp_path: Path
+) -> None:
+    pack(tmp_path, "--python", python_version)
+    for function in FUNCTIONS:
+        name = f"{function}.zip"
+        assert (tmp_path / name).read_bytes() == (for_lambda / name).read_bytes()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_zip_has_what_its_function_imports_and_nothing_else(
+    for_lambda: Path, function: str
+) -> None:
+    streams = function.startswith("chat")
+    with zipfile.ZipFile(for_lambda / f"{function}.zip") as archive:
+        files = {PurePosixPath(entry.filename): entry for entry in archive.infolist()}
+        binaries = {file: archive.read(file.as_posix()) for file in files if file.suffix == ".so"}
+        bytecode = {file: archive.read(file.as_posix()) for file in files if file.suffix == ".pyc"}
+    names = {file.parts[0] for file in files if len(file.parts) > 1} - {"__pycache__"}
+    assert names == {"core", "handlers", *PACKAGES, *(STREAMING_PACKAGES if streams else ())}
+    sources = {file for file in files if file.suffix == ".py"}
+    assert {file.stem for file in sources if file.parts[0] == "handlers"} == {"__init__", function}
+    own = {file.stem for file in sources if file.parts[0] == "core"}
+    assert own == CORE | (CHAT if streams else set())
+
+    assert {file.as_posix().partition(".")[0] for file in binaries} == BINARIES
+    assert all(content[18:20] == AARCH64 for content in binaries.values())
+    compiled = {file.parent.parent / f"{file.name.partition('.')[0]}.py" for file in bytecode}
+    assert compiled == sources
+    assert all(content[4:8] == UNCHECKED_HASH for content in bytecode.values())
+    others = {file.as_posix() for file in files} - {
+        file.as_posix() for file in (*sources, *binaries, *bytecode)
+    }
+    assert others == {"certifi/cacert.pem", *(["run.sh"] if streams else [])}
+    modes = {file.as_posix(): entry.external_attr >> 16 for file, entry in files.items()}
+    assert modes.pop("run.sh", 0o100755) == 0o100755
+    assert set(modes.values()) == {0o100644}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_zip_is_small(for_lambda: Path, function: str) -> None:
+    assert (for_lambda / f"{function}.zip").stat().st_size < 2 * 2**20
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_is_imported_from_its_zip_alone(
+    task_roots: Path, python: Path, function: str
+) -> None:
+    code = f"import sys, handlers.{function}; print(*sys.path, sep='\\n')"
+    command = [str(python), "-I", "-S", "-c", f"import sys; sys.path.insert(0, '.'); {code}"]
+    ended = subprocess.run(
+        command, cwd=task_roots / function, env={}, capture_output=True, text=True, check=True
+    )
+    assert "site-packages" not in ended.stdout
+
+
+def test_jwt_is_packed_on_demand(uv: str, python_version: str, tmp_path: Path) -> None:
+    pack(tmp_path, "--python", python_version, "--jwt")
+    with zipfile.ZipFile(tmp_path / "health.zip") as archive:
+        assert "jwt/__init__.py" in archive.namelist()
+        assert not any("cryptography" in name for name in archive.namelist())
