@@ -6,6 +6,7 @@ from contextlib import suppress
 from http import HTTPStatus
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,6 +91,7 @@ class _Exchange:
         self._record = record
         self._receive = receive
         self._send = send
+        self._has_read = False
         self._is_stream = False
         self._complete = False
         self._gone = False
@@ -110,6 +112,7 @@ class _Exchange:
                 self._watcher.cancel()
 
     async def receive(self) -> Message:
+        self._has_read = True
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             self._watcher = asyncio.create_task(self._watch())
@@ -138,6 +141,10 @@ class _Exchange:
         """Tell the client of `error` in the way that is still open."""
         self._record.error = type(error).__name__
         if not self._record.status:
+            if not self._has_read and "expect" in Headers(scope=scope):
+                # The client waits for a "100 Continue" that will not come. Whether its next bytes
+                # are the body or another request, nobody could tell (RFC 9110, 10.1.1).
+                error.headers = {**error.headers, "connection": "close"}
             await error.response()(scope, self._receive, self.send)
         elif self._is_stream and not self._complete:
             line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"

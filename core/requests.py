@@ -4,6 +4,7 @@ import base64
 import binascii
 import codecs
 import re
+import string
 from typing import Any
 
 import msgspec
@@ -37,6 +38,8 @@ _JSON_TYPES = {
     "object": "an object",
 }
 
+_LEFT_OF_HANGUL = string.punctuation + string.whitespace
+
 _decode = msgspec.json.Decoder(ChatRequest).decode
 
 
@@ -52,6 +55,11 @@ async def read_chat_request(request: Request, settings: Settings) -> ChatRequest
     charset = _charset(request)
     body = await _read_body(request, settings.max_body_bytes)
     chat = parse_chat_request(body, charset)
+    if _is_hangul_lost(chat.message, request):
+        raise BadRequest(
+            "message: nothing but question marks has arrived. PowerShell has replaced the letters. "
+            'Call it with -ContentType "application/json; charset=utf-8"'
+        )
     if len(chat.context) > settings.max_context_tokens:
         raise BadRequest(
             f"context: {len(chat.context)} token ids are more than the "
@@ -130,6 +138,16 @@ async def _read_body(request: Request, limit: int) -> bytes:
             f"The body is over {limit} bytes. Send a shorter message or smaller images"
         )
     return b"".join(chunks)
+
+
+def _is_hangul_lost(message: str, request: Request) -> bool:
+    """Tell whether PowerShell before 7.4 has sent `message`, as Latin-1, which has no Hangul."""
+    return (
+        not message.strip(_LEFT_OF_HANGUL)
+        and "?" in message
+        and "powershell" in request.headers.get("user-agent", "").lower()
+        and "utf" not in request.headers["content-type"].lower()
+    )
 
 
 def _in_json_terms(text: str) -> str:

@@ -143,6 +143,37 @@ async def test_a_connection_serves_on_after_an_error(serve: Serve, fake: FakeOll
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "is_read"),
+    [
+        (b"POST /api/chat HTTP/1.1\r\nContent-Type: application/json", 200, True),
+        (b"POST /api/chat HTTP/1.1\r\nContent-Type: text/plain", 415, False),
+        (b"POST /api/chart HTTP/1.1\r\nContent-Type: application/json", 404, False),
+        (b"PUT /api/chat HTTP/1.1\r\nContent-Type: application/json", 405, False),
+    ],
+)
+async def test_a_client_that_waits_for_100_continue_gets_it_or_an_end(
+    serve: Serve, fake: FakeOllama, head: bytes, status: int, is_read: bool
+) -> None:
+    url = httpx.URL(await serve())
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    body = b'{"message":"hi"}'
+    writer.write(
+        b"%b\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+        % (head, len(body))
+    )
+    answer = await reader.readuntil(b"\r\n\r\n")
+    if is_read:
+        assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert (b"connection: close" in answer.lower()) is not is_read
+    if not is_read:
+        await reader.read()
+    writer.close()
+
+
 def test_an_unusable_setting_stops_the_start_with_one_line() -> None:
     for module in ("handlers", "uvicorn handlers.asgi:app --port 0"):
         ended = subprocess.run(

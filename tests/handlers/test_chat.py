@@ -189,6 +189,46 @@ async def test_the_declared_type_and_charset_are_honoured(
         assert "application/json; charset=utf-8" in answer.json()["error"]
 
 
+WINDOWS_POWERSHELL = "Mozilla/5.0 (Windows NT; Windows NT 10.0; ko-KR) WindowsPowerShell/5.1.19041"
+POWERSHELL = "Mozilla/5.0 (Windows NT 10.0; Microsoft Windows 10.0.19045; ko-KR) PowerShell/7.2.1"
+LATIN_1 = "application/json; charset=iso-8859-1"
+UTF_8 = "application/json; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("message", "user_agent", "content_type", "status"),
+    [
+        ("?????!", WINDOWS_POWERSHELL, "application/json", 400),
+        ("??? ??, ???\n??.", POWERSHELL, "application/json", 400),
+        ("?????!", WINDOWS_POWERSHELL, LATIN_1, 400),
+        ("?????!", WINDOWS_POWERSHELL, UTF_8, 200),
+        ("?? 2+2?", WINDOWS_POWERSHELL, "application/json", 200),
+        ("!", WINDOWS_POWERSHELL, "application/json", 200),
+        ("?????!", "curl/7.88.1", "application/json", 200),
+    ],
+)
+async def test_hangul_that_powershell_has_lost_is_a_400_that_says_so(
+    connect: Connect,
+    fake: FakeOllama,
+    message: str,
+    user_agent: str,
+    content_type: str,
+    status: int,
+) -> None:
+    answer = await connect(chat).post(
+        "/api/chat",
+        content=json.dumps({"message": message}),
+        headers={"Content-Type": content_type, "User-Agent": user_agent},
+    )
+    assert answer.status_code == status
+    if status == 400:
+        assert_error(answer, 400, "message: ")
+        assert "application/json; charset=utf-8" in answer.json()["error"]
+        assert not fake.requests
+    else:
+        assert fake.asked()[0].json["prompt"] == message
+
+
 async def test_a_model_that_is_not_installed_names_the_installed_ones(
     connect: Connect, fake: FakeOllama
 ) -> None:
