@@ -29,8 +29,12 @@ class Networks:
         """
         blocks = [] if text == "none" else [block.strip() for block in text.split(",")]
         self._networks = [ip_network(block) for block in blocks]
+        self._have = lru_cache(maxsize=1024)(self._is_in_any)
 
     def __contains__(self, address: Address) -> bool:
+        return self._have(address)
+
+    def _is_in_any(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
     def __str__(self) -> str:

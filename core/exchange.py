@@ -25,6 +25,8 @@ from core.schemas import StreamError
 
 LAST_WORDS_S = 5
 """How long a client that does not read may hold up the line that says its stream has failed."""
+WATCH_AFTER_S = 0.02
+"""How long a client may be gone unnoticed: an answer that is quicker needs no task to watch it."""
 LAMBDA_MARGIN_S = 0.5
 """What is left of a Lambda function's time to hand a 504 back."""
 
@@ -95,6 +97,7 @@ class _Exchange:
         self._is_stream = False
         self._complete = False
         self._gone = False
+        self._watch_timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
@@ -108,14 +111,18 @@ class _Exchange:
                 raise RequestTimeout(timeout_s) from None
             raise
         finally:
+            if self._watch_timer:
+                self._watch_timer.cancel()
             if self._watcher:
                 self._watcher.cancel()
+                self._watcher = None  # whose traceback refers to this: no garbage in a ring
 
     async def receive(self) -> Message:
         self._has_read = True
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
-            self._watcher = asyncio.create_task(self._watch())
+            loop = asyncio.get_running_loop()
+            self._watch_timer = loop.call_later(WATCH_AFTER_S, self._start_watching)
         return message
 
     async def send(self, message: Message) -> None:
@@ -128,6 +135,9 @@ class _Exchange:
         elif not message.get("more_body"):
             self._complete = True
         await self._send(message)
+
+    def _start_watching(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         """Wait for the disconnect, which is all that a client can send behind its body."""

@@ -1,7 +1,7 @@
 """What happened to a request: kept while it is served, then told to the log and the statistics."""
 
+import random
 import re
-import secrets
 from collections.abc import Callable
 from time import monotonic
 
@@ -47,7 +47,7 @@ class Recorder:
         wanted = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         well_formed = _WELL_FORMED_ID.fullmatch(wanted.decode("latin-1"))
         record = Record(
-            request_id=well_formed[0] if well_formed else secrets.token_hex(8),
+            request_id=well_formed[0] if well_formed else f"{random.getrandbits(64):016x}",
             method=scope["method"],
             path=scope["path"],
             started_at=monotonic(),

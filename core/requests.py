@@ -5,6 +5,7 @@ import binascii
 import codecs
 import re
 import string
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ MAX_FORMAT_DEPTH = 64
 
 # Charsets that clients declare. Korean Windows calls cp949 by the name of its subset, euc-kr.
 _CHARSETS = {
-    "utf-8": "utf-8-sig",
+    "utf-8": "utf-8",
     "ascii": "ascii",
     "iso8859-1": "iso8859-1",
     "cp1252": "cp1252",
@@ -52,7 +53,7 @@ async def read_chat_request(request: Request, settings: Settings) -> ChatRequest
         BodyTooLarge: the body is over `settings.max_body_bytes`.
         BadRequest: the body is not a valid request; the text names the field.
     """
-    charset = _charset(request)
+    charset = _charset(request.headers.get("content-type", ""))
     body = await _read_body(request, settings.max_body_bytes)
     chat = parse_chat_request(body, charset)
     if _is_hangul_lost(chat.message, request):
@@ -75,7 +76,7 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
         BadRequest: it is not a valid request; the text names the field.
     """
     try:
-        chat = _decode(body.decode(charset))
+        chat = _decode(body.decode(charset).removeprefix("\ufeff"))
     except UnicodeDecodeError:
         raise BadRequest(
             "The body is not valid text in its charset. Send it as UTF-8, with "
@@ -100,9 +101,10 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
     return chat
 
 
-def _charset(request: Request) -> str:
+@lru_cache(maxsize=64)
+def _charset(content_type: str) -> str:
     """Return the Python codec for the declared charset; UTF-8 without one, as JSON has it."""
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    media_type, _, parameters = content_type.partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType(
             "The body must be JSON. Send it with Content-Type: application/json; charset=utf-8"

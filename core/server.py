@@ -155,8 +155,8 @@ class Server(uvicorn.Server):
         """Begin to serve."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         await super().startup(sockets)
-        gc.freeze()  # what is there now stays: looking through it took a tenth of a plain chat
         gc.set_threshold(GC_THRESHOLD)
+        gc.freeze()  # what is there now stays: looking through it took a tenth of a plain chat
 
     def reload(self) -> None:
         """Read the API keys and the certificate again; a connection keeps what it has."""
