@@ -27,6 +27,7 @@ def configure(settings: Settings) -> None:
         handler = WatchedFileHandler(settings.log_file, encoding="utf-8")
     handler.setFormatter(JSONFormatter() if settings.log_format == "json" else ConsoleFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("mangum").setLevel(logging.WARNING)  # it tells of every request once more
 
 
 def log_request(record: Record) -> None:

@@ -11,11 +11,14 @@ import pytest
 from starlette.types import Scope
 
 from core import logs
+from core.app import create_app
 from core.record import Record, Recorder
 from core.settings import Settings
 from core.stats import Stats
+from handlers import chat
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, Reply, error, never_answers, stalls_after, tokens
+from tests.gateway import MangumTransport
 
 CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
 
@@ -72,6 +75,14 @@ async def test_a_request_is_one_line_without_a_word_of_what_was_said(
     text = lines.path.read_text("utf-8")
     assert "비밀" not in text
     assert "prompt" not in text
+
+
+async def test_a_function_has_one_line_for_a_request_too(fake: FakeOllama, lines: Lines) -> None:
+    app = create_app(chat.routes, Settings(ollama_base_url=fake.url))
+    request = httpx.Request("POST", "http://test/api/chat", json=CHAT)
+    async with MangumTransport(app) as transport:
+        assert (await transport.handle_async_request(request)).status_code == 200
+    assert [line["logger"] for line in lines.all()] == ["request"]
 
 
 @pytest.mark.parametrize("wanted", ["", "a b", "a\tb", "ä", "x" * 129, '"', "<script>"])
