@@ -1,0 +1,54 @@
+﻿# Calls an Ollama Web API server without a module, in Windows PowerShell 5.1 and in PowerShell 7.
+# Take the lines you need. Save your own scripts with Korean text as this one is: UTF-8 with BOM.
+param([string] $BaseUri = 'http://127.0.0.1:5000')
+
+# Is it there, and what is installed?
+Invoke-RestMethod -Uri "$BaseUri/api/health" -TimeoutSec 3
+(Invoke-RestMethod -Uri "$BaseUri/api/models").models
+
+# A question. Without the charset, PowerShell before 7.4 sends every letter of Hangul as "?".
+$json = 'application/json; charset=utf-8'
+$body = @{ message = '안녕하세요!' } | ConvertTo-Json
+$answer = Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json
+$answer.response
+
+# The next question of the same conversation, to a model of your choice, with a system prompt.
+$body = @{
+    message = '한 문장으로 더 설명해 주세요.'
+    model = 'llama3.1:70b'
+    system = 'Answer in Korean.'
+    context = $answer.context
+} | ConvertTo-Json
+(Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json).response
+
+# The same with bytes of your own making, which no version changes.
+$bytes = [System.Text.Encoding]::UTF8.GetBytes((@{ message = '안녕하세요!' } | ConvertTo-Json))
+(Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $bytes -ContentType $json).response
+
+# A stream. Invoke-RestMethod hands it over at its end, as one string of JSON lines.
+# To see the words as they come: Invoke-OllamaChat -Stream, of the module OllamaWebApi.
+$body = @{ message = '이야기를 하나 해 주세요.' } | ConvertTo-Json
+$stream = Invoke-RestMethod -Uri "$BaseUri/api/chat/stream" -Method Post -Body $body -ContentType $json
+$lines = @($stream)
+if ($stream -is [string]) {
+    $lines = @($stream -split '\r?\n' | Where-Object { $_ } | ForEach-Object { ConvertFrom-Json $_ })
+}
+if ($lines[-1].error) { throw $lines[-1].error }
+if (-not $lines[-1].done) { throw 'The answer has broken off.' }
+-join $lines.response
+
+# An error, with the server's own words.
+$body = @{ message = '안녕하세요!'; model = 'no-such-model' } | ConvertTo-Json
+try {
+    Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json
+}
+catch {
+    if (-not $_.ErrorDetails) { throw }
+    Write-Warning ($_.ErrorDetails.Message | ConvertFrom-Json).error
+}
+
+# A key, from the environment and not from the script.
+if ($env:OLLAMA_API_KEY) {
+    $headers = @{ Authorization = "Bearer $env:OLLAMA_API_KEY" }
+    (Invoke-RestMethod -Uri "$BaseUri/api/models" -Headers $headers).models
+}

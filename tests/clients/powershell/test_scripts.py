@@ -1,0 +1,146 @@
+"""What can be said of the PowerShell client without running it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tree_sitter import Node
+
+from tests.clients.powershell.syntax import find, mistakes, parse, text
+
+ROOT = Path(__file__).resolve().parents[3]
+CLIENTS = ROOT / "deploy/clients"
+MODULE = CLIENTS / "OllamaWebApi/OllamaWebApi.psm1"
+MANIFEST = MODULE.with_suffix(".psd1")
+SCRIPTS = sorted(path for path in CLIENTS.rglob("*.ps*") if path.is_file())
+PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted(CLIENTS.rglob("*.md"))]
+SNIPPETS = [
+    pytest.param(snippet, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, snippet in enumerate(
+        re.findall(r"^```powershell\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    )
+]
+APPROVED_VERBS = {
+    *("ConvertFrom", "ConvertTo", "Get", "Invoke", "New", "Read", "Receive", "Request", "Send"),
+    *("Test", "Wait", "Write"),
+}
+"""Those of `Get-Verb` that a client like this may need."""
+COMMANDS = {
+    *("Add-Type", "ConvertFrom-Json", "ConvertTo-Json", "ForEach-Object", "Invoke-RestMethod"),
+    *("Where-Object", "Write-Host", "Write-Verbose", "Write-Warning"),
+}
+"""What the scripts call of Windows PowerShell 5.1's own."""
+
+
+def source(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")
+
+
+def functions(path: Path) -> dict[str, Node]:
+    """Return the functions that a script defines, by name."""
+    found = find(parse(source(path)), "function_statement")
+    return {text(next(find(node, "function_name"))): node for node in found}
+
+
+def help_of(function: Node) -> str:
+    """Return the comment-based help that stands first in a function; empty without one."""
+    match = re.match(r"function \S+ \{\s*<#(.*?)#>", text(function), re.DOTALL)
+    return match[1] if match else ""
+
+
+def sections(function: Node) -> list[str]:
+    """Return the keywords of a function's help, with the parameter's name behind its own."""
+    return re.findall(r"^\s*\.([A-Z]+(?: \w+)?)\s*$", help_of(function), re.MULTILINE)
+
+
+def manifest() -> dict[str, str]:
+    entries = find(parse(source(MANIFEST)), "hash_entry")
+    parts = (text(entry).partition("=") for entry in entries)
+    return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def strings(expression: str) -> list[str]:
+    return re.findall(r"'([^']*)'", expression)
+
+
+def test_there_are_scripts_to_check() -> None:
+    assert {MODULE, MANIFEST, CLIENTS / "powershell.ps1"} <= set(SCRIPTS)
+    assert SNIPPETS
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_sound(path: Path) -> None:
+    assert mistakes(parse(source(path))) == []
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_is_sound(snippet: str) -> None:
+    assert mistakes(parse(snippet)) == []
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["if ($true) { 1 ", "function { ) }", "'안녕", "$a ? 1 : 2", "$a ?? 1", "$a ??= 1", "$a?.b"],
+)
+def test_the_parser_sees_mistakes_and_what_came_after_windows_powershell(mistake: str) -> None:
+    assert mistakes(parse(mistake)) != []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_windows_powershell_reads_a_script_s_korean_and_its_lines(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf"), "without a BOM, 5.1 takes it for ANSI"
+    assert content.count(b"\r\n") == content.count(b"\n")
+    assert content.endswith(b"\n")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_uses_what_windows_powershell_has(path: Path) -> None:
+    tree = parse(source(path))
+    assert not list(find(tree, "pipeline_chain_tail")), "&& and || came with PowerShell 7"
+    used = {text(node) for node in find(tree, "command_name")}
+    assert used <= COMMANDS | set(functions(path))
+
+
+def test_the_manifest_exports_the_functions_with_help() -> None:
+    exported = strings(manifest()["FunctionsToExport"])
+    documented = [name for name, node in functions(MODULE).items() if help_of(node)]
+    assert sorted(exported) == sorted(documented)
+    assert set(exported) == {"Get-OllamaModel", "Invoke-OllamaChat", "Test-OllamaHealth"}
+
+
+def test_the_manifest_is_for_both_generations() -> None:
+    entries = manifest()
+    assert strings(entries["RootModule"]) == [MODULE.name]
+    assert strings(entries["PowerShellVersion"]) == ["5.1"]
+    assert strings(entries["CompatiblePSEditions"]) == ["Desktop", "Core"]
+    for name in ("CmdletsToExport", "VariablesToExport", "AliasesToExport"):
+        assert entries[name] == "@()"
+
+
+def test_verbs_are_approved() -> None:
+    names = list(functions(MODULE))
+    assert names
+    assert {name.partition("-")[0] for name in names} <= APPROVED_VERBS
+
+
+@pytest.mark.parametrize("name", strings(manifest()["FunctionsToExport"]))
+def test_help_is_complete(name: str) -> None:
+    function = functions(MODULE)[name]
+    keywords = sections(function)
+    assert keywords[:2] == ["SYNOPSIS", "DESCRIPTION"]
+    assert "EXAMPLE" in keywords
+    documented = [key.partition(" ")[2] for key in keywords if key.startswith("PARAMETER ")]
+    parameters = find(next(find(function, "param_block")), "script_parameter")
+    names = [child for node in parameters for child in node.children if child.type == "variable"]
+    assert documented == [text(node).removeprefix("$") for node in names]
+
+
+@pytest.mark.parametrize("name", strings(manifest()["FunctionsToExport"]))
+def test_the_examples_of_help_are_sound(name: str) -> None:
+    examples = re.split(r"^\s*\.EXAMPLE\s*$", help_of(functions(MODULE)[name]), flags=re.MULTILINE)
+    for example in examples[1:]:
+        code = example.strip().partition("\n\n")[0]
+        assert mistakes(parse(code)) == []
+        assert name in code or "*-Ollama*" in code
