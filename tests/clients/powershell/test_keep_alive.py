@@ -1,0 +1,28 @@
+"""How long a connection is kept for the next call."""
+
+import asyncio
+
+import pytest
+
+from core import server
+from core.app import create_app
+from core.settings import Settings
+from tests.clients.powershell.wire import WINDOWS_POWERSHELL, Call, Connection
+from tests.conftest import Serve
+
+
+def test_a_connection_may_idle_for_longer_than_windows_powershell_keeps_it() -> None:
+    settings = Settings()
+    assert server.Server(create_app([], settings), settings).config.timeout_keep_alive >= 120
+
+
+async def test_the_time_for_a_request_s_head_does_not_run_while_a_connection_idles(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.2)
+    call = Call("/api/health", method="GET")
+    async with Connection(WINDOWS_POWERSHELL, await serve()) as connection:
+        assert (await connection.call(call)).status == 200
+        await asyncio.sleep(0.6)
+        assert (await connection.call(call)).status == 200
+        assert connection.opened == 1
