@@ -200,11 +200,9 @@ class Connection:
             if answer.status == httpx.codes.CONTINUE:
                 self.continued = True
                 answer = await self._read()
+            if answer.closes:
+                await self._wait_for_the_end()
         if answer.closes:
-            try:
-                assert await self._reader.read() == b"", "nothing comes behind the last answer"
-            except ConnectionResetError:
-                self.was_reset = True
             await self._close()
         return answer
 
@@ -214,6 +212,12 @@ class Connection:
         while not answer.is_complete:
             answer.feed(await self._reader.readexactly(1))
         return answer
+
+    async def _wait_for_the_end(self) -> None:
+        try:
+            assert await self._reader.read() == b"", "nothing comes behind the last answer"
+        except ConnectionResetError:
+            self.was_reset = True
 
     async def _open(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(self._url.host, self._url.port)
