@@ -6,21 +6,11 @@ from pathlib import Path
 import pytest
 from tree_sitter import Node
 
+from tests.clients.powershell.documents import CLIENTS, SCRIPTS, SNIPPETS, source
 from tests.clients.powershell.syntax import find, mistakes, parse, text
 
-ROOT = Path(__file__).resolve().parents[3]
-CLIENTS = ROOT / "deploy/clients"
 MODULE = CLIENTS / "OllamaWebApi/OllamaWebApi.psm1"
 MANIFEST = MODULE.with_suffix(".psd1")
-SCRIPTS = sorted(path for path in CLIENTS.rglob("*.ps*") if path.is_file())
-PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted(CLIENTS.rglob("*.md"))]
-SNIPPETS = [
-    pytest.param(snippet, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, snippet in enumerate(
-        re.findall(r"^```powershell\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    )
-]
 APPROVED_VERBS = {
     *("ConvertFrom", "ConvertTo", "Get", "Invoke", "New", "Read", "Receive", "Request", "Send"),
     *("Test", "Wait", "Write"),
@@ -31,10 +21,6 @@ COMMANDS = {
     *("Where-Object", "Write-Host", "Write-Verbose", "Write-Warning"),
 }
 """What the scripts call of Windows PowerShell 5.1's own."""
-
-
-def source(path: Path) -> str:
-    return path.read_text(encoding="utf-8-sig")
 
 
 def functions(path: Path) -> dict[str, Node]:
@@ -74,7 +60,7 @@ def test_a_script_is_sound(path: Path) -> None:
     assert mistakes(parse(source(path))) == []
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
+@pytest.mark.parametrize("snippet", SNIPPETS.values(), ids=SNIPPETS)
 def test_a_snippet_is_sound(snippet: str) -> None:
     assert mistakes(parse(snippet)) == []
 

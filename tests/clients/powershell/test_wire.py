@@ -10,6 +10,9 @@ import pytest
 import pytest_asyncio
 
 from core.keys import create
+from tests.clients.powershell.calls import Script
+from tests.clients.powershell.documents import CALLING
+from tests.clients.powershell.syntax import parse
 from tests.clients.powershell.wire import (
     CONTINUE_S,
     GENERATIONS,
@@ -80,6 +83,27 @@ def last_prompt(ollama: FakeOllama) -> str:
     prompt = ollama.asked()[-1].json["prompt"]
     assert isinstance(prompt, str)
     return prompt
+
+
+@each_generation
+@pytest.mark.parametrize("source", CALLING.values(), ids=CALLING)
+async def test_the_documented_calls_are_understood(
+    served: Bundle, ollama: FakeOllama, generation: Generation, source: str
+) -> None:
+    async with Connection(generation, served.url) as connection:
+        calls = list(Script(parse(source), generation).calls())
+        assert len(calls) == source.count("Invoke-RestMethod -")
+        for call in calls:
+            answer = await connection.call(call)
+            sent = json.loads(call.body or "{}")
+            assert answer.status == (404 if sent.get("model") == "no-such-model" else 200)
+            if sent:
+                asked = ollama.asked()[-1].json
+                assert (asked["prompt"], asked.get("system")) == (
+                    sent["message"],
+                    sent.get("system"),
+                )
+        assert connection.opened == 1
 
 
 @each_generation
