@@ -1,5 +1,5 @@
 ﻿# Asks an Ollama Web API server, in Windows PowerShell 5.1 and in PowerShell 7.
-# It is written for 5.1, whose syntax and whose .NET Framework 4.5 both have.
+# It keeps to the syntax of 5.1, and to what .NET Framework 4.5.2 has.
 
 Add-Type -AssemblyName System.Net.Http
 

@@ -21,6 +21,31 @@ COMMANDS = {
     *("Where-Object", "Write-Host", "Write-Verbose", "Write-Warning"),
 }
 """What the scripts call of Windows PowerShell 5.1's own."""
+TYPES = {
+    *("bool", "int", "psobject", "string", "switch", "void"),
+    "System.Collections.IDictionary",
+    "System.Exception",
+    "System.IO.EndOfStreamException",
+    "System.IO.StreamReader",
+    "System.Management.Automation.ErrorCategory",
+    "System.Management.Automation.ErrorRecord",
+    "System.Net.Http.Headers.AuthenticationHeaderValue",
+    "System.Net.Http.HttpClient",
+    "System.Net.Http.HttpCompletionOption",
+    "System.Net.Http.HttpMethod",
+    "System.Net.Http.HttpRequestException",
+    "System.Net.Http.HttpRequestMessage",
+    "System.Net.Http.StringContent",
+    "System.Net.NetworkCredential",
+    "System.Security.SecureString",
+    "System.Text.Encoding",
+    "System.Text.StringBuilder",
+    "System.Threading.CancellationTokenSource",
+    "System.Threading.Timeout",
+    "System.TimeSpan",
+    "System.TimeoutException",
+}
+"""The types that they use: .NET Framework 4.5.2, which 5.1 needs at least, has them all."""
 
 
 def functions(path: Path) -> dict[str, Node]:
@@ -87,6 +112,7 @@ def test_a_script_uses_what_windows_powershell_has(path: Path) -> None:
     assert not list(find(tree, "pipeline_chain_tail")), "&& and || came with PowerShell 7"
     used = {text(node) for node in find(tree, "command_name")}
     assert used <= COMMANDS | set(functions(path))
+    assert {text(node).strip("[]") for node in find(tree, "type_literal")} <= TYPES
 
 
 def test_the_manifest_exports_the_functions_with_help() -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import httpx
 import pytest
@@ -46,14 +46,13 @@ async def ollama() -> AsyncIterator[FakeOllama]:
         yield ollama
 
 
+@dataclass(frozen=True)
 class Bundle:
-    """The server, and keys to it."""
+    """The server, and a key to it."""
 
-    def __init__(self, url: str, key: str, spent_key: str) -> None:
-        self.url = url
-        self.key = key
-        self.spent_key = spent_key
-        """A key whose holder has made all the requests that its rate allows."""
+    url: str
+    spent_key: str
+    """A key whose holder has made all the requests that its rate allows."""
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +64,12 @@ def served(ollama: FakeOllama, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "MAX_BODY_BYTES": str(MAX_BODY_BYTES),
         "RATE_LIMIT": "off",
     }
-    keys = create(path, "ci"), create(path, "spent", rate="1/day")
+    key = create(path, "spent", rate="1/day")
     with bundle(ollama.url, **environ) as url:
-        yield Bundle(url, *keys)
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = httpx.get(f"{url}/api/stats", headers=headers, trust_env=False)
+        assert answer.status_code == 200
+        yield Bundle(url, key)
 
 
 def question(generation: Generation, message: str = HANGUL, path: str = "/api/chat") -> Call:
@@ -175,22 +177,12 @@ def refusals(served: Bundle, generation: Generation) -> list[tuple[int, Call]]:
     ]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def spent(served: Bundle) -> Bundle:
-    """Use up the rate of the key that has one."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        headers = {"Authorization": f"Bearer {served.spent_key}"}
-        answer = await client.get(f"{served.url}/api/models", headers=headers)
-        assert answer.status_code == 200
-    return served
-
-
 @each_generation
 async def test_the_next_call_is_answered_after_a_refusal(
-    spent: Bundle, ollama: FakeOllama, generation: Generation
+    served: Bundle, ollama: FakeOllama, generation: Generation
 ) -> None:
-    async with Connection(generation, spent.url) as connection:
-        for status, refused in refusals(spent, generation):
+    async with Connection(generation, served.url) as connection:
+        for status, refused in refusals(served, generation):
             answer = await connection.call(refused)
             assert (answer.status, answer.json["success"]) == (status, False)
             assert not connection.continued
@@ -198,15 +190,15 @@ async def test_the_next_call_is_answered_after_a_refusal(
             answer = await connection.call(question(generation, message))
             assert (answer.status, last_prompt(ollama)) == (200, message)
         # Without its body, nobody could tell where the next request begins.
-        closed = len(refusals(spent, generation)) if generation.is_framework else 0
+        closed = len(refusals(served, generation)) if generation.is_framework else 0
         assert connection.opened == 1 + closed
 
 
 async def test_the_next_call_is_answered_after_a_refusal_that_crossed_the_body(
-    spent: Bundle, ollama: FakeOllama
+    served: Bundle, ollama: FakeOllama
 ) -> None:
-    async with Connection(WINDOWS_POWERSHELL, spent.url) as connection:
-        for status, refused in refusals(spent, WINDOWS_POWERSHELL):
+    async with Connection(WINDOWS_POWERSHELL, served.url) as connection:
+        for status, refused in refusals(served, WINDOWS_POWERSHELL):
             answer = await connection.call(refused, continue_s=0)
             assert (answer.status, answer.json["success"]) == (status, False)
             message = f"{status} 다음"
@@ -227,11 +219,11 @@ async def test_a_long_body_that_is_too_long_leaves_the_connection_in_order(
 
 @each_generation
 async def test_every_error_has_a_length_and_a_charset(
-    spent: Bundle, ollama: FakeOllama, generation: Generation
+    served: Bundle, ollama: FakeOllama, generation: Generation
 ) -> None:
     call = question(generation)
     errors = [
-        *refusals(spent, generation),
+        *refusals(served, generation),
         (400, replace(call, body="{'message': 'hi'}")),
         (400, replace(call, body=generation.to_json({"prompt": "hi"}))),
         (400, replace(call, body=generation.to_json({"message": "hi", "model": "없는 모델"}))),
@@ -239,7 +231,7 @@ async def test_every_error_has_a_length_and_a_charset(
         (500, call),
     ]
     ollama.reply(error(500, "알 수 없는 오류"))
-    async with Connection(generation, spent.url) as connection:
+    async with Connection(generation, served.url) as connection:
         for status, failing in reversed(errors):
             answer = await connection.call(failing)
             assert answer.status == status
