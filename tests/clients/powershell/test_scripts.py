@@ -75,6 +75,22 @@ def strings(expression: str) -> list[str]:
     return re.findall(r"'([^']*)'", expression)
 
 
+def parameters(function: Node) -> list[str]:
+    block = next(find(function, "param_block"))
+    declared = (node.children for node in find(block, "script_parameter"))
+    names = [child for children in declared for child in children if child.type == "variable"]
+    return [text(name).removeprefix("$") for name in names]
+
+
+def examples(function: Node) -> list[str]:
+    """Return the code of each example in a function's help, without the remarks behind it."""
+    parts = re.split(r"^\s*\.EXAMPLE\s*$", help_of(function), flags=re.MULTILINE)
+    return [part.strip().partition("\n\n")[0] for part in parts[1:]]
+
+
+EXPORTED = strings(manifest()["FunctionsToExport"])
+
+
 def test_there_are_scripts_to_check() -> None:
     assert {MODULE, MANIFEST, CLIENTS / "powershell.ps1"} <= set(SCRIPTS)
     assert SNIPPETS
@@ -116,10 +132,9 @@ def test_a_script_uses_what_windows_powershell_has(path: Path) -> None:
 
 
 def test_the_manifest_exports_the_functions_with_help() -> None:
-    exported = strings(manifest()["FunctionsToExport"])
     documented = [name for name, node in functions(MODULE).items() if help_of(node)]
-    assert sorted(exported) == sorted(documented)
-    assert set(exported) == {"Get-OllamaModel", "Invoke-OllamaChat", "Test-OllamaHealth"}
+    assert sorted(EXPORTED) == sorted(documented)
+    assert set(EXPORTED) == {"Get-OllamaModel", "Invoke-OllamaChat", "Test-OllamaHealth"}
 
 
 def test_the_manifest_is_for_both_generations() -> None:
@@ -137,22 +152,33 @@ def test_verbs_are_approved() -> None:
     assert {name.partition("-")[0] for name in names} <= APPROVED_VERBS
 
 
-@pytest.mark.parametrize("name", strings(manifest()["FunctionsToExport"]))
+@pytest.mark.parametrize("name", EXPORTED)
 def test_help_is_complete(name: str) -> None:
     function = functions(MODULE)[name]
     keywords = sections(function)
     assert keywords[:2] == ["SYNOPSIS", "DESCRIPTION"]
     assert "EXAMPLE" in keywords
     documented = [key.partition(" ")[2] for key in keywords if key.startswith("PARAMETER ")]
-    parameters = find(next(find(function, "param_block")), "script_parameter")
-    names = [child for node in parameters for child in node.children if child.type == "variable"]
-    assert documented == [text(node).removeprefix("$") for node in names]
+    assert documented == parameters(function)
 
 
-@pytest.mark.parametrize("name", strings(manifest()["FunctionsToExport"]))
+@pytest.mark.parametrize("name", EXPORTED)
 def test_the_examples_of_help_are_sound(name: str) -> None:
-    examples = re.split(r"^\s*\.EXAMPLE\s*$", help_of(functions(MODULE)[name]), flags=re.MULTILINE)
-    for example in examples[1:]:
-        code = example.strip().partition("\n\n")[0]
-        assert mistakes(parse(code)) == []
-        assert name in code or "*-Ollama*" in code
+    for example in examples(functions(MODULE)[name]):
+        assert mistakes(parse(example)) == []
+        assert name in example or "*-Ollama*" in example
+
+
+def test_examples_and_snippets_use_parameters_that_there_are() -> None:
+    module = functions(MODULE)
+    allowed = {name: {*parameters(module[name]), "Verbose", "ErrorAction"} for name in EXPORTED}
+    documented = [code for name in EXPORTED for code in examples(module[name])]
+    seen = set()
+    for code in [*documented, *SNIPPETS.values()]:
+        for command in find(parse(code), "command"):
+            name = text(next(find(command, "command_name")))
+            if name in allowed:
+                seen.add(name)
+                used = find(command, "command_parameter")
+                assert {text(node).removeprefix("-") for node in used} <= allowed[name], code
+    assert seen == set(EXPORTED)
