@@ -45,7 +45,9 @@ TYPES = {
     "System.TimeSpan",
     "System.TimeoutException",
 }
-"""The types that they use: .NET Framework 4.5.2, which 5.1 needs at least, has them all."""
+"""The types that they use. .NET Framework 4.5.2, which 5.1 needs at least, has them all."""
+AUTOMATIC_VARIABLES = {"_", "Client", "PSCmdlet", "false", "null", "true"}
+"""PowerShell's own that the module uses, and its one for all of it."""
 
 
 def functions(path: Path) -> dict[str, Node]:
@@ -86,6 +88,11 @@ def examples(function: Node) -> list[str]:
     """Return the code of each example in a function's help, without the remarks behind it."""
     parts = re.split(r"^\s*\.EXAMPLE\s*$", help_of(function), flags=re.MULTILINE)
     return [part.strip().partition("\n\n")[0] for part in parts[1:]]
+
+
+def variables(node: Node) -> set[str]:
+    found = [*find(node, "variable"), *find(node, "braced_variable")]
+    return {re.sub(r"[$@{}]|script:", "", text(variable)) for variable in found}
 
 
 EXPORTED = strings(manifest()["FunctionsToExport"])
@@ -169,16 +176,25 @@ def test_the_examples_of_help_are_sound(name: str) -> None:
         assert name in example or "*-Ollama*" in example
 
 
-def test_examples_and_snippets_use_parameters_that_there_are() -> None:
+def test_calls_of_the_module_s_functions_use_parameters_that_there_are() -> None:
     module = functions(MODULE)
-    allowed = {name: {*parameters(module[name]), "Verbose", "ErrorAction"} for name in EXPORTED}
+    allowed = {name: {*parameters(node), "Verbose", "ErrorAction"} for name, node in module.items()}
     documented = [code for name in EXPORTED for code in examples(module[name])]
-    seen = set()
-    for code in [*documented, *SNIPPETS.values()]:
+    called = set()
+    for code in [*documented, *SNIPPETS.values(), source(MODULE)]:
         for command in find(parse(code), "command"):
             name = text(next(find(command, "command_name")))
             if name in allowed:
-                seen.add(name)
+                called.add(name)
                 used = find(command, "command_parameter")
                 assert {text(node).removeprefix("-") for node in used} <= allowed[name], code
-    assert seen == set(EXPORTED)
+    assert called == set(module)
+
+
+@pytest.mark.parametrize("name", functions(MODULE))
+def test_no_variable_is_misspelt(name: str) -> None:
+    function = functions(MODULE)[name]
+    known = {*parameters(function), *AUTOMATIC_VARIABLES}
+    for assignment in find(function, "left_assignment_expression"):
+        known |= variables(assignment)
+    assert variables(function) <= known
