@@ -25,6 +25,8 @@ from core.schemas import StreamError
 
 LAST_WORDS_S = 5
 """How long a client that does not read may hold up the line that says its stream has failed."""
+LINGER_S = 2
+"""How long a connection stays open for a body that nobody has asked for."""
 WATCH_AFTER_S = 0.02
 """How long a client may be gone unnoticed: an answer that is quicker needs no task to watch it."""
 LAMBDA_MARGIN_S = 0.5
@@ -147,6 +149,21 @@ class _Exchange:
             self._gone = True
             self._deadline.reschedule(0)
 
+    async def _send_and_linger(self, message: Message) -> None:
+        """Send, and take the body that may be on its way, before the connection is closed.
+
+        A closed one would be reset by it, and Windows drops what it has not read by then: the
+        answer (RFC 9112, 9.6).
+        """
+        if message["type"] == "http.response.body":
+            await self.send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    while (await self._receive()).get("more_body"):
+                        pass
+            message = {"type": "http.response.body"}
+        await self.send(message)
+
     async def fail(self, error: ApiError, scope: Scope) -> None:
         """Tell the client of `error` in the way that is still open."""
         self._record.error = type(error).__name__
@@ -155,7 +172,9 @@ class _Exchange:
                 # The client waits for a "100 Continue" that will not come. Whether its next bytes
                 # are the body or another request, nobody could tell (RFC 9110, 10.1.1).
                 error.headers = {**error.headers, "connection": "close"}
-            await error.response()(scope, self._receive, self.send)
+                await error.response()(scope, self._receive, self._send_and_linger)
+            else:
+                await error.response()(scope, self._receive, self.send)
         elif self._is_stream and not self._complete:
             line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"
             with suppress(TimeoutError):

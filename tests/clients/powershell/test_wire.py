@@ -204,6 +204,7 @@ async def test_the_next_call_is_answered_after_a_refusal_that_crossed_the_body(
             message = f"{status} 다음"
             answer = await connection.call(question(WINDOWS_POWERSHELL, message))
             assert (answer.status, last_prompt(ollama)) == (200, message)
+        assert not connection.was_reset
 
 
 async def test_a_long_body_that_is_too_long_leaves_the_connection_in_order(
