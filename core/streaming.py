@@ -11,6 +11,8 @@ from core.generate import Lines
 from core.responses import NDJSON
 from core.schemas import StreamEnd, StreamToken
 
+MAX_PIECE_BYTES = 16 * 1024 - 16
+"""What fits, in an HTTP chunk of its own, into one TLS record."""
 HEARTBEAT: Lines = [StreamToken("", done=False)]
 
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -39,13 +41,22 @@ class StreamResponse:
                 if start:
                     await send(start)
                     start = {}
-                await send(
-                    {
-                        "type": "http.response.body",
-                        "body": _encode_lines(batch),
-                        "more_body": not isinstance(batch[-1], StreamEnd),
-                    }
-                )
+                ends, rest = isinstance(batch[-1], StreamEnd), _encode_lines(batch)
+                while rest:
+                    piece, rest = cut(rest)
+                    more = bool(rest) or not ends
+                    await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+def cut(lines: bytes) -> tuple[bytes, bytes]:
+    """Return those of `lines` that fit into one TLS record, or else the first; and the rest.
+
+    Many a loop in a browser parses each piece that it reads for itself.
+    """
+    if len(lines) <= MAX_PIECE_BYTES:
+        return lines, b""
+    end = lines.rfind(b"\n", 0, MAX_PIECE_BYTES) + 1 or lines.index(b"\n") + 1
+    return lines[:end], lines[end:]
 
 
 async def with_heartbeats(lines: AsyncGenerator[Lines], idle_s: float) -> AsyncGenerator[Lines]:

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Asks with curl: what is there, a whole answer, a stream. deploy/clients/README.md tells of its settings.
+set -euo pipefail
+url=${OLLAMA_WEB_API_URL:-http://127.0.0.1:5000}
+message=${1:-안녕하세요!}
+
+# The key comes from a pipe: every user of a machine can read the command lines on it.
+# --fail-with-body shows the server's words about a failure, and makes curl exit with 22.
+ask() {
+    curl --silent --show-error --fail-with-body --max-time 330 \
+        --header @<(printf 'Authorization: Bearer %s' "${OLLAMA_WEB_API_KEY:-}") "$@"
+}
+
+# A message is JSON, so its quotes, backslashes and ends of lines have to be escaped.
+body=$(python3 -c 'import json, sys; print(json.dumps({"message": sys.argv[1]}))' "$message")
+
+ask "$url/api/models"
+echo
+ask "$url/api/chat" --header 'Content-Type: application/json' --data "$body"
+echo
+
+# --no-buffer hands on each line as it comes. The last one of a stream that has failed says so.
+ask "$url/api/chat/stream" --no-buffer --header 'Content-Type: application/json' --data "$body" |
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        case $line in '{"success":false,'*) exit 1 ;; esac
+    done

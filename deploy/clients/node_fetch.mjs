@@ -1,0 +1,47 @@
+// Asks with the fetch that Node and browsers have built in: a whole answer, then a stream.
+const url = process.env.OLLAMA_WEB_API_URL ?? 'http://127.0.0.1:5000';
+const key = process.env.OLLAMA_WEB_API_KEY;
+
+async function post(path, body) {
+  const answer = await fetch(url + path, {
+    method: 'POST',
+    headers: {
+      'Content-Type': 'application/json',
+      ...(key && { Authorization: `Bearer ${key}` }),
+    },
+    body: JSON.stringify(body),
+  });
+  if (!answer.ok) throw new Error(`${answer.status}: ${(await answer.json()).error}`);
+  return answer;
+}
+
+export async function chat(message, fields = {}) {
+  return (await post('/api/chat', { message, ...fields })).json();
+}
+
+// Yields the answer as it is written; it is complete unless this throws.
+export async function* chatStream(message, fields = {}) {
+  const answer = await post('/api/chat/stream', { message, ...fields });
+  let rest = '';
+  for await (const text of answer.body.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    for (const line of lines) {
+      const event = JSON.parse(line);
+      if ('error' in event) throw new Error(event.error);
+      yield event.response;
+    }
+  }
+}
+
+try {
+  const first = await chat(process.argv[2] ?? '안녕하세요!');
+  console.log(first.response);
+  for await (const text of chatStream('Say that again, please.', { context: first.context })) {
+    process.stdout.write(text);
+  }
+  console.log();
+} catch (failure) {
+  console.error(failure.cause?.message ?? failure.message);
+  process.exitCode = 1;
+}

@@ -1,0 +1,50 @@
+"""Asks with requests: a whole answer, then a stream that goes on from it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+
+URL = os.environ.get("OLLAMA_WEB_API_URL", "http://127.0.0.1:5000")
+
+session = requests.Session()
+if key := os.environ.get("OLLAMA_WEB_API_KEY"):
+    session.headers["Authorization"] = f"Bearer {key}"
+
+
+def post(path: str, body: dict[str, Any], *, stream: bool = False) -> requests.Response:
+    """Return the answer, unless it is an error: then raise with what the server says of it."""
+    answer = session.post(URL + path, json=body, stream=stream, timeout=330)
+    if not answer.ok:
+        raise RuntimeError(f"{answer.status_code}: {answer.json()['error']}")
+    return answer
+
+
+def chat(message: str, **fields: Any) -> dict[str, Any]:
+    """Return the whole answer."""
+    answer: dict[str, Any] = post("/api/chat", {"message": message, **fields}).json()
+    return answer
+
+
+def chat_stream(message: str, **fields: Any) -> Iterator[str]:
+    """Yield the answer as it is written; it is complete unless this raises."""
+    with post("/api/chat/stream", {"message": message, **fields}, stream=True) as answer:
+        for line in answer.iter_lines(chunk_size=None):
+            event = json.loads(line)
+            if "error" in event:
+                raise RuntimeError(event["error"])
+            yield event["response"]
+
+
+if __name__ == "__main__":
+    try:
+        first = chat(sys.argv[1] if len(sys.argv) > 1 else "안녕하세요!")
+        print(first["response"])
+        for text in chat_stream("Say that again, please.", context=first["context"]):
+            print(text, end="", flush=True)
+        print()
+    except (RuntimeError, requests.RequestException) as error:
+        sys.exit(str(error))

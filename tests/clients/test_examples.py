@@ -1,0 +1,70 @@
+"""Each example asks, streams, tells of errors and sends a key."""
+
+from pathlib import Path
+
+from core import keys
+from core.addresses import Networks
+from tests.clients.conftest import Example
+from tests.conftest import Serve
+from tests.fake_ollama import Connection, FakeOllama, Request, after, tokens
+
+HANGUL = ("안녕", "하세요", "! \u2028 👋", " 무엇을", " 도와드릴까요?")
+
+
+async def breaks_streams(connection: Connection, request: Request) -> None:
+    """Answer a plain chat, and stop in the middle of a stream."""
+    reply = after(2, Connection.reset) if request.json["stream"] else tokens()
+    await reply(connection, request)
+
+
+async def test_a_real_model_answers(serve: Serve, engine: str, example: Example) -> None:
+    url = await serve(ollama_base_url=engine, default_model="smollm2:135m", max_predict=20)
+    ended = await example.run(url, "What is the capital of France?")
+    assert (ended.status, ended.errors) == (0, "")
+    assert ended.output.strip()
+
+
+async def test_hangul_goes_there_and_back(serve: Serve, fake: FakeOllama, example: Example) -> None:
+    fake.default = tokens(HANGUL, pace_s=0.01)
+    ended = await example.run(await serve(), '"안녕하세요!"\n\\o/')
+    assert (ended.status, ended.errors) == (0, "")
+    asked = [request.json for request in fake.asked()]
+    assert asked[0]["prompt"] == '"안녕하세요!"\n\\o/'
+    if example.name == "curl.sh":
+        assert all(f'"response":"{word}"' in ended.output for word in HANGUL)
+    else:
+        assert ended.output == ("".join(HANGUL) + "\n") * len(asked)
+    if len(asked) > 1 and example.name != "curl.sh":
+        assert asked[1]["context"] == [1, 4093, 198, 1780, 314, 7042, 30]
+
+
+async def test_an_error_is_told_in_the_server_s_words(serve: Serve, example: Example) -> None:
+    ended = await example.run(await serve(), "?", key="owa_wrong")
+    assert ended.status != 0
+    assert "Invalid credentials" in ended.output + ended.errors
+
+
+async def test_a_stream_that_fails_is_no_answer(
+    serve: Serve, fake: FakeOllama, example: Example
+) -> None:
+    fake.default = breaks_streams
+    ended = await example.run(await serve())
+    assert ended.status != 0
+    assert "Ollama connection error" in ended.output + ended.errors
+
+
+async def test_a_server_that_is_not_there_is_an_error(example: Example) -> None:
+    ended = await example.run("http://127.0.0.1:9")
+    assert ended.status != 0
+    assert ended.errors
+    assert "Traceback" not in ended.errors
+
+
+async def test_a_key_opens(serve: Serve, example: Example, tmp_path: Path) -> None:
+    key = keys.create(tmp_path / "keys.json", "example")
+    url = await serve(anonymous_clients=Networks("none"), api_keys_file=str(tmp_path / "keys.json"))
+    ended = await example.run(url, key=key)
+    assert (ended.status, ended.errors) == (0, "")
+    ended = await example.run(url)
+    assert ended.status != 0
+    assert "Credentials are needed" in ended.output + ended.errors
