@@ -23,6 +23,7 @@ from tests.fake_ollama import (
     recorded,
     stalls_after,
     tokens,
+    whole,
 )
 from tests.recorded import STREAMS, Recorded
 
@@ -239,6 +240,31 @@ async def test_lines_arrive_as_they_are_written_and_whole(serve: Serve, fake: Fa
             arrivals += [time.monotonic()] * chunk.count(b"\n")
     assert len(arrivals) == 9
     assert arrivals[7] - arrivals[0] > 0.25
+
+
+async def test_a_line_that_fits_into_a_tls_record_is_never_split(
+    serve: Serve, fake: FakeOllama
+) -> None:
+    words = ["짧은 ", "긴 " * 3000, "x" * 40_000, *(f"{number} " for number in range(3000))] * 2
+    lines = [{"response": word, "done": False} for word in words] + [{"done": True}]
+    body = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    fake.reply(whole(200, "application/x-ndjson", body))
+    url = httpx.URL(await serve())
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(post_bytes("/api/chat/stream"))
+    await reader.readuntil(b"\r\n\r\n")
+    chunks = []
+    while size := int(await reader.readline(), 16):
+        chunks.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    writer.close()
+    assert all(chunk.endswith(b"\n") for chunk in chunks)
+    got = [json.loads(line) for line in b"".join(chunks).split(b"\n")[:-1]]
+    assert [line["response"] for line in got] == [*words, ""]
+    frame = len(b"3fff\r\n\r\n")
+    for chunk in chunks:
+        assert len(chunk) + frame <= 16 * 1024 or chunk.count(b"\n") == 1
+    assert len(chunks) < len(words) / 10, "lines that come together are sent together"
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
