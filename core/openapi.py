@@ -57,14 +57,19 @@ def openapi_document() -> dict[str, Any]:
             "description": "A plain REST API in front of an Ollama machine.",
         },
         "paths": {
-            "/api/health": _get("Whether the server and Ollama are there", ref["Health"], {}),
+            "/api/health": _get(
+                "health", "Whether the server and Ollama are there", ref["Health"], {}
+            ),
             "/api/models": _get(
+                "models",
                 "The installed models",
                 ref["Models"],
                 _errors(ref["Error"], 400, 401, 403, 429, 500, 503, 504),
             ),
-            "/api/chat": _chat("One whole answer", ref, {**answer, **stream}),
-            "/api/chat/stream": _chat("The answer line by line, as it is written", ref, stream),
+            "/api/chat": _chat("chat", "One whole answer", ref, {**answer, **stream}),
+            "/api/chat/stream": _chat(
+                "chat_stream", "The answer line by line, as it is written", ref, stream
+            ),
         },
         "components": {
             "schemas": components,
@@ -77,16 +82,18 @@ def openapi_document() -> dict[str, Any]:
     }
 
 
-def _get(summary: str, schema: dict[str, Any], errors: dict[str, Any]) -> dict[str, Any]:
+def _get(name: str, summary: str, schema: dict[str, Any], errors: dict[str, Any]) -> dict[str, Any]:
     ok = {"description": summary, "content": {"application/json": {"schema": schema}}}
-    return {"get": {"summary": summary, "responses": {"200": ok, **errors}}}
+    responses = {"200": ok, **errors}
+    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
 
 
-def _chat(summary: str, ref: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+def _chat(name: str, summary: str, ref: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": ref["ChatRequest"]}}}
     ok = {"description": summary, "content": content}
     return {
         "post": {
+            "operationId": name,
             "summary": summary,
             "requestBody": body,
             "responses": {"200": ok, **_errors(ref["Error"], *_ERRORS)},
