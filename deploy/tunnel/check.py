@@ -77,20 +77,26 @@ def _no_connection(cause: BaseException | None, url: httpx.URL) -> str:
     match cause:
         case socket.gaierror():
             return f"DNS has no address for {url.host}. Check the name in OLLAMA_BASE_URL"
-        case ssl.SSLCertVerificationError(verify_code=code) if code in _ANOTHER_NAME:
-            return f"the relay's certificate is not for {url.host}. Check OLLAMA_BASE_URL"
-        case ssl.SSLCertVerificationError(verify_code=code) if code == _EXPIRED:
-            return "the relay's certificate has expired. Renew it with certificates.sh"
-        case ssl.SSLCertVerificationError(verify_message=message):
-            return (
-                f"the relay's certificate is not trusted ({message}). Is OLLAMA_CA_FILE the ca.crt "
-                "that the relay's certificate was made with?"
-            )
-        case ssl.SSLError():
+        case ssl.SSLCertVerificationError():
+            return _not_trusted(cause, url.host)
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER") | ConnectionResetError():
             return f"{url.host} does not speak TLS on port {_port(url)}. Check OLLAMA_BASE_URL"
+        case ssl.SSLError():
+            return f"TLS with {url.host} fails ({cause}). Look into the relay's log"
     return (
         f"{url.host} accepts no connection on port {_port(url)}. Is nginx running on the relay? "
         f"({cause})"
+    )
+
+
+def _not_trusted(error: ssl.SSLCertVerificationError, host: str) -> str:
+    if error.verify_code == _EXPIRED:
+        return "the relay's certificate has expired. Renew it with certificates.sh"
+    if error.verify_code in _ANOTHER_NAME:
+        return f"the relay's certificate is not for {host}. Check OLLAMA_BASE_URL"
+    return (
+        f"the relay's certificate is not trusted ({error.verify_message}). Is OLLAMA_CA_FILE the "
+        "ca.crt that was made together with it?"
     )
 
 
