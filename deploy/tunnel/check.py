@@ -32,6 +32,10 @@ class Broken(Exception):
     """The tunnel does not work; the text says why, and what to do."""
 
 
+class _Version(msgspec.Struct):
+    version: str
+
+
 async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> str:
     """Return the version of the Ollama server at the other end.
 
@@ -49,8 +53,8 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
     except TimeoutError:
         raise Broken(
             f"the relay takes the call, but nothing came back in {timeout_s:g} s: the tunnel "
-            "hangs. Is the Ollama machine asleep, or without network? The relay closes such a "
-            "tunnel after 45 s"
+            "hangs. Is the Ollama machine asleep, or without network? The relay gives such "
+            "a tunnel up within two minutes"
         ) from None
     except httpx.ConnectTimeout:
         raise Broken(
@@ -66,8 +70,8 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
     if response.status_code != httpx.codes.OK:
         raise Broken(str(failed_response(response, body)))
     try:
-        return msgspec.json.decode(body, type=dict[str, str])["version"]
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+        return msgspec.json.decode(body, type=_Version).version
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise Broken(
             f"something that is not Ollama answers at {url}. Check OLLAMA_BASE_URL"
         ) from None

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,16 @@ import pytest
 
 from tests.deploy.tunnel.loopback import Relay, Tunnel, free_port, listens, make_certificates
 from tests.fake_ollama import FakeOllama
+
+
+@pytest.fixture
+async def ollama(relay: Relay) -> AsyncIterator[FakeOllama]:
+    """The fake in the place of the tunnel's end, which is all that nginx sees of a tunnel."""
+    fake = FakeOllama()
+    await fake.start(relay.tunnel_port)
+    yield fake
+    await fake.stop()
+
 
 CALLS = [
     ("GET", "/api/version"),
@@ -36,20 +47,16 @@ def known(relay: Relay) -> httpx.AsyncClient:
     return client(relay, relay.token, relay.made / "client/client")
 
 
-async def test_what_the_functions_call_reaches_ollama(
-    relay: Relay, tunnel: Tunnel, fake: FakeOllama
-) -> None:
-    fake.check_host = True
+async def test_what_the_functions_call_reaches_ollama(relay: Relay, ollama: FakeOllama) -> None:
+    ollama.check_host = True
     async with known(relay) as http:
         for method, path in CALLS:
             answer = await http.request(method, path, json=BODY if method == "POST" else None)
             assert answer.status_code == 200, answer.text
-    assert [(request.method, request.path) for request in fake.requests] == CALLS
+    assert [(request.method, request.path) for request in ollama.requests] == CALLS
 
 
-async def test_ollama_gets_none_of_the_other_headers(
-    relay: Relay, tunnel: Tunnel, fake: FakeOllama
-) -> None:
+async def test_ollama_gets_none_of_the_other_headers(relay: Relay, ollama: FakeOllama) -> None:
     headers = {
         "Authorization": "Bearer x",
         "Cookie": "a=b",
@@ -60,7 +67,7 @@ async def test_ollama_gets_none_of_the_other_headers(
     async with known(relay) as http:
         answer = await http.post("/api/generate", json=BODY, headers=headers)
     assert answer.status_code == 200
-    got = {name.lower(): value for name, value in fake.requests[-1].headers}
+    got = {name.lower(): value for name, value in ollama.requests[-1].headers}
     assert got.keys() == {"host", "connection", "content-type", "content-length", "x-request-id"}
     assert (got["host"], got["x-request-id"]) == ("localhost", "7")
 
@@ -86,13 +93,13 @@ async def test_ollama_gets_none_of_the_other_headers(
     ],
 )
 async def test_other_paths_and_methods_end_at_the_relay(
-    relay: Relay, tunnel: Tunnel, fake: FakeOllama, method: str, path: str, status: int
+    relay: Relay, ollama: FakeOllama, method: str, path: str, status: int
 ) -> None:
     async with known(relay) as http:
         url = http.base_url.copy_with(raw_path=path.encode())
         answer = await http.request(method, url)
     assert answer.status_code == status
-    assert not fake.requests
+    assert not ollama.requests
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/pull"])
@@ -109,8 +116,7 @@ async def test_other_paths_and_methods_end_at_the_relay(
 )
 async def test_strangers_end_at_the_relay(
     relay: Relay,
-    tunnel: Tunnel,
-    fake: FakeOllama,
+    ollama: FakeOllama,
     path: str,
     token: str | None,
     certificate: str | None,
@@ -124,7 +130,7 @@ async def test_strangers_end_at_the_relay(
         answer = await http.get(path)
     assert answer.status_code == 403
     assert says in answer.json()["error"]
-    assert not fake.requests
+    assert not ollama.requests
 
 
 async def test_plain_http_is_told_from_a_stranger(relay: Relay) -> None:
