@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,13 @@ Function = Callable[..., httpx.AsyncClient]
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     with running_relay(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
+
+
+@pytest.fixture
+def impatient_relay(tmp_path: Path) -> Iterator[Relay]:
+    """A relay that waits for Ollama for a second."""
+    with running_relay(tmp_path, ("310s", "1s")) as relay:
         yield relay
 
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from configparser import ConfigParser
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,8 @@ class Relay:
     https_port: int
     ssh_port: int
     tunnel_port: int
+    nginx: subprocess.Popen[str] = field(init=False)
+    sshd: subprocess.Popen[str] = field(init=False)
 
     @property
     def made(self) -> Path:
@@ -145,6 +147,17 @@ class Relay:
 
     def tunnel_is_up(self) -> bool:
         return listens(self.tunnel_port)
+
+    def sessions(self) -> set[psutil.Process]:
+        """Return the processes of sshd that hold the tunnels there are."""
+        return set(psutil.Process(self.sshd.pid).children())
+
+    async def reload(self) -> None:
+        """Let nginx read its files again, and wait until nobody works by the old ones."""
+        master = psutil.Process(self.nginx.pid)
+        workers = set(master.children())
+        master.send_signal(signal.SIGHUP)
+        await until(lambda: bool(now := set(master.children())) and not now & workers)
 
     def ssh_config(self, ollama_port: int, tunnel_port: int | None = None) -> Path:
         """Write the configuration of the Ollama machine's ssh."""
@@ -182,23 +195,23 @@ class Relay:
 
 
 @contextmanager
-def relay(folder: Path) -> Iterator[Relay]:
-    """Run a relay whose tunnel's port is free so far."""
+def relay(folder: Path, *changes: tuple[str, object]) -> Iterator[Relay]:
+    """Run a relay, with `changes` to nginx.conf; nobody listens on its tunnel's port so far."""
     self = Relay(folder, free_port(), free_port(), free_port())
     with ExitStack() as stack:
-        _prepare_nginx(self)
+        _prepare_nginx(self, *changes)
         nginx = program("nginx", "apt install nginx")
         command: list[str | Path] = [nginx, "-e", "error.log", "-p", folder, "-c", "nginx.conf"]
-        stack.enter_context(started(command, {}))
+        self.nginx = stack.enter_context(started(command, {}))
         _prepare_sshd(self)
         sshd = program("sshd", "apt install openssh-server")
         config, log = folder / "sshd_config", folder / "sshd.log"
-        stack.enter_context(started([sshd, "-D", "-f", config, "-E", log], {}))
+        self.sshd = stack.enter_context(started([sshd, "-D", "-f", config, "-E", log], {}))
         asyncio.run(until(lambda: listens(self.https_port) and listens(self.ssh_port)))
         yield self
 
 
-def _prepare_nginx(relay: Relay) -> None:
+def _prepare_nginx(relay: Relay, *changes: tuple[str, object]) -> None:
     make_certificates(f"localhost:{relay.https_port}", relay.made)
     shutil.copytree(relay.made / "relay", relay.folder / "ollama-relay")
     (relay.folder / "nginx.conf").write_text(NGINX, "utf-8")
@@ -208,6 +221,7 @@ def _prepare_nginx(relay: Relay) -> None:
             ("listen 443 ", f"listen 127.0.0.1:{relay.https_port} "),
             ("server_name relay.example.com", "server_name localhost"),
             ("15434", relay.tunnel_port),
+            *changes,
         ),
         "utf-8",
     )

@@ -1,17 +1,19 @@
 """What a client of the functions is told while the way to Ollama is broken, and afterwards."""
 
 import json
+import re
 import signal
 import time
 
 import httpx
 import pytest
 
+from core.settings import Settings
 from handlers import chat, health
 from tests.conftest import Serve
 from tests.deploy.tunnel.conftest import Function
-from tests.deploy.tunnel.loopback import Relay, Tunnel, until
-from tests.fake_ollama import FakeOllama, tokens
+from tests.deploy.tunnel.loopback import Relay, Tunnel, edited, until
+from tests.fake_ollama import FakeOllama, never_answers, tokens
 
 HELLO = {"message": "안녕하세요!"}
 AT_ONCE_S = 5
@@ -97,19 +99,57 @@ async def test_a_tunnel_that_hangs_is_a_504_and_works_on_when_it_goes_on(
     assert await ask(client) == (200, "")
 
 
-async def test_the_relay_gives_up_a_tunnel_that_hangs_and_takes_the_next_one(
-    function: Function, relay: Relay, tunnel: Tunnel
+async def test_a_machine_that_comes_back_replaces_the_tunnel_that_it_left_behind(
+    function: Function, relay: Relay, tunnel: Tunnel, fake: FakeOllama
 ) -> None:
     client = function(chat)
     assert await ask(client) == (200, "")
+    left_behind = relay.sessions()
     tunnel.signal(signal.SIGSTOP)
-    await until(lambda: not relay.tunnel_is_up())
-    status, error = await ask(client)
+    async with relay.tunnel(httpx.URL(fake.url).port or 0):
+        await until(lambda: not left_behind & relay.sessions())
+        await until(relay.tunnel_is_up)
+        assert await ask(client) == (200, "")
+
+
+async def test_an_ollama_that_is_too_slow_for_the_relay_is_told_from_a_tunnel_that_is_down(
+    function: Function, impatient_relay: Relay, fake: FakeOllama
+) -> None:
+    fake.reply(never_answers)
+    async with impatient_relay.tunnel(httpx.URL(fake.url).port or 0):
+        status, error = await ask(function(chat, **impatient_relay.settings))
     assert status == 500
-    assert "no tunnel" in error
-    tunnel.signal(signal.SIGCONT)
-    await until(relay.tunnel_is_up)
-    assert await ask(client) == (200, "")
+    assert "no answer came through the tunnel in time" in error
+
+
+def test_the_relay_is_more_patient_than_a_function() -> None:
+    limits = re.findall(r"(?:read|send)_timeout (\d+)s", edited("relay/nginx.conf"))
+    assert len(limits) == 3
+    assert Settings().request_timeout_s < min(map(int, limits))
+
+
+async def test_a_token_is_changed_without_a_failing_call(
+    function: Function, relay: Relay, tunnel: Tunnel
+) -> None:
+    new = "f" * 32
+    known = relay.folder / "ollama-relay/token.map"
+    first = known.read_text("utf-8")
+    old_client = function(chat)
+    new_client = function(chat, ollama_headers={"X-Tunnel-Token": new})
+    assert await ask(old_client) == (200, "")
+    try:
+        known.write_text(first + first.replace(relay.token, new), "utf-8")
+        await relay.reload()
+        assert await ask(old_client) == (200, "")
+        assert await ask(new_client) == (200, "")
+        known.write_text(first.replace(relay.token, new), "utf-8")
+        await relay.reload()
+        assert (await ask(old_client))[0] == 500
+        assert await ask(new_client) == (200, "")
+    finally:
+        known.write_text(first, "utf-8")
+        await relay.reload()
+    assert await ask(old_client) == (200, "")
 
 
 @pytest.mark.parametrize(
