@@ -87,10 +87,12 @@ def listens(port: int) -> bool:
     )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        for server in servers:
+            stack.enter_context(server)
+        return [server.getsockname()[1] for server in servers]
 
 
 @dataclass
@@ -197,7 +199,7 @@ class Relay:
 @contextmanager
 def relay(folder: Path, *changes: tuple[str, object]) -> Iterator[Relay]:
     """Run a relay, with `changes` to nginx.conf; nobody listens on its tunnel's port so far."""
-    self = Relay(folder, free_port(), free_port(), free_port())
+    self = Relay(folder, *free_ports(3))
     with ExitStack() as stack:
         _prepare_nginx(self, *changes)
         nginx = program("nginx", "apt install nginx")

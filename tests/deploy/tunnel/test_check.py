@@ -21,7 +21,7 @@ from core.environment import SettingsError
 from core.settings import Settings
 from deploy.tunnel.check import Broken, version
 from tests.deploy.programs import ROOT
-from tests.deploy.tunnel.loopback import Relay, Tunnel, free_port, make_certificates
+from tests.deploy.tunnel.loopback import Relay, Tunnel, free_ports, make_certificates
 from tests.fake_ollama import FakeOllama, never_answers, page
 
 QUICK_S = 1
@@ -49,7 +49,7 @@ async def test_a_name_without_address(relay: Relay, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_relay_that_does_not_listen(relay: Relay) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     text = await verdict(relay, ollama_base_url=f"https://localhost:{port}")
     assert f"localhost accepts no connection on port {port}" in text
 

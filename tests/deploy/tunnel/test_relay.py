@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.deploy.tunnel.loopback import Relay, Tunnel, free_port, listens, make_certificates
+from tests.deploy.tunnel.loopback import Relay, Tunnel, free_ports, listens, make_certificates
 from tests.fake_ollama import FakeOllama
 
 
@@ -170,7 +170,7 @@ async def ssh(relay: Relay, *arguments: str, tunnel_port: int | None = None) -> 
 
 
 async def test_the_tunnels_key_listens_nowhere_else(relay: Relay) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     assert "remote port forwarding failed" in await ssh(relay, tunnel_port=port)
     assert not listens(port)
 
