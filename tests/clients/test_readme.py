@@ -1,0 +1,100 @@
+"""What the documents tell people to type does what they say."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.clients.conftest import Ended
+from tests.conftest import Serve
+from tests.deploy.programs import ROOT, program
+from tests.fake_ollama import FakeOllama, tokens
+
+PAGES = ("README.md", "README.ko.md", "deploy/clients/README.md")
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(language, code, id=f"{page}-{code.split(maxsplit=1)[0]}-{number}")
+    for page in PAGES
+    for number, (language, code) in enumerate(_BLOCK.findall((ROOT / page).read_text("utf-8")), 1)
+]
+
+OUTPUT = {"", "json"}
+"""Blocks that show what comes back."""
+TESTED_ELSEWHERE = {"powershell": "tests/clients/powershell"}
+NOT_RUN = {
+    "./start.sh": "installs, and serves until it is stopped",
+    "OLLAMA_BASE_URL=http://10.0.0.5:11434 ": "the same, in front of a machine that is not here",
+}
+"""How blocks begin that are not run, and why."""
+ANSWER = ["4", "! 안녕", "하세요"]
+
+
+async def run(command: list[str], folder: Path) -> Ended:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, output.decode(), errors.decode())
+
+
+@pytest.mark.parametrize(("language", "code"), BLOCKS)
+async def test_every_block_of_code_works(
+    request: pytest.FixtureRequest,
+    serve: Serve,
+    fake: FakeOllama,
+    tmp_path: Path,
+    language: str,
+    code: str,
+) -> None:
+    if language in OUTPUT or language in TESTED_ELSEWHERE or code.startswith(tuple(NOT_RUN)):
+        return
+    fake.default = tokens(ANSWER)
+    url = await serve(rate_limit="off")
+    code = code.replace("127.0.0.1:5000", urlsplit(url).netloc)
+    code = code.replace(".venv/bin/python", sys.executable).replace("deploy/", f"{ROOT}/deploy/")
+    if language == "sh":
+        program("curl", "apt install curl")
+        ended = await run(["bash", "-euc", code], tmp_path)
+    elif language == "python":
+        ended = await run([sys.executable, "-c", code], tmp_path)
+    else:
+        assert language == "js", f"who runs {language}?"
+        folder = request.getfixturevalue("node_folder")
+        script = folder / "snippet.mjs"
+        script.write_text(code, "utf-8")
+        ended = await run([program("node", "apt install nodejs"), str(script)], folder)
+    assert ended.status == 0, ended.errors
+    assert ended.output.strip()
+    if "/api/chat" in code:
+        assert "4" in ended.output
+        assert "안녕" in ended.output
+        assert '"success":false' not in ended.output
+
+
+def test_both_languages_have_the_same_code() -> None:
+    english, korean = (
+        [code for language, code in _BLOCK.findall((ROOT / page).read_text("utf-8")) if language]
+        for page in PAGES[:2]
+    )
+    assert len(english) == len(korean)
+    for one, other in zip(english, korean, strict=True):
+        assert re.sub(r" *#.*", "", one) == re.sub(r" *#.*", "", other)
+
+
+def test_what_is_not_run_is_still_there() -> None:
+    codes = [str(block.values[1]) for block in BLOCKS]
+    assert all(any(code.startswith(start) for code in codes) for start in NOT_RUN)
