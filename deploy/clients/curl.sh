@@ -19,9 +19,15 @@ echo
 ask "$url/api/chat" --header 'Content-Type: application/json' --data "$body"
 echo
 
-# --no-buffer hands on each line as it comes. The last one of a stream that has failed says so.
+# --no-buffer hands on each line as it comes. The last one tells whether the answer is complete.
 ask "$url/api/chat/stream" --no-buffer --header 'Content-Type: application/json' --data "$body" |
-    while IFS= read -r line; do
-        printf '%s\n' "$line"
-        case $line in '{"success":false,'*) exit 1 ;; esac
-    done
+    {
+        while IFS= read -r line || [[ $line ]]; do
+            printf '%s\n' "$line"
+            last=$line
+        done
+        if [[ ${last-} != *'"done":true'* || $last == '{"success":false,'* ]]; then
+            echo 'The answer is not complete' >&2
+            exit 1
+        fi
+    }

@@ -21,6 +21,7 @@ export async function* chatStream(message, fields = {}) {
   });
   answer.data.setEncoding('utf8'); // keeps a letter whole that comes in two pieces
   let rest = '';
+  let done = false;
   for await (const text of answer.data) {
     const lines = (rest + text).split('\n'); // node:readline would cut at U+2028 too
     rest = lines.pop();
@@ -28,8 +29,10 @@ export async function* chatStream(message, fields = {}) {
       const event = JSON.parse(line);
       if ('error' in event) throw new Error(event.error);
       yield event.response;
+      done = event.done;
     }
   }
+  if (!done) throw new Error('The answer was cut off');
 }
 
 // What the server says of a failure; the body of a stream's has to be read first.

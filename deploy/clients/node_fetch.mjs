@@ -23,6 +23,7 @@ export async function chat(message, fields = {}) {
 export async function* chatStream(message, fields = {}) {
   const answer = await post('/api/chat/stream', { message, ...fields });
   let rest = '';
+  let done = false;
   for await (const text of answer.body.pipeThrough(new TextDecoderStream())) {
     const lines = (rest + text).split('\n');
     rest = lines.pop();
@@ -30,8 +31,10 @@ export async function* chatStream(message, fields = {}) {
       const event = JSON.parse(line);
       if ('error' in event) throw new Error(event.error);
       yield event.response;
+      done = event.done;
     }
   }
+  if (!done) throw new Error('The answer was cut off');
 }
 
 try {

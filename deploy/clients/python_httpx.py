@@ -19,13 +19,16 @@ async def chat_stream(client: httpx.AsyncClient, message: str) -> AsyncIterator[
         if answer.is_error:
             await answer.aread()
             raise RuntimeError(f"{answer.status_code}: {answer.json()['error']}")
-        rest = ""
+        rest, done = "", False
         async for text in answer.aiter_text():
             *lines, rest = (rest + text).split("\n")  # aiter_lines() would cut at U+2028 too
             for event in map(json.loads, lines):
                 if "error" in event:
                     raise RuntimeError(event["error"])
                 yield event["response"]
+                done = event["done"]
+        if not done:
+            raise RuntimeError("The answer was cut off")
 
 
 async def show(client: httpx.AsyncClient, message: str) -> None:

@@ -32,11 +32,15 @@ def chat(message: str, **fields: Any) -> dict[str, Any]:
 def chat_stream(message: str, **fields: Any) -> Iterator[str]:
     """Yield the answer as it is written; it is complete unless this raises."""
     with post("/api/chat/stream", {"message": message, **fields}, stream=True) as answer:
+        done = False
         for line in answer.iter_lines(chunk_size=None):
             event = json.loads(line)
             if "error" in event:
                 raise RuntimeError(event["error"])
             yield event["response"]
+            done = event["done"]
+        if not done:
+            raise RuntimeError("The answer was cut off")
 
 
 if __name__ == "__main__":

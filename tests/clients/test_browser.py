@@ -10,7 +10,15 @@ import pytest
 
 from tests.clients.conftest import EXAMPLES
 from tests.conftest import Serve
-from tests.fake_ollama import Connection, FakeOllama, after, never_answers, tokens
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Reply,
+    after,
+    never_answers,
+    stalls_after,
+    tokens,
+)
 from tests.page.conftest import browser  # noqa: F401 - a fixture
 
 LOOP = """
@@ -102,6 +110,18 @@ async def test_the_example_shows_hangul_and_failures(
     assert await ask(page, url) == "The server or its Ollama is not there"
 
 
+async def test_the_example_takes_a_stream_without_its_end_for_no_answer(
+    serve: Serve, page: Any, pages: str
+) -> None:
+    async def cut_off(route: Any) -> None:
+        headers = {"Access-Control-Allow-Origin": pages}
+        await route.fulfill(headers=headers, body='{"response":"안녕","done":false}\n')
+
+    await page.route("**/api/chat/stream", cut_off)
+    assert await ask(page, await serve(cors_origins=[pages])) == "The answer was cut off"
+    assert await page.locator("#answer").text_content() == "안녕"
+
+
 async def test_a_page_of_an_origin_that_is_not_listed_gets_nothing(
     serve: Serve, fake: FakeOllama, page: Any
 ) -> None:
@@ -118,10 +138,18 @@ async def test_a_loop_that_keeps_no_partial_lines_loses_nothing(
     assert await page.evaluate(LOOP, [url, "안녕", 60_000]) == ["stream", "".join(words)]
 
 
+@pytest.mark.parametrize("max_concurrent", [1, 4])
+@pytest.mark.parametrize("first", [never_answers, stalls_after(3)])
 async def test_a_page_that_falls_back_does_not_run_the_model_twice(
-    serve: Serve, fake: FakeOllama, page: Any, pages: str
+    serve: Serve, fake: FakeOllama, page: Any, pages: str, max_concurrent: int, first: Reply
 ) -> None:
-    fake.reply(never_answers, tokens(["늦게", " 왔네요"]))
-    url = await serve(cors_origins=[pages], max_concurrent=1, queue_timeout_s=10)
+    fake.reply(first, tokens(["늦게", " 왔네요"], pace_s=0.5))
+    url = await serve(cors_origins=[pages], max_concurrent=max_concurrent, queue_timeout_s=10)
     assert await page.evaluate(LOOP, [url, "안녕", 500]) == ["plain", "늦게 왔네요"]
-    assert [request.json["stream"] for request in fake.asked()] == [True, False]
+    dropped, asked_again = fake.asked()
+    assert (dropped.json["stream"], asked_again.json["stream"]) == (True, False)
+    assert dropped.disconnected_at is not None
+    if max_concurrent == 1:
+        assert dropped.disconnected_at <= asked_again.received_at
+    else:  # the new request may overtake the end of the old one, by no more than a moment
+        assert dropped.disconnected_at - asked_again.received_at < 0.5

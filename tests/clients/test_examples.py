@@ -1,14 +1,44 @@
 """Each example asks, streams, tells of errors and sends a key."""
 
+import asyncio
+import json
 from pathlib import Path
+
+import pytest
 
 from core import keys
 from core.addresses import Networks
 from tests.clients.conftest import Example
 from tests.conftest import Serve
-from tests.fake_ollama import Connection, FakeOllama, Request, after, tokens
+from tests.fake_ollama import Connection, FakeOllama, Reply, Request, after, tokens
+from tests.raw_server import RawServer
 
 HANGUL = ("안녕", "하세요", "! \u2028 👋", " 무엇을", " 도와드릴까요?")
+
+
+class Relay(RawServer):
+    """A relay before the API that hands on a stream in small pieces, or not to its end."""
+
+    def __init__(self, lines: int, piece: int) -> None:
+        super().__init__()
+        stream = [*({"response": word, "done": False} for word in HANGUL),
+                  {"response": "", "done": True, "context": [1]}][:lines]  # fmt: skip
+        body = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in stream)
+        self.stream = body.replace('": ', '":').encode()
+        self.piece = piece
+
+    def reply_to(self, request: Request) -> Reply:
+        return self._stream if request.path == "/api/chat/stream" else self._whole
+
+    async def _whole(self, connection: Connection, request: Request) -> None:
+        connection.send_json(200, {"success": True, "response": "4", "context": [1], "done": True})
+
+    async def _stream(self, connection: Connection, request: Request) -> None:
+        connection.send_head()
+        for start in range(0, len(self.stream), self.piece):
+            connection.send_chunk(self.stream[start : start + self.piece])
+            await asyncio.sleep(0)
+        connection.send_end()
 
 
 async def breaks_streams(connection: Connection, request: Request) -> None:
@@ -51,6 +81,25 @@ async def test_a_stream_that_fails_is_no_answer(
     ended = await example.run(await serve())
     assert ended.status != 0
     assert "Ollama connection error" in ended.output + ended.errors
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+async def test_a_stream_in_pieces_loses_nothing(example: Example, piece: int) -> None:
+    async with Relay(len(HANGUL) + 1, piece) as relay:
+        ended = await example.run(relay.url)
+    assert (ended.status, ended.errors) == (0, "")
+    if example.name == "curl.sh":
+        assert ended.output.encode().endswith(relay.stream)
+    else:
+        assert ended.output.endswith("".join(HANGUL) + "\n")
+
+
+@pytest.mark.parametrize("lines", [0, 2])
+async def test_a_stream_without_its_end_is_no_answer(example: Example, lines: int) -> None:
+    async with Relay(lines, 64) as relay:
+        ended = await example.run(relay.url)
+    assert ended.status != 0
+    assert "cut off" in ended.errors or "not complete" in ended.errors
 
 
 async def test_a_server_that_is_not_there_is_an_error(example: Example) -> None:
