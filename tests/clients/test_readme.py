@@ -1,12 +1,14 @@
 """What the documents tell people to type does what they say."""
 
 import asyncio
+import json
 import os
 import re
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.clients.conftest import Ended
@@ -30,6 +32,12 @@ NOT_RUN = {
     "OLLAMA_BASE_URL=http://10.0.0.5:11434 ": "the same, in front of a machine that is not here",
 }
 """How blocks begin that are not run, and why."""
+RUN = [
+    block
+    for block in BLOCKS
+    if block.values[0] not in OUTPUT | TESTED_ELSEWHERE.keys()
+    and not str(block.values[1]).startswith(tuple(NOT_RUN))
+]
 ANSWER = ["4", "! 안녕", "하세요"]
 
 
@@ -51,7 +59,7 @@ async def run(command: list[str], folder: Path) -> Ended:
     return Ended(process.returncode, output.decode(), errors.decode())
 
 
-@pytest.mark.parametrize(("language", "code"), BLOCKS)
+@pytest.mark.parametrize(("language", "code"), RUN)
 async def test_every_block_of_code_works(
     request: pytest.FixtureRequest,
     serve: Serve,
@@ -60,8 +68,6 @@ async def test_every_block_of_code_works(
     language: str,
     code: str,
 ) -> None:
-    if language in OUTPUT or language in TESTED_ELSEWHERE or code.startswith(tuple(NOT_RUN)):
-        return
     fake.default = tokens(ANSWER)
     url = await serve(rate_limit="off")
     code = code.replace("127.0.0.1:5000", urlsplit(url).netloc)
@@ -85,6 +91,33 @@ async def test_every_block_of_code_works(
         assert '"success":false' not in ended.output
 
 
+@pytest.mark.parametrize("page", PAGES[:2])
+async def test_the_answers_that_are_shown_have_fields_that_come(
+    serve: Serve, fake: FakeOllama, page: str
+) -> None:
+    shown = [
+        json.loads(line)
+        for language, code in _BLOCK.findall((ROOT / page).read_text("utf-8"))
+        if language in OUTPUT
+        for line in code.splitlines()
+        if line.startswith("{")
+    ]
+    body = {"message": "안녕하세요!"}
+    async with httpx.AsyncClient(base_url=await serve()) as client:
+        stream = await client.post("/api/chat/stream", json=body)
+        lines = [json.loads(line) for line in stream.content.split(b"\n")[:-1]]
+        come = [
+            (await client.get("/api/health")).json(),
+            (await client.get("/api/models")).json(),
+            (await client.post("/api/chat", json=body)).json(),
+            *(lines[0], lines[0], lines[-1]),
+        ]
+    assert len(shown) == len(come)
+    for one, other in zip(shown, come, strict=True):
+        assert one.keys() <= other.keys()
+        assert {name: type(one[name]) for name in one} == {name: type(other[name]) for name in one}
+
+
 def test_both_languages_have_the_same_code() -> None:
     english, korean = (
         [code for language, code in _BLOCK.findall((ROOT / page).read_text("utf-8")) if language]
@@ -98,3 +131,4 @@ def test_both_languages_have_the_same_code() -> None:
 def test_what_is_not_run_is_still_there() -> None:
     codes = [str(block.values[1]) for block in BLOCKS]
     assert all(any(code.startswith(start) for code in codes) for start in NOT_RUN)
+    assert TESTED_ELSEWHERE.keys() <= {block.values[0] for block in BLOCKS}
