@@ -72,7 +72,7 @@ def pages() -> Iterator[str]:
 @pytest.fixture
 async def page(browser: Any, pages: str) -> Any:  # noqa: F811 - the fixture
     page = await browser.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # a real model shares two cores with the browser
     await page.goto(f"{pages}/browser.html")
     return page
 
