@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.programs import ROOT, program
 from tests.processes import running
+from tests.programs import ROOT, npm_ci, program
 
 EXAMPLES = ROOT / "deploy/clients"
 
@@ -57,12 +56,8 @@ class Example:
 @pytest.fixture(scope="session")
 def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the packages that the examples for Node import."""
-    npm = program("npm", "apt install nodejs npm")
     folder = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(ROOT / "tests/clients/npm" / name, folder)
-    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    npm_ci(ROOT / "tests/clients/npm", folder)
     for script in EXAMPLES.glob("*.mjs"):
         shutil.copy(script, folder)
     return folder

@@ -13,8 +13,8 @@ import pytest
 
 from tests.clients.conftest import Ended
 from tests.conftest import Serve
-from tests.deploy.programs import ROOT, program
 from tests.fake_ollama import FakeOllama, tokens
+from tests.programs import ROOT, program
 
 PAGES = ("README.md", "README.ko.md", "deploy/clients/README.md")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

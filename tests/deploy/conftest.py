@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from shutil import copy, copytree
 from zipfile import ZipFile
 
 import pytest
 
-from tests.deploy.programs import ROOT, SEARCH_PATH, program, started
 from tests.deploy.runtime_api import RuntimeAPI
 from tests.fake_ollama import FakeOllama
+from tests.programs import ROOT, SEARCH_PATH, npm_ci, program, started
 
 LAMBDA_PYTHON = "3.13"
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
@@ -93,6 +94,23 @@ def runtime_client(uv: str, python: Path, tmp_path_factory: pytest.TempPathFacto
         text=True,
         check=True,
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def osls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("osls")
+    npm_ci(ROOT / "tests/deploy/npm", folder)
+    return [program("node", "apt install nodejs"), str(folder / "node_modules/.bin/osls")]
+
+
+@pytest.fixture(scope="session")
+def service(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that a deployment takes."""
+    folder = tmp_path_factory.mktemp("service")
+    copy(ROOT / "serverless.yml", folder)
+    copytree(ROOT / "deploy", folder / "deploy")
+    copytree(zips, folder / "build")
     return folder
 
 

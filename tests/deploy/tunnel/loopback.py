@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from configparser import ConfigParser
@@ -19,7 +18,7 @@ import msgspec
 import psutil
 
 from core.settings import Settings
-from tests.deploy.programs import ROOT, program, started
+from tests.programs import ROOT, free_ports, program, started
 
 FILES = ROOT / "deploy/tunnel"
 SILENCE_S = 2
@@ -85,14 +84,6 @@ def listens(port: int) -> bool:
         connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
         for connection in psutil.net_connections("tcp4")
     )
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-        for server in servers:
-            stack.enter_context(server)
-        return [server.getsockname()[1] for server in servers]
 
 
 @dataclass

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from core.environment import SettingsError
 from core.settings import Settings
 from deploy.tunnel.check import Broken, version
-from tests.deploy.programs import ROOT
-from tests.deploy.tunnel.loopback import Relay, Tunnel, free_ports, make_certificates
+from tests.deploy.tunnel.loopback import Relay, Tunnel, make_certificates
 from tests.fake_ollama import FakeOllama, never_answers, page
+from tests.programs import ROOT, free_ports
 
 QUICK_S = 1
 

@@ -2,8 +2,8 @@
 
 import re
 
-from tests.deploy.programs import ROOT
 from tests.deploy.tunnel.loopback import FILES
+from tests.programs import ROOT
 
 GUIDE = (FILES / "README.md").read_text("utf-8")
 

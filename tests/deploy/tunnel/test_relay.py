@@ -10,8 +10,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.deploy.tunnel.loopback import Relay, Tunnel, free_ports, listens, make_certificates
+from tests.deploy.tunnel.loopback import Relay, Tunnel, listens, make_certificates
 from tests.fake_ollama import FakeOllama
+from tests.programs import free_ports
 
 
 @pytest.fixture

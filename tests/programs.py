@@ -3,17 +3,18 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.processes import Output
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SEARCH_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
 
 
@@ -23,6 +24,15 @@ def program(name: str, source: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed: {source}")
     return path
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    with ExitStack() as stack:
+        servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        for server in servers:
+            stack.enter_context(server)
+        return [server.getsockname()[1] for server in servers]
 
 
 @contextmanager
@@ -56,3 +66,12 @@ def started(
             process.kill()
             process.wait()
             output.close()
+
+
+def npm_ci(locked: Path, folder: Path) -> None:
+    """Install what the package-lock.json in `locked` lists, each checked against its hash."""
+    npm = program("npm", "apt install nodejs npm")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(locked / name, folder)
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
