@@ -78,7 +78,7 @@ def main() -> None:
                     add(zip_file, there / file, file.as_posix(), 0o644)
                 if starter:
                     add(zip_file, ROOT / "deploy/run.sh", "run.sh", 0o755)
-            sys.stdout.write(f"{archive}: {archive.stat().st_size / 1e6:.2f} MB\n")
+            sys.stdout.write(f"{archive}: {archive.stat().st_size / 2**20:.2f} MiB\n")
 
 
 def install(folder: Path, python: str, *options: str) -> None:
