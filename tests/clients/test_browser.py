@@ -87,10 +87,13 @@ async def ask(page: Any, server: str, message: str = "안녕하세요!", key: st
 
 
 async def test_the_example_asks_a_real_model(
-    serve: Serve, engine: str, page: Any, pages: str
+    serve: Serve, engine_url: str, page: Any, pages: str
 ) -> None:
     url = await serve(
-        ollama_base_url=engine, default_model="smollm2:135m", max_predict=20, cors_origins=[pages]
+        ollama_base_url=engine_url,
+        default_model="smollm2:135m",
+        max_predict=20,
+        cors_origins=[pages],
     )
     assert await ask(page, url) == "Done"
     assert (await page.locator("#answer").inner_text()).strip()

@@ -47,8 +47,8 @@ async def breaks_streams(connection: Connection, request: Request) -> None:
     await reply(connection, request)
 
 
-async def test_a_real_model_answers(serve: Serve, engine: str, example: Example) -> None:
-    url = await serve(ollama_base_url=engine, default_model="smollm2:135m", max_predict=20)
+async def test_a_real_model_answers(serve: Serve, engine_url: str, example: Example) -> None:
+    url = await serve(ollama_base_url=engine_url, default_model="smollm2:135m", max_predict=20)
     ended = await example.run(url, "What is the capital of France?")
     assert (ended.status, ended.errors) == (0, "")
     assert ended.output.strip()

