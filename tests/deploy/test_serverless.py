@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import program
+from tests.programs import ROOT, program
 
 STREAMING, MANGUM = "serverless.yml", "deploy/serverless-mangum.yml"
 FUNCTIONS = {
@@ -185,3 +185,10 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
             assert int(header.strip("'")) > 0
     # A deployment has only what there is when it is made, and waits for the methods.
     assert set(answers) == set(template["Resources"]["ApiGatewayResourceApi"]["DependsOn"])
+
+
+def test_the_guide_makes_the_secret_that_is_looked_up() -> None:
+    wanted = set(re.findall(r"SecretString:(\w+)", (ROOT / "deploy/provider.yml").read_text()))
+    guide = (ROOT / "deploy/README.md").read_text("utf-8")
+    command = guide.partition("```sh\n")[2].partition("```")[0]
+    assert wanted == set(re.findall(r'"([A-Z_]+)"', command)) - {"API_KEYS_FILE"}

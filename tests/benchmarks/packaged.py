@@ -1,0 +1,62 @@
+"""`python -m tests.benchmarks.packaged`: how long the functions' imports take from their zips.
+
+Beside it stands the same without the bytecode that deploy/package.py adds, as a zip of sources is.
+"""
+
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from zipfile import ZipFile
+
+from deploy.package import FUNCTIONS
+from tests.programs import ROOT
+
+ROUNDS = 11
+KINDS = ("sources alone", "as packed")
+
+
+def main() -> None:
+    """Pack for this machine, measure, and print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        zips = Path(folder, "zips")
+        command = [sys.executable, str(ROOT / "deploy/package.py"), "--output", str(zips)]
+        target = (
+            f"{platform.machine()}-manylinux2014",
+            platform.python_version().rpartition(".")[0],
+        )
+        subprocess.run([*command, "--platform", target[0], "--python", target[1]], check=True)
+        roots = {kind: Path(folder, kind) for kind in KINDS}
+        for kind, root in roots.items():
+            for function in FUNCTIONS:
+                with ZipFile(zips / f"{function}.zip") as archive:
+                    names = archive.namelist()
+                    if kind == "sources alone":
+                        names = [name for name in names if not name.endswith(".pyc")]
+                    archive.extractall(root / function, names)
+        print("| import, in ms | sources alone | as packed | zip, in MiB |\n|---|---:|---:|---:|")
+        for function in FUNCTIONS:
+            samples: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for _ in range(ROUNDS):
+                for kind, root in roots.items():
+                    bare = _milliseconds(root / function, "")
+                    taken = _milliseconds(root / function, f"import handlers.{function}")
+                    samples[kind].append(taken - bare)
+            before, after = (median(samples[kind]) for kind in KINDS)
+            size = (zips / f"{function}.zip").stat().st_size / 2**20
+            print(f"| `{function}` | {before:.0f} | {after:.0f} | {size:.2f} |")
+
+
+def _milliseconds(root: Path, code: str) -> float:
+    """Return the time that Python takes for `code`, with nothing but `root` to import from."""
+    command = [sys.executable, "-BSc", code]
+    started = time.perf_counter()
+    subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, check=True)
+    return (time.perf_counter() - started) * 1000
+
+
+if __name__ == "__main__":
+    main()
