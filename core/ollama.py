@@ -1,7 +1,7 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
 import httpx
@@ -48,6 +48,14 @@ class _Version(msgspec.Struct):
 
 class _Show(msgspec.Struct):
     model_info: dict[str, Any] = {}
+    capabilities: list[str] | None = None  # since 0.6.4
+
+
+class _Model(msgspec.Struct):
+    """What is kept of a model's _Show, which is hundreds of kilobytes."""
+
+    vocabulary_size: int | None
+    capabilities: list[str] | None
 
 
 class OllamaClient:
@@ -63,7 +71,7 @@ class OllamaClient:
         prototype = httpx.Request("GET", base_url, headers=settings.ollama_headers)
         self._headers = [(b"User-Agent", b"ollama-web-api"), *prototype.headers.raw]
         self._transport = transport or transport_to_ollama(settings)
-        self._vocabulary_sizes: dict[str, int | None] = {}
+        self._known: dict[str, _Model] = {}
 
     async def aclose(self) -> None:
         """Close the connections that are not in use."""
@@ -91,6 +99,18 @@ class OllamaClient:
             for tag in tags.models
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
+
+    async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return what each model of `names` can do, in Ollama's words; no model is loaded.
+
+        Those of which Ollama does not tell are left out.
+        """
+        models = await asyncio.gather(*map(self._model, names))
+        return {
+            name: model.capabilities
+            for name, model in zip(names, models, strict=True)
+            if model and model.capabilities is not None
+        }
 
     async def chat(self, chat: ChatRequest, request_id: str = "") -> ChatAnswer:
         """Return the whole answer to `chat`; `request_id` is for logs on the way.
@@ -154,20 +174,26 @@ class OllamaClient:
 
     async def _check_vocabulary(self, model: str, context: list[int]) -> None:
         """Refuse token ids that the model does not have: Ollama up to 0.24 dies of them."""
-        key = model.lower()
-        if key not in self._vocabulary_sizes:
-            try:
-                show = await self._metadata("POST", "/api/show", _Show, {"model": model})
-            except ApiError:
-                return  # /api/generate tells better what is wrong
-            sizes = [size for name, size in show.model_info.items() if name.endswith(".vocab_size")]
-            self._vocabulary_sizes[key] = sizes[0] if sizes and isinstance(sizes[0], int) else None
-        size = self._vocabulary_sizes[key]
+        known = await self._model(model)  # if it is None, /api/generate tells what is wrong
+        size = known and known.vocabulary_size
         if size is not None and max(context) >= size:
             raise BadRequest(
                 f"context: token id {max(context)} is not of model '{model}', whose ids end at "
                 f"{size - 1}. Send the context of an answer by the same model, or none"
             )
+
+    async def _model(self, name: str) -> _Model | None:
+        """Return what Ollama tells of a model, asked once; None if it does not answer."""
+        key = name.lower()
+        if key not in self._known:
+            try:
+                show = await self._metadata("POST", "/api/show", _Show, {"model": name})
+            except ApiError:
+                return None
+            sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
+            size = sizes[0] if sizes and isinstance(sizes[0], int) else None
+            self._known[key] = _Model(size, show.capabilities)
+        return self._known[key]
 
     async def _installed(self) -> list[str] | None:
         try:

@@ -137,11 +137,19 @@ class ModelStats(Struct, kw_only=True):
     tokens_per_s: float | None
 
 
+class QueueStats(Struct, kw_only=True):
+    """What every client together asks of the models now."""
+
+    running: Annotated[Count, Meta(description="Requests that Ollama works on")]
+    waiting: Annotated[Count, Meta(description="Requests that wait for their turn")]
+
+
 class StatsAnswer(Struct, kw_only=True):
-    """The response times of every model that has answered."""
+    """The response times of every model that has answered, and the queue."""
 
     success: bool = True
     models: list[ModelStats]
+    queue: QueueStats
 
 
 class Models(Struct, kw_only=True):
@@ -150,3 +158,13 @@ class Models(Struct, kw_only=True):
     success: bool = True
     models: list[str]
     count: Count
+    capabilities: (
+        Annotated[
+            dict[str, list[str]],
+            Meta(
+                description="With ?capabilities=true: what each model can do in Ollama's words, "
+                "as `vision`; a model of which Ollama does not tell is left out"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET

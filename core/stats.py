@@ -22,11 +22,13 @@ class Stats:
 
     def __init__(self) -> None:
         self._models: dict[str, _Samples] = {}
+        self._figures: list[ModelStats] | None = None
 
     def observe(self, record: Record) -> None:
         """Take in a request that is over."""
         if not record.model or record.status != 200 or record.error:  # noqa: PLR2004
             return
+        self._figures = None
         model = record.model.lower()
         if (samples := self._models.get(model)) is None:
             samples = self._models[model] = _Samples()
@@ -38,7 +40,15 @@ class Stats:
             samples.rates.append(record.tokens / (record.duration_s - record.queued_s))
 
     def by_model(self) -> list[ModelStats]:
-        """Return the figures of each model, in the order of their first answers."""
+        """Return the figures of each model, in the order of their first answers.
+
+        They are computed once between two answers, however many pages watch them.
+        """
+        if self._figures is None:
+            self._figures = self._compute()
+        return self._figures
+
+    def _compute(self) -> list[ModelStats]:
         return [
             ModelStats(
                 model=model,

@@ -11,13 +11,19 @@ from core.schemas import Models
 
 
 async def models(request: Request) -> Response:
-    """Answer with the installed models that the client may use, in Ollama's order."""
+    """Answer with the installed models that the client may use, in Ollama's order.
+
+    What they can do is told on request alone: Ollama has to be asked for each model.
+    """
     names = [
         name
         for name in await request.app.state.ollama.models()
         if model_allowed(request.state.client, name)
     ]
-    return JSONResponse(Models(models=names, count=len(names)))
+    answer = Models(models=names, count=len(names))
+    if request.query_params.get("capabilities") == "true":
+        answer.capabilities = await request.app.state.ollama.capabilities(names)
+    return JSONResponse(answer)
 
 
 routes = [Route("/api/models", models)]

@@ -1,4 +1,4 @@
-"""GET /api/stats: the response times of the models."""
+"""GET /api/stats: the response times of the models, and how long the queue is."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -6,14 +6,18 @@ from starlette.routing import Route
 
 from core.auth import model_allowed
 from core.responses import JSONResponse
-from core.schemas import StatsAnswer
+from core.schemas import QueueStats, StatsAnswer
 
 
 async def stats(request: Request) -> Response:
-    """Answer with the figures of the models that the client may use."""
-    figures = request.app.state.stats.by_model()
-    client = request.state.client
-    return JSONResponse(StatsAnswer(models=[m for m in figures if model_allowed(client, m.model)]))
+    """Answer with the figures of the models that the client may use, and with the queue."""
+    state, client = request.app.state, request.state.client
+    return JSONResponse(
+        StatsAnswer(
+            models=[m for m in state.stats.by_model() if model_allowed(client, m.model)],
+            queue=QueueStats(running=state.queue.running, waiting=state.queue.waiting),
+        )
+    )
 
 
 routes = [Route("/api/stats", stats)]

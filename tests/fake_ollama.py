@@ -185,6 +185,7 @@ class FakeOllama(RawServer):
         self.models = list(models)
         self.loaded: set[str] = set()
         self.vocabulary_size: int | None = VOCABULARY_SIZE
+        self.capabilities: list[str] | None = ["completion"]
         self.check_host = False
         self.default: Reply = tokens()
 
@@ -230,7 +231,8 @@ class FakeOllama(RawServer):
         info: dict[str, Any] = {"general.architecture": "llama", "llama.context_length": 2048}
         if self.vocabulary_size is not None:
             info["llama.vocab_size"] = self.vocabulary_size
-        connection.send_json(200, {"model_info": info, "capabilities": ["completion"]})
+        can = {} if self.capabilities is None else {"capabilities": self.capabilities}
+        connection.send_json(200, {"model_info": info, **can})
 
     async def _generate(self, connection: Connection, request: Request) -> None:
         await self._generate_reply(request)(connection, request)

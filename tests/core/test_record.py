@@ -127,7 +127,7 @@ async def test_a_failure_is_logged_by_its_name_and_counted(
         metrics = (await client.get(f"{url}/metrics")).text
         stats = (await client.get(f"{url}/api/stats")).json()
     assert f'ollama_web_api_upstream_errors_total{{error="{name}"}} 1.0' in metrics
-    assert stats == {"success": True, "models": []}
+    assert stats == {"success": True, "models": [], "queue": {"running": 0, "waiting": 0}}
 
 
 async def test_metrics_count_and_their_labels_are_bounded(serve: Serve, fake: FakeOllama) -> None:
@@ -176,6 +176,20 @@ async def test_stats_are_the_specifications_table(serve: Serve, fake: FakeOllama
     assert figures[0]["tokens_per_s"] > 10
 
 
+async def test_stats_tell_of_the_queue(serve: Serve, fake: FakeOllama) -> None:
+    fake.default = never_answers
+    url = await serve(max_concurrent=1)
+    async with httpx.AsyncClient() as client, asyncio.TaskGroup() as group:
+        chats = [group.create_task(client.post(f"{url}/api/chat", json=CHAT)) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while True:
+                queue = (await client.get(f"{url}/api/stats")).json()["queue"]
+                if queue == {"running": 1, "waiting": 2}:
+                    break
+        for chat in chats:
+            chat.cancel()
+
+
 def test_percentiles_are_those_of_the_last_answers() -> None:
     stats = Stats()
     for duration in range(2000):
@@ -184,6 +198,8 @@ def test_percentiles_are_those_of_the_last_answers() -> None:
     assert figures.count == 2000
     assert (figures.mean_s, figures.p50_s, figures.p95_s) == (1499.5, 1499, 1949)
     assert figures.first_token_mean_s is None
+    stats.observe(record(model="m", status=200, duration_s=1.0, tokens=10))
+    assert stats.by_model()[0].count == 2001
 
 
 def test_every_request_that_begins_ends() -> None:

@@ -63,3 +63,28 @@ async def test_ollama_down_is_a_500(connect: Connect, fake: FakeOllama) -> None:
     assert answer.status_code == 500
     assert answer.json()["error"].startswith("Ollama connection error: cannot connect")
     assert "127.0.0.1" not in answer.text
+
+
+async def test_what_models_can_do_is_told_on_request(connect: Connect, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "vision"]
+    client = connect(models)
+    fake.reply(error(500, "no"), path="/api/show")
+    for known in (1, 2):  # a failure is not kept
+        answer = (await client.get("/api/models?capabilities=true")).json()
+        assert (answer["models"], answer["count"]) == (fake.models, 2)
+        assert list(answer["capabilities"].values()) == [["completion", "vision"]] * known
+    await client.get("/api/models?capabilities=true")
+    assert len(fake.asked("/api/show")) == 3  # each is asked once, and one again
+
+
+async def test_an_ollama_that_does_not_tell_what_models_can_do(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.capabilities = None
+    answer = await connect(models).get("/api/models?capabilities=true")
+    assert answer.json() == {
+        "success": True,
+        "models": fake.models,
+        "count": 2,
+        "capabilities": {},
+    }
