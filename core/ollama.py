@@ -175,7 +175,7 @@ class OllamaClient:
     async def _check_vocabulary(self, model: str, context: list[int]) -> None:
         """Refuse token ids that the model does not have: Ollama up to 0.24 dies of them."""
         known = await self._model(model)  # if it is None, /api/generate tells what is wrong
-        size = known and known.vocabulary_size
+        size = known.vocabulary_size if known else None
         if size is not None and max(context) >= size:
             raise BadRequest(
                 f"context: token id {max(context)} is not of model '{model}', whose ids end at "

@@ -63,7 +63,7 @@ async def test_key_is_asked_for_and_kept_for_the_session(
 
 
 async def test_rate_limit_counts_down(open_page: Open, fake: FakeOllama) -> None:
-    page = await open_page(settings={"rate_limit": "3/minute"})
+    page = await open_page(settings={"rate_limit": "4/minute"})
     for count in (1, 2, 3):
         await say(page, "Hello")
         await answered(page, count)
@@ -109,6 +109,58 @@ async def test_lost_connection_keeps_what_had_come(open_page: Open, fake: FakeOl
     await say(page, "Go on")
     await answered(page, 2)
     assert "Assistant: Half an ans" in fake.asked()[-1].json["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(403, "Choose another model"), (413, "Shorten it"), (504, "choose a smaller model")],
+)
+async def test_refusals_say_what_to_do(status: int, advice: str, open_page: Open) -> None:
+    page = await open_page()
+    await page.route(
+        "**/api/chat/stream",
+        lambda route: route.fulfill(status=status, json={"success": False, "error": "No."}),
+    )
+    await say(page, "Hello")
+    assert advice in await (await answered(page)).locator(".notice").inner_text()
+
+
+async def test_a_key_that_no_header_takes_is_refused_in_words(open_page: Open) -> None:
+    page = await open_page()
+    await page.click("#open-settings")
+    await page.click("#change-key")
+    await page.fill("#key-value", "키")
+    await page.press("#key-value", "Enter")
+    assert await page.is_visible("#key[open]")
+    problem = await page.evaluate("document.querySelector('#key-value').validationMessage")
+    assert "only English letters" in problem
+    await page.fill("#key-value", "owa_key")
+    await page.press("#key-value", "Enter")
+    await page.wait_for_selector("#key", state="hidden")
+
+
+BLOCKED = """
+  for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
+    const get = () => { throw new DOMException("Access is denied", "SecurityError"); };
+    Object.defineProperty(window, name, { get });
+  }
+"""
+
+
+async def test_blocked_storage_stops_nothing_else(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.add_init_script(BLOCKED)
+    await page.reload()
+    await page.wait_for_selector("#notice:has-text('cannot store')")
+    await wait_for_count(page, "#model option", 2)
+    await page.select_option("#model", "smollm2:135m")
+    await say(page, "Hello")
+    await page.wait_for_selector(".answer:has-text('Paris')")
+    await answered(page)
+    await page.click("#open-settings")
+    await page.select_option("#theme", "dark")
+    await page.select_option("#language", "ko")
+    assert await page.inner_text("#settings-title") == "설정"
 
 
 async def test_unreachable_server(open_page: Open) -> None:

@@ -1,7 +1,9 @@
 """Conversations stay in the browser: found again, renamed, taken along and deleted."""
 
+import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from tests.fake_ollama import CONTEXT, FakeOllama, stalls_after, tokens
 from tests.page.conftest import Open
@@ -35,6 +37,47 @@ async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllam
     await page.wait_for_timeout(2200)
     await page.reload()
     await page.wait_for_selector(".answer:has-text('0 1 2')")
+    assert "The page was closed before" in await page.inner_text(".assistant")
+
+
+async def test_only_the_longest_context_is_kept(open_page: Open, fake: FakeOllama) -> None:
+    """A context begins with those before it; one that does not, is kept beside."""
+    page = await open_page()
+    grown = [[*range(length)] for length in (3, 6, 9)]
+    for count, context in enumerate([*grown, [9, 9]], 1):
+        fake.reply(tokens(context=context))
+        await say(page, f"{count}")
+        await answered(page, count)
+    (conversation,) = await stored(page)
+    kept = [message.get("context") for message in conversation["messages"][1::2]]
+    assert kept == [3, 6, 9, [9, 9]]
+    assert conversation["contexts"] == {"llama3.1:70b": grown[-1]}
+
+    await page.reload()
+    await page.locator(".assistant").last.get_by_label("Regenerate").click()
+    await fake.wait_for(5)
+    await answered(page, 4)
+    second = page.locator(".user").nth(1)
+    await second.hover()
+    await second.get_by_label("Edit").click()
+    await page.press(".edit textarea", "Enter")
+    await answered(page, 2)
+    assert [request.json.get("context") for request in fake.asked()] == [
+        None,
+        *grown,
+        grown[2],
+        grown[0],
+    ]
+
+
+async def test_search_finds_hangul_in_either_form(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, normalize("NFD", "한국어"))
+    await answered(page)
+    await page.fill("#search", "nowhere")
+    await page.wait_for_selector("#list:has-text('Nothing found')")
+    await page.fill("#search", "한국")
+    await wait_for_count(page, "#list .open", 1)
 
 
 async def test_list(open_page: Open, fake: FakeOllama) -> None:
@@ -72,7 +115,7 @@ async def test_list(open_page: Open, fake: FakeOllama) -> None:
 
 async def test_export_and_import(open_page: Open, fake: FakeOllama, tmp_path: Path) -> None:
     page = await open_page()
-    fake.reply(tokens(["**Paris**, ", "파리"]))
+    fake.reply(tokens(["**Paris**, ", "파리\n\n## User\n\nx"]))
     await say(page, "Capital?")
     await answered(page)
     before = await stored(page)
@@ -82,7 +125,8 @@ async def test_export_and_import(open_page: Open, fake: FakeOllama, tmp_path: Pa
         await page.click("[aria-label='Save as Markdown: Capital?']")
     await (await download.value).save_as(tmp_path / "capital.md")
     assert (tmp_path / "capital.md").read_text() == (
-        "# Capital?\n\n## User\n\nCapital?\n\n## llama3.1:70b\n\n**Paris**, 파리\n"
+        "# Capital?\n\n<!-- user -->\n## User\n\nCapital?\n\n"
+        "<!-- assistant -->\n## llama3.1:70b\n\n**Paris**, 파리\n\n## User\n\nx\n"
     )
 
     await page.click("#open-settings")
@@ -96,9 +140,33 @@ async def test_export_and_import(open_page: Open, fake: FakeOllama, tmp_path: Pa
     await other.wait_for_selector("#import-result:has-text('1 conversation imported')")
     (after,) = await stored(other)
     assert {**after, "messages": []} == {**before[0], "messages": []}
-    assert after["messages"][1]["context"] == CONTEXT
+    assert after["messages"][1]["context"] == len(CONTEXT)
+    assert after["contexts"] == {"llama3.1:70b": CONTEXT}
+    (tmp_path / "other.txt").write_text("# No export")
+    await other.set_input_files("#import-file", tmp_path / "other.txt")
+    await other.wait_for_selector("#import-result:has-text('neither an export')")
+
     await other.set_input_files("#import-file", tmp_path / "capital.md")
-    await other.wait_for_selector("#import-result:has-text('not an export')")
+    await wait_for_count(other, "#list .open", 2)
+    told = [
+        [(message["role"], message["text"]) for message in conversation["messages"]]
+        for conversation in await stored(other)
+    ]
+    assert told[0] == told[1]
+
+
+async def test_import_takes_nothing_away(open_page: Open, fake: FakeOllama, tmp_path: Path) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    (own,) = await stored(page)
+    other = {**own, "title": "Another", "messages": own["messages"][:1]}
+    (tmp_path / "x.json").write_text(json.dumps({"conversations": [own, other]}))
+    await page.click("#open-settings")
+    await page.set_input_files("#import-file", tmp_path / "x.json")
+    await page.wait_for_selector("#import-result:has-text('2 conversations imported')")
+    await wait_for_count(page, "#list .open", 2)
+    assert own in await stored(page)
 
 
 async def test_tabs_agree(open_page: Open, fake: FakeOllama) -> None:

@@ -1,10 +1,11 @@
 """Talking to a model: what is sent, what is seen, and how an answer is ended."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from tests.fake_ollama import CONTEXT, FakeOllama, stalls_after, tokens
+from tests.fake_ollama import CONTEXT, FakeOllama, never_answers, stalls_after, tokens
 from tests.page.conftest import Open
 from tests.page.conversation import answered, say, wait_for_count
 
@@ -116,7 +117,7 @@ async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> 
     assert "What would a pirate say?" in await answer.inner_text()
     await say(page, "Again")
     await answered(page, 2)
-    assert "system" not in fake.asked()[-1].json  # the context has it
+    assert fake.asked()[-1].json["system"] == "You are a pirate."  # else it is the model's own
 
 
 async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama) -> None:
@@ -178,7 +179,100 @@ async def test_markdown(open_page: Open, fake: FakeOllama) -> None:
         assert await answer.locator(selector).count() == expected, source
 
 
+STRAY = [
+    "$$ is a sign.\n\n**Bold**",
+    "$$ is a sign.\n\n" + "**Bold** words. " * 300,
+    "\\[ is a sign.\n\n**Bold**",
+]
+
+
+@pytest.mark.parametrize("source", STRAY, ids=["dollars", "long", "bracket"])
+async def test_a_stray_sign_of_mathematics_swallows_nothing(
+    source: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(tokens([source[at : at + 50] for at in range(0, len(source), 50)]))
+    await say(page, "Go on")
+    answer = await answered(page)
+    assert await answer.locator(".math").count() == 0
+    assert await answer.locator("strong").count() == source.count("**Bold**")
+
+
+async def test_empty_lines_are_no_thoughts(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens(["A"], thinking=["one", "two"], pace_s=0.4))
+    seen: list[str] = []
+    await page.expose_function("seen", lambda text: seen.append(text))
+    await page.evaluate(
+        """() => new MutationObserver(() => seen(document.querySelector(".progress")?.textContent))
+          .observe(document.querySelector("#messages"), { childList: true, subtree: true })"""
+    )
+    await say(page, "Hello")
+    await answered(page)
+    assert any("Waiting for" in (text or "") for text in seen)
+    assert not any("Thinking" in (text or "") for text in seen)
+
+
+async def test_the_queue_is_told_of(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(settings={"max_concurrent": 1})
+    fake.reply(never_answers)
+    await say(page, "First")
+    await fake.wait_for()
+    await page.click("#new")
+    await say(page, "Second")
+    await page.wait_for_selector(".progress:text('Queue: 1 being answered, 1 waiting')")
+    assert await page.inner_text("#queue") == "1 answering, 1 waiting"
+    await page.click(".open:text('First')")
+    await page.click("#stop")
+    await page.click(".open:text('Second')")
+    await page.wait_for_selector(".answer:has-text('Paris')")
+    await page.wait_for_selector("#queue", state="hidden")
+
+
+async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    asked: list[str] = []
+
+    async def refuse(route: Any) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(status=401, json={"success": False, "error": "no"})
+
+    await page.route("**/api/stats", refuse)
+    fake.reply(tokens(["A"], pace_s=7))
+    await say(page, "Hello")
+    await page.wait_for_selector(".progress:text('is being loaded')")
+    await answered(page)
+    assert len(asked) == 1
+    assert await page.locator("#key[open], .notice").count() == 0
+    assert await page.inner_text("#notice") == ""
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "offered"), [(["completion"], False), (["vision"], True), (None, True)]
+)
+async def test_images_are_offered_to_models_that_see(
+    capabilities: list[str] | None, offered: bool, open_page: Open, fake: FakeOllama
+) -> None:
+    fake.capabilities = capabilities
+    page = await open_page()
+    await wait_for_count(page, "#model option", 2)
+    assert await page.is_visible("#attach") is offered
+    transfer = await page.evaluate_handle(
+        """() => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File(["no image"], "x.png", { type: "image/png" }));
+          return transfer;
+        }"""
+    )
+    await page.dispatch_event("#message", "drop", {"dataTransfer": transfer})
+    problem = "x.png is not an image" if offered else "llama3.1:70b cannot see images"
+    await page.wait_for_selector(f"#notice:has-text('{problem}')")
+
+
 async def test_image_is_sent_as_small_jpeg(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "vision"]
     page = await open_page()
     transfer = await page.evaluate_handle(
         """async () => {
@@ -245,3 +339,32 @@ async def test_long_answer_stays_smooth(open_page: Open, fake: FakeOllama) -> No
     frames = sorted(await page.evaluate("frameTimes"))
     assert len(frames) > 60
     assert frames[len(frames) * 95 // 100] < 50, frames[-20:]
+
+
+ROWS = {
+    "list": ("", "- an *item* of `many`\n", "ul", "li"),
+    "numbered": ("", "1. an *item* of `many`\n", "ol", "li"),
+    "table": ("| a | b |\n|---|--:|\n", "| *one* | two of `many` |\n", "tbody", "tr"),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+async def test_a_long_block_stays_smooth_and_whole(
+    kind: str, open_page: Open, fake: FakeOllama
+) -> None:
+    head, row, whole, part = ROWS[kind]
+    page = await open_page()
+    rows = 20_000 // len(row)
+    more = [row[at : at + 4] for at in range(0, len(row), 4)] * 40
+    fake.reply(tokens([f"Look:\n\n{head}{row * rows}", *more, "\nEnd"], pace_s=0.005))
+    await page.evaluate(COUNT_FRAMES)
+    await say(page, "Much, please")
+    await page.wait_for_selector(f".answer {part}")
+    await page.evaluate("frameTimes.length = 0")
+    answer = await answered(page)
+    frames = sorted(await page.evaluate("frameTimes"))
+    assert frames[len(frames) * 95 // 100] < 50, frames[-20:]
+    assert await answer.locator(whole).count() == 1
+    assert await answer.locator(f"{whole} > {part}").count() == rows + 40
+    assert await answer.locator(f"{whole} em").count() == rows + 40
+    assert await answer.locator("p").all_inner_texts() == ["Look:", "End"]

@@ -1,14 +1,17 @@
 /** Draws an answer while it grows, at most once a frame: finished blocks are not touched again. */
 
-import { blocks, draw, sourceOf } from "./markdown.js";
+import { blocks, draw, sourceOf, splitRows } from "./markdown.js";
 import { make } from "./dom.js";
 
+/** A list or table of more rows than this is drawn piece by piece. */
+const LONG = 20;
 /** Of the time that drawing takes, this many times over is left to everything else. */
 const REST = 3;
 
 export class Answer {
   #tail = "";
   #live = [];
+  #open = null; // the list or table that the next rows belong to
   #frame = 0;
   #notBefore = 0;
 
@@ -36,12 +39,19 @@ export class Answer {
       return;
     }
     const start = performance.now();
-    const tokens = blocks(this.#tail);
+    const tokens = blocks(this.#tail, true);
     const last = Math.max(0, tokens.findLastIndex((token) => token.type !== "space"));
     if (last > 0) {
-      this.#replaceLive(tokens.slice(0, last), true);
-      this.#live = [];
+      this.#keep(tokens.slice(0, last));
+      this.#open = null;
       this.#tail = sourceOf(tokens.slice(last));
+    }
+    const long = splitRows(tokens[last], LONG);
+    if (long) {
+      this.#keep([long.finished]);
+      this.#open ??= holderOf(this.element.lastElementChild);
+      this.#tail = long.rest;
+      tokens.splice(last, Infinity, ...blocks(this.#tail, true));
     }
     const code = tokens[last]?.type === "code" && this.#live[0]?.querySelector(":scope > pre > code");
     if (code?.textContent) code.textContent = tokens[last].text; // it keeps its place when scrolled
@@ -50,10 +60,26 @@ export class Answer {
     this.#notBefore = end + REST * (end - start);
   }
 
+  #keep(tokens) {
+    this.#replaceLive(tokens, true);
+    this.#live = [];
+  }
+
   #replaceLive(tokens, finished) {
     for (const node of this.#live) node.remove();
     const fragment = draw(tokens, finished);
-    this.#live = [...fragment.children];
+    this.#live = [];
+    const first = fragment.firstElementChild;
+    if (this.#open && first && holderOf(first)?.tagName === this.#open.tagName) {
+      this.#live = [...holderOf(first).children];
+      this.#open.append(...this.#live);
+      first.remove();
+    }
+    this.#live.push(...fragment.children);
     this.element.append(fragment);
   }
 }
+
+/** What has the rows of a list or a table; undefined for other elements. */
+const holderOf = (element) =>
+  element.matches("ul, ol") ? element : (element.matches(".table") && element.querySelector("tbody")) || undefined;

@@ -1,10 +1,12 @@
 /** Talks to the server that this page comes from. */
 
+import { session } from "./storage.js";
+
 const KEY = "api-key";
 
-export const apiKey = () => sessionStorage.getItem(KEY) ?? "";
+export const apiKey = () => session.getItem(KEY) ?? "";
 export const keepApiKey = (key) =>
-  key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY);
+  key ? session.setItem(KEY, key) : session.removeItem(KEY);
 
 /** What went wrong: `kind` is an HTTP status, "unreachable", "lost" or "stream". */
 export class Failure extends Error {

@@ -2,6 +2,7 @@
 
 import { byId, iconButton, make } from "./dom.js";
 import { readImage } from "./images.js";
+import { model, onModel, sees } from "./models.js";
 import { words } from "./words.js";
 
 const form = byId("composer");
@@ -46,8 +47,16 @@ function resize() {
 }
 field.addEventListener("input", resize);
 
+/** Images are offered where the model can see them. */
+function showSight() {
+  byId("attach").hidden = !sees();
+  if (images.length) byId("notice").textContent = sees() ? "" : words.blind(model());
+}
+onModel(showSight);
+
 async function add(files) {
-  byId("notice").textContent = "";
+  byId("notice").textContent = sees() ? "" : words.blind(model());
+  if (!sees()) return;
   for (const file of files) {
     try {
       images.push(await readImage(file));

@@ -3,13 +3,15 @@
 import { streamChat } from "./api.js";
 import { byId } from "./dom.js";
 import { AnswerMessage, drawQuestion } from "./message.js";
-import { toRequest } from "./request.js";
+import { keepContext, toRequest } from "./request.js";
 import { follow } from "./scroll.js";
 import { say, Speech } from "./speech.js";
+import { lookAtQueue, theQueue } from "./status.js";
 import { create } from "./store.js";
 import { words } from "./words.js";
 
 const SAVE_EVERY_MS = 2000;
+const LOOK_EVERY_MS = 3000;
 const LONG_WAIT_S = 4;
 const TITLE_LENGTH = 60;
 
@@ -18,7 +20,7 @@ export class Conversation {
   #questions = [];
   #hooks;
 
-  /** `hooks`: model() to ask, save(data), changed() in what is possible, unlock() with a key. */
+  /** `hooks`: model() to ask, sees() images or not, save(data), changed() in what is possible, unlock() with a key. */
   constructor(hooks) {
     this.#hooks = hooks;
     this.data = create();
@@ -97,8 +99,8 @@ export class Conversation {
   async #answer() {
     const { data } = this;
     const model = this.#hooks.model();
-    const request = toRequest(data, model);
-    const message = { role: "assistant", model, system: data.system, text: "" };
+    const request = toRequest(data, model, this.#hooks.sees());
+    const message = { role: "assistant", model, text: "", ended: "unfinished" };
     const controller = new AbortController();
     const run = { data, message, controller, view: new AnswerMessage(message) };
     this.#runs.set(data.id, run);
@@ -121,7 +123,7 @@ export class Conversation {
 }
 
 /** Has the model write the message of a run, and notes how it ended. */
-async function write(request, { message, view, controller: { signal } }) {
+async function write(request, { data, message, view, controller: { signal } }) {
   const speech = new Speech();
   const start = performance.now();
   let first = 0;
@@ -134,16 +136,19 @@ async function write(request, { message, view, controller: { signal } }) {
     const since = s ? `, ${words.seconds(s)}` : "";
     if (first) view.progress = words.writing(Math.round((count * 1000) / Math.max(now - first, 250)));
     else if (thinks) view.progress = words.thinking(since);
+    else if (theQueue()?.waiting) view.progress = words.queued(message.model, theQueue(), since);
     else view.progress = (s < LONG_WAIT_S ? words.waiting : words.loading)(message.model, since);
   }
 
   showProgress();
   const clock = setInterval(showProgress, 500);
+  const watch = setInterval(lookAtQueue, LOOK_EVERY_MS);
   try {
     for await (const line of streamChat(request, signal)) {
+      clearInterval(watch);
       if (line.done) finish(line);
       else if (line.response) append(line.response);
-      else if (!thinks) {
+      else if (request.think && !thinks) {
         thinks = true;
         showProgress();
       }
@@ -153,6 +158,8 @@ async function write(request, { message, view, controller: { signal } }) {
     else fail(error);
   } finally {
     clearInterval(clock);
+    clearInterval(watch);
+    if (performance.now() - start > LOOK_EVERY_MS) setTimeout(lookAtQueue, 500); // what is left of it
     speech.finish();
   }
 
@@ -169,7 +176,7 @@ async function write(request, { message, view, controller: { signal } }) {
 
   function finish(line) {
     const end = performance.now();
-    message.context = line.context;
+    keepContext(data, message, line.context);
     message.thinking = line.thinking;
     message.ended = line.done_reason;
     message.tokens = line.eval_count ?? count;
@@ -179,6 +186,7 @@ async function write(request, { message, view, controller: { signal } }) {
 
   function fail(error) {
     const { kind = "other", message: said, retryAfter = 0 } = error;
+    message.ended = "failed";
     message.failure = { kind, said, retryAt: Date.now() + 1000 * retryAfter };
     say((words.errors[kind] ?? words.errors.other).join(" "));
   }

@@ -4,7 +4,7 @@ import { Failure } from "./api.js";
 import { onSend, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, toClipboard } from "./dom.js";
-import { choose, loadModels, model, showModels } from "./models.js";
+import { choose, loadModels, model, sees, showModels } from "./models.js";
 import { askForKey, setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
@@ -18,6 +18,7 @@ const narrow = matchMedia("(max-width: 46rem)");
 
 const conversation = new Conversation({
   model,
+  sees,
   save,
   changed() {
     showRunning(conversation.running);
@@ -28,12 +29,16 @@ const conversation = new Conversation({
   unlock: (retry) => unlock(retry),
 });
 
+function storageFailed() {
+  byId("notice").textContent = words.storageFailed;
+}
+
 async function save(data) {
   try {
     await store.save(data);
     await refresh();
   } catch {
-    byId("notice").textContent = words.storageFailed;
+    storageFailed();
   }
 }
 
@@ -85,6 +90,7 @@ onSend((text, images) => {
   return true;
 });
 listConversations({
+  failed: storageFailed,
   open: async (id) => show((await store.load(id)) ?? store.create()),
   removed(id) {
     conversation.forget(id);
@@ -136,7 +142,7 @@ document.addEventListener("languagechange", () => {
 });
 
 watchStatus();
-refresh().catch(() => (byId("notice").textContent = words.storageFailed));
+refresh();
 const wanted = location.hash && (await store.load(location.hash.slice(1)).catch(() => null));
 show(wanted || store.create());
 await start();

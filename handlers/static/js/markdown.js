@@ -13,17 +13,23 @@ const LONGEST_HIGHLIGHTED = 50_000;
 
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
-/** An extension that leaves TeX as it is written; a block may still be open at the text's end. */
+/** Whether mathematics at the text's end may still be open: more of it is to come. */
+let growing = false;
+
+/** An extension that leaves TeX as it is written. */
 const math = (level, start, rule, tag) => ({
   name: `${level}Math`,
   level,
   start: (source) => source.match(start)?.index,
   tokenizer(source) {
-    const raw = rule.exec(source)?.[0];
+    const raw = (rule.exec(source) ?? (growing && level === "block" && OPEN.exec(source)))?.[0];
     return raw && { type: `${level}Math`, raw, text: raw.trim() };
   },
   renderer: ({ text }) => `<${tag} class="math">${escape(text)}</${tag}>`,
 });
+
+/** A formula is shorter than what a stray sign would else swallow. */
+const OPEN = /^ {0,3}(?:\$\$|\\\[)[^]{0,2000}$/;
 
 const link = (href, html) => (SAFE_URL.test(href) ? `<a href="${escape(href)}">${html}</a>` : html);
 
@@ -33,7 +39,7 @@ const marked = new Marked({
     math(
       "block",
       /^ {0,3}(?:\$\$|\\\[)/m,
-      /^ {0,3}(?:\$\$[^]*?(?:\$\$|$)|\\\[[^]*?(?:\\\]|$))/,
+      /^ {0,3}(?:\$\$[^]{1,2000}?\$\$|\\\[[^]{1,2000}?\\\])/,
       "p",
     ),
     math(
@@ -71,13 +77,27 @@ const sanitize = (html) =>
 
 export const sourceOf = (tokens) => tokens.map((token) => token.raw).join("");
 
-/** Cuts `source` into its blocks. */
-export function blocks(source) {
+/** Cuts `source` into its blocks; it may have `more` to come. */
+export function blocks(source, more = false) {
+  growing = more;
   try {
     return marked.lexer(source);
   } catch {
     return [{ type: "html", raw: source, text: source, block: true }];
   }
+}
+
+/** Splits a list or table of more than `many` rows: all rows but the last, and that one's source. */
+export function splitRows(token, many) {
+  if (token?.type === "list" && token.items.length > many) {
+    return { finished: { ...token, items: token.items.slice(0, -1) }, rest: token.items.at(-1).raw };
+  }
+  if (token?.type === "table" && token.rows.length > many) {
+    const lines = token.raw.trimEnd().split("\n");
+    const rest = [...lines.slice(0, 2), lines.at(-1)].join("\n") + token.raw.slice(token.raw.trimEnd().length);
+    return { finished: { ...token, rows: token.rows.slice(0, -1) }, rest };
+  }
+  return null;
 }
 
 function toHtml(tokens) {

@@ -121,8 +121,9 @@ const thoughts = ({ thinking }) =>
 const asides = ({ text, ended, failure }) =>
   [
     ended === "stopped" && words.stopped,
+    ended === "unfinished" && words.unfinished,
     ended === "length" && words.cutShort,
-    !text && ended !== "stopped" && !failure && words.empty,
+    !text && !["stopped", "unfinished", "failed"].includes(ended) && !failure && words.empty,
   ]
     .filter(Boolean)
     .map((aside) => make("p", { className: "aside" }, aside));

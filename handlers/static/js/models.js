@@ -2,28 +2,40 @@
 
 import { get } from "./api.js";
 import { byId, make } from "./dom.js";
+import { local } from "./storage.js";
 import { words } from "./words.js";
 
 const CHOSEN = "model";
 const usual = document.querySelector("meta[name=default-model]").content;
 const select = byId("model");
 
+let capabilities = {};
+
 export const model = () => select.value;
+
+/** Tells whether the chosen model can see images; one of which nothing is known may be able to. */
+export const sees = () => capabilities[model()]?.includes("vision") ?? true;
+
+/** Has `changed` called when another model is chosen, or more is known of it. */
+export const onModel = (changed) => document.addEventListener("model", changed);
+const tell = () => document.dispatchEvent(new Event("model"));
 
 /** Chooses the model of a conversation, if it is there to be chosen. */
 export function choose(name) {
   if ([...select.options].some(({ value }) => value === name)) select.value = name;
+  tell();
 }
 
 /** Lists the installed models; throws a Failure. */
 export async function loadModels() {
-  const { models } = await get("/api/models");
+  const { models, ...more } = await get("/api/models?capabilities=true");
+  capabilities = more.capabilities ?? {};
   showModels(models);
 }
 
 /** Without a list there is still the default. */
 export function showModels(models = [...select.options].map(({ value }) => value)) {
-  const chosen = select.value || localStorage.getItem(CHOSEN) || usual;
+  const chosen = select.value || local.getItem(CHOSEN) || usual;
   const options = (models.length ? models : [usual]).map((name) =>
     make("option", { value: name }, name === usual ? words.defaultModel(name) : name),
   );
@@ -31,5 +43,8 @@ export function showModels(models = [...select.options].map(({ value }) => value
   for (const name of [usual, chosen]) choose(name);
 }
 
-select.onchange = () => localStorage.setItem(CHOSEN, select.value);
+select.onchange = () => {
+  local.setItem(CHOSEN, select.value);
+  tell();
+};
 showModels();

@@ -1,5 +1,6 @@
 /** What this browser's user prefers; applied before the first paint. */
 
+import { local } from "./storage.js";
 import { speak } from "./words.js";
 
 const appliers = {
@@ -7,10 +8,10 @@ const appliers = {
   language: speak,
 };
 
-export const preference = (name) => localStorage.getItem(name) ?? "";
+export const preference = (name) => local.getItem(name) ?? "";
 
 export function prefer(name, value) {
-  localStorage.setItem(name, value);
+  local.setItem(name, value);
   appliers[name](value);
 }
 

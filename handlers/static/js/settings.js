@@ -63,12 +63,18 @@ function showTemperature(temperature) {
   byId("temperature-reset").disabled = temperature === null;
 }
 
+byId("key-value").oninput = ({ target }) => {
+  // Other characters cannot be sent in a header.
+  target.setCustomValidity(/^[!-~]*$/.test(target.value.trim()) ? "" : words.keyCharacters);
+};
+
 /** Asks for the API key; returns whether one was given, or taken away. */
 export async function askForKey(why = words.keyHelp) {
   const dialog = byId("key");
   if (dialog.open) return false;
   byId("key-why").textContent = why;
   byId("key-value").value = apiKey();
+  byId("key-value").setCustomValidity("");
   dialog.returnValue = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));

@@ -10,7 +10,7 @@ let current = "";
 let drawn = "";
 let hooks;
 
-/** `hooks`: open(id), removed(id), renamed(id, title). */
+/** `hooks`: open(id), removed(id), renamed(id, title), failed() to read the store. */
 export function listConversations(given) {
   hooks = given;
   store.onChange(refresh);
@@ -25,7 +25,8 @@ export function markCurrent(id) {
 
 export async function refresh() {
   const query = byId("search").value;
-  const found = await store.list(query);
+  const found = await store.list(query).catch(hooks.failed);
+  if (!found) return;
   if (query !== byId("search").value || byId("list").querySelector("input")) return;
   const drawing = JSON.stringify([words.rename, query, found]);
   if (drawing === drawn) return; // who is in the list with the keyboard stays there

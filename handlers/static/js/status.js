@@ -1,6 +1,6 @@
-/** The status corner: whether the server, and Ollama behind it, can be reached. */
+/** The status corner: whether the server, and Ollama behind it, can be reached, and the queue. */
 
-import { get } from "./api.js";
+import { apiKey, get } from "./api.js";
 import { byId } from "./dom.js";
 import { words } from "./words.js";
 
@@ -8,10 +8,29 @@ const TIMEOUT_MS = 3000;
 const EVERY_MS = 30_000;
 
 let state = "connecting";
+let queue = null;
+let refused = null;
+
+/** How many requests are being answered (`running`) and wait (`waiting`); null is not known. */
+export const theQueue = () => queue;
 
 export function showStatus() {
   byId("status").dataset.state = { connecting: "", connected: "connected" }[state] ?? "broken";
   if (byId("status").textContent !== words[state]) byId("status").textContent = words[state];
+  const { running, waiting } = queue ?? {};
+  byId("queue").textContent = running || waiting ? words.queue(running, waiting) : "";
+}
+
+/** Looks at the queue, which stays unknown to who may not see it. */
+export async function lookAtQueue() {
+  if (apiKey() === refused) return;
+  try {
+    queue = (await get("/api/stats", AbortSignal.timeout(TIMEOUT_MS))).queue;
+  } catch ({ kind }) {
+    queue = null;
+    if ([401, 403, 404].includes(kind)) refused = apiKey();
+  }
+  showStatus();
 }
 
 async function look() {
@@ -22,6 +41,7 @@ async function look() {
     state = "offline";
   }
   showStatus();
+  if (state === "connected") await lookAtQueue();
 }
 
 /** Looks now, every half a minute, and when the page comes back to sight. */

@@ -36,13 +36,16 @@ export async function remove(id) {
   others.postMessage(id);
 }
 
+/** What to compare: macOS writes Hangul in its parts. */
+const plain = (text) => text.normalize("NFC").toLowerCase();
+
 /** Lists the outlines of the conversations that have all of the words, the last used first. */
 export async function list(query = "") {
-  const wanted = query.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = plain(query).split(/\s+/).filter(Boolean);
   const candidates = wanted.length
     ? (await db.values(conversations)).filter((conversation) => {
         const texts = [conversation.title, ...conversation.messages.map(({ text }) => text)];
-        const all = texts.join("\n").toLowerCase();
+        const all = plain(texts.join("\n"));
         return wanted.every((word) => all.includes(word));
       })
     : await db.values(outlines);
@@ -52,15 +55,22 @@ export async function list(query = "") {
 export const exportAll = async () =>
   JSON.stringify({ conversations: await db.values(conversations) }, null, 1);
 
-/** Stores what `exportAll` made, and returns how many conversations it was. */
-export async function importAll(json) {
-  const imported = JSON.parse(json).conversations.map(checked);
-  for (const conversation of imported) await save(conversation);
+/** Stores what `exportAll` or `toMarkdown` made; returns how many conversations it was. */
+export async function importAll(file) {
+  const found = file.startsWith("# ") ? [fromMarkdown(file)] : JSON.parse(file).conversations;
+  const imported = found.map(checked);
+  for (const conversation of imported) {
+    const own = await load(conversation.id);
+    if (own && said(own) !== said(conversation)) conversation.id = create().id; // both are kept
+    await save(conversation);
+  }
   return imported.length;
 }
 
+const said = ({ title, messages }) => JSON.stringify([title, messages.map(({ text }) => text)]);
+
 /** Returns a conversation of the right shape, whatever a file has in its place. */
-function checked({ id, title, created, updated, system, temperature, think, messages }) {
+function checked({ id, title, created, updated, system, temperature, think, contexts, messages }) {
   return {
     ...create(),
     ...(id && { id: String(id) }),
@@ -70,21 +80,36 @@ function checked({ id, title, created, updated, system, temperature, think, mess
     system: String(system ?? ""),
     temperature: Number.isFinite(temperature) ? temperature : null,
     think: think === true,
-    messages: messages.map(checkedMessage),
+    contexts: Object.fromEntries(Object.entries(contexts ?? {}).filter(([, ids]) => areTokens(ids))),
+    messages: messages.map((message) => checkedMessage(message, contexts ?? {})),
   };
 }
 
-function checkedMessage({ role, text, images, model, system, context, tokens, seconds, rate }) {
+const areTokens = (ids) => Array.isArray(ids) && ids.every(Number.isInteger);
+
+function checkedMessage({ role, text, images, model, ended, context, tokens, seconds, rate }, contexts) {
   if (!["user", "assistant"].includes(role) || typeof text !== "string") throw new TypeError();
   if (role === "user") {
     return { role, text, images: (images ?? []).filter((image) => /^[A-Za-z0-9+/=]+$/.test(image)) };
   }
   const figures = [tokens, seconds, rate].every(Number.isFinite) && { tokens, seconds, rate };
-  const continued = Array.isArray(context) && context.every(Number.isInteger) && { context };
-  return { role, text, model: String(model ?? ""), system: String(system ?? ""), ...figures, ...continued };
+  const known = areTokens(context) || (context > 0 && areTokens(contexts[model]));
+  return { role, text, model: String(model ?? ""), ...(ended && { ended: String(ended) }), ...figures, ...(known && { context }) };
 }
 
+/** The comments, which readers do not see, tell the messages from the headings inside of them. */
 export const toMarkdown = ({ title, messages }) =>
-  [`# ${title}`, ...messages.map(({ role, model, text }) => `## ${role === "user" ? "User" : model}\n\n${text}`)].join(
-    "\n\n",
-  ) + "\n";
+  [
+    `# ${title}`,
+    ...messages.map(({ role, model, text }) => `<!-- ${role} -->\n## ${role === "user" ? "User" : model}\n\n${text}`),
+  ].join("\n\n") + "\n";
+
+function fromMarkdown(file) {
+  const [head, ...parts] = file.replaceAll("\r\n", "\n").split(/^<!-- (user|assistant) -->\n## (.*)\n\n/m);
+  const messages = [];
+  for (let at = 0; at < parts.length; at += 3) {
+    messages.push({ role: parts[at], model: parts[at + 1], text: parts[at + 2].trim() });
+  }
+  if (!messages.length) throw new TypeError();
+  return { title: head.slice(2).trim(), messages };
+}

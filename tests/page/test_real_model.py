@@ -1,0 +1,46 @@
+"""The page with a real model behind it, the embedded engine's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.page.conversation import answered, say, stored, wait_for_count
+from tests.processes import bundle
+
+
+@pytest.fixture
+def url(engine_url: str) -> Iterator[str]:
+    with bundle(engine_url, DEFAULT_MODEL="smollm2:135m") as url:
+        yield url
+
+
+async def test_ask_stream_stop_reload_and_go_on(browser: Any, url: str) -> None:
+    context = await browser.new_context(base_url=url, locale="en-US")
+    context.set_default_timeout(30_000)
+    page = await context.new_page()
+    await page.goto("/")
+    await page.wait_for_selector("#model option:text('smollm2:135m (default)')", state="attached")
+    await page.wait_for_selector("#attach", state="hidden")  # this model does not see
+
+    await say(page, "What is the capital of France? Answer in a few words.")
+    answer = await answered(page)
+    assert "Paris" in await answer.inner_text()
+    assert "tokens/s" in await answer.locator(".figures").inner_text()
+
+    await say(page, "Tell me everything about it, in a thousand words.")
+    await wait_for_count(page, ".assistant", 2)
+    await page.wait_for_selector(".message:last-child .answer p")
+    await page.click("#stop")
+    answer = await answered(page, 2)
+    assert "Stopped." in await answer.inner_text()
+    before = await stored(page)
+
+    await page.reload()
+    await page.wait_for_selector(".assistant:has-text('Paris')")
+    assert await stored(page) == before
+    await answered(page, 2)
+    await say(page, "Which city did I ask about?")
+    await answered(page, 3)
+    assert await page.locator(".notice").count() == 0
+    await context.close()
