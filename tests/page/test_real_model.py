@@ -11,7 +11,7 @@ from tests.processes import bundle
 
 @pytest.fixture
 def url(engine_url: str) -> Iterator[str]:
-    with bundle(engine_url, DEFAULT_MODEL="smollm2:135m") as url:
+    with bundle(engine_url, DEFAULT_MODEL="smollm2:135m", SHUTDOWN_GRACE_S="1") as url:
         yield url
 
 
@@ -23,7 +23,11 @@ async def test_ask_stream_stop_reload_and_go_on(browser: Any, url: str) -> None:
     await page.wait_for_selector("#model option:text('smollm2:135m (default)')", state="attached")
     await page.wait_for_selector("#attach", state="hidden")  # this model does not see
 
-    await say(page, "What is the capital of France? Answer in a few words.")
+    await page.click("#open-settings")
+    await page.fill("#temperature", "0")
+    await page.keyboard.press("Escape")
+
+    await say(page, "What is the capital of France?")
     answer = await answered(page)
     assert "Paris" in await answer.inner_text()
     assert "tokens/s" in await answer.locator(".figures").inner_text()

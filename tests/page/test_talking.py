@@ -201,8 +201,12 @@ async def test_a_stray_sign_of_mathematics_swallows_nothing(
 async def test_empty_lines_are_no_thoughts(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     fake.reply(tokens(["A"], thinking=["one", "two"], pace_s=0.4))
-    seen: list[str] = []
-    await page.expose_function("seen", lambda text: seen.append(text))
+    seen: list[str | None] = []
+
+    def note(text: str | None) -> None:
+        seen.append(text)
+
+    await page.expose_function("seen", note)
     await page.evaluate(
         """() => new MutationObserver(() => seen(document.querySelector(".progress")?.textContent))
           .observe(document.querySelector("#messages"), { childList: true, subtree: true })"""
