@@ -65,6 +65,7 @@ def openapi_document() -> dict[str, Any]:
                 "The installed models",
                 ref["Models"],
                 _errors(ref["Error"], 400, 401, 403, 429, 500, 503, 504),
+                {"name": "capabilities", "in": "query", "schema": {"type": "boolean"}},
             ),
             "/api/chat": _chat("chat", "One whole answer", ref, {**answer, **stream}),
             "/api/chat/stream": _chat(
@@ -82,10 +83,23 @@ def openapi_document() -> dict[str, Any]:
     }
 
 
-def _get(name: str, summary: str, schema: dict[str, Any], errors: dict[str, Any]) -> dict[str, Any]:
+def _get(
+    name: str,
+    summary: str,
+    schema: dict[str, Any],
+    errors: dict[str, Any],
+    *parameters: dict[str, Any],
+) -> dict[str, Any]:
     ok = {"description": summary, "content": {"application/json": {"schema": schema}}}
     responses = {"200": ok, **errors}
-    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
+    return {
+        "get": {
+            "operationId": name,
+            "summary": summary,
+            "parameters": list(parameters),
+            "responses": responses,
+        }
+    }
 
 
 def _chat(name: str, summary: str, ref: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
