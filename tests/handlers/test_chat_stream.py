@@ -36,8 +36,7 @@ async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
     )
 
 
-def post_bytes(path: str) -> bytes:
-    body = b'{"message":"hi"}'
+def post_bytes(path: str, body: bytes = b'{"message":"hi"}') -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -265,6 +264,22 @@ async def test_a_line_that_fits_into_a_tls_record_is_never_split(
     for chunk in chunks:
         assert len(chunk) + frame <= 16 * 1024 or chunk.count(b"\n") == 1
     assert len(chunks) < len(words) / 10, "lines that come together are sent together"
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
+async def test_a_client_that_goes_away_ends_the_look_at_its_model(
+    serve: Serve, fake: FakeOllama, path: str
+) -> None:
+    fake.reply(never_answers, path="/api/show")
+    url = httpx.URL(await serve())
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(post_bytes(path, b'{"message":"hi","context":[1]}'))
+    request = await fake.wait_for(1, "/api/show")
+    await asyncio.sleep(0.1)
+    writer.close()
+    async with asyncio.timeout(0.1):
+        await request.disconnected.wait()
+    assert not fake.asked()
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
