@@ -23,6 +23,26 @@ class Ended:
     errors: str
 
 
+async def run(*command: str | Path, cwd: Path | None = None, **environ: str) -> Ended:
+    """Run a program to its end, with `environ` added to the environment."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env={**os.environ, **environ},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, output.decode(), errors.decode())
+
+
 @dataclass(frozen=True)
 class Example:
     """A program that asks what its command line says."""
@@ -32,22 +52,7 @@ class Example:
 
     async def run(self, url: str, *messages: str, key: str = "") -> Ended:
         """Run it to its end."""
-        process = await asyncio.create_subprocess_exec(
-            *self.command,
-            *messages,
-            env={**os.environ, "OLLAMA_WEB_API_URL": url, "OLLAMA_WEB_API_KEY": key},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            output, errors = await asyncio.wait_for(process.communicate(), 60)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode is not None
-        return Ended(process.returncode, output.decode(), errors.decode())
+        return await run(*self.command, *messages, OLLAMA_WEB_API_URL=url, OLLAMA_WEB_API_KEY=key)
 
 
 @pytest.fixture(scope="session")

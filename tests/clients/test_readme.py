@@ -1,8 +1,6 @@
 """What the documents tell people to type does what they say."""
 
-import asyncio
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -11,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.clients.conftest import Ended
+from tests.clients.conftest import run
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.programs import ROOT, program
@@ -41,24 +39,6 @@ RUN = [
 ANSWER = ["4", "! 안녕", "하세요"]
 
 
-async def run(command: list[str], folder: Path) -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await asyncio.wait_for(process.communicate(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Ended(process.returncode, output.decode(), errors.decode())
-
-
 @pytest.mark.parametrize(("language", "code"), RUN)
 async def test_every_block_of_code_works(
     request: pytest.FixtureRequest,
@@ -74,15 +54,15 @@ async def test_every_block_of_code_works(
     code = code.replace(".venv/bin/python", sys.executable).replace("deploy/", f"{ROOT}/deploy/")
     if language == "sh":
         program("curl", "apt install curl")
-        ended = await run(["bash", "-euc", code], tmp_path)
+        ended = await run("bash", "-euc", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
     elif language == "python":
-        ended = await run([sys.executable, "-c", code], tmp_path)
+        ended = await run(sys.executable, "-c", code, cwd=tmp_path)
     else:
         assert language == "js", f"who runs {language}?"
         folder = request.getfixturevalue("node_folder")
         script = folder / "snippet.mjs"
         script.write_text(code, "utf-8")
-        ended = await run([program("node", "apt install nodejs"), str(script)], folder)
+        ended = await run(program("node", "apt install nodejs"), script, cwd=folder)
     assert ended.status == 0, ended.errors
     assert ended.output.strip()
     if "/api/chat" in code:
