@@ -359,7 +359,7 @@ async def test_a_long_block_stays_smooth_and_whole(
     head, row, whole, part = ROWS[kind]
     page = await open_page()
     rows = 20_000 // len(row)
-    more = [row[at : at + 4] for at in range(0, len(row), 4)] * 40
+    more = [row[at : at + 4] for at in range(0, len(row), 4)] * 40 + [row] * 40
     fake.reply(tokens([f"Look:\n\n{head}{row * rows}", *more, "\nEnd"], pace_s=0.005))
     await page.evaluate(COUNT_FRAMES)
     await say(page, "Much, please")
@@ -369,6 +369,6 @@ async def test_a_long_block_stays_smooth_and_whole(
     frames = sorted(await page.evaluate("frameTimes"))
     assert frames[len(frames) * 95 // 100] < 50, frames[-20:]
     assert await answer.locator(whole).count() == 1
-    assert await answer.locator(f"{whole} > {part}").count() == rows + 40
-    assert await answer.locator(f"{whole} em").count() == rows + 40
+    assert await answer.locator(f"{whole} > {part}").count() == rows + 80
+    assert await answer.locator(f"{whole} em").count() == rows + 80
     assert await answer.locator("p").all_inner_texts() == ["Look:", "End"]

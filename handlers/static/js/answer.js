@@ -46,7 +46,7 @@ export class Answer {
       this.#open = null;
       this.#tail = sourceOf(tokens.slice(last));
     }
-    const long = splitRows(tokens[last], LONG);
+    const long = splitRows(tokens[last], LONG, sourceOf(tokens.slice(last)));
     if (long) {
       this.#keep([long.finished]);
       this.#open ??= holderOf(this.element.lastElementChild);

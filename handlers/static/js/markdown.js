@@ -87,15 +87,19 @@ export function blocks(source, more = false) {
   }
 }
 
-/** Splits a list or table of more than `many` rows: all rows but the last, and that one's source. */
-export function splitRows(token, many) {
+/**
+ * Splits the list or table that `source` begins with, if it has more than `many` rows: all rows but
+ * the last, and the source from that one on. `raw` is trimmed at a list's end, which may still grow.
+ */
+export function splitRows(token, many, source) {
   if (token?.type === "list" && token.items.length > many) {
-    return { finished: { ...token, items: token.items.slice(0, -1) }, rest: token.items.at(-1).raw };
+    const items = token.items.slice(0, -1);
+    return { finished: { ...token, items }, rest: source.slice(sourceOf(items).length) };
   }
   if (token?.type === "table" && token.rows.length > many) {
-    const lines = token.raw.trimEnd().split("\n");
-    const rest = [...lines.slice(0, 2), lines.at(-1)].join("\n") + token.raw.slice(token.raw.trimEnd().length);
-    return { finished: { ...token, rows: token.rows.slice(0, -1) }, rest };
+    const head = source.split("\n", 2).join("\n");
+    const last = source.slice(source.trimEnd().lastIndexOf("\n"));
+    return { finished: { ...token, rows: token.rows.slice(0, -1) }, rest: head + last };
   }
   return null;
 }
