@@ -134,9 +134,10 @@ async def test_a_key_that_no_header_takes_is_refused_in_words(open_page: Open) -
     assert await page.is_visible("#key[open]")
     problem = await page.evaluate("document.querySelector('#key-value').validationMessage")
     assert "only English letters" in problem
+    assert await page.evaluate("sessionStorage.getItem('api-key')") is None
     await page.fill("#key-value", "owa_key")
     await page.press("#key-value", "Enter")
-    await page.wait_for_selector("#key", state="hidden")
+    await page.wait_for_function("sessionStorage.getItem('api-key') === 'owa_key'")
 
 
 BLOCKED = """
