@@ -1,5 +1,6 @@
 """Every failure is told in words, with what to do about it, and loses nothing."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,9 @@ async def test_a_key_that_no_header_takes_is_refused_in_words(open_page: Open) -
     assert await page.evaluate("sessionStorage.getItem('api-key')") is None
     await page.fill("#key-value", "owa_key")
     await page.press("#key-value", "Enter")
-    await page.wait_for_function("sessionStorage.getItem('api-key') === 'owa_key'")
+    async with asyncio.timeout(10):
+        while await page.evaluate("sessionStorage.getItem('api-key')") != "owa_key":
+            await asyncio.sleep(0.02)
 
 
 BLOCKED = """
