@@ -1,6 +1,5 @@
 """Every failure is told in words, with what to do about it, and loses nothing."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -138,9 +137,11 @@ async def test_a_key_that_no_header_takes_is_refused_in_words(open_page: Open) -
     assert await page.evaluate("sessionStorage.getItem('api-key')") is None
     await page.fill("#key-value", "owa_key")
     await page.press("#key-value", "Enter")
-    async with asyncio.timeout(10):
-        while await page.evaluate("sessionStorage.getItem('api-key')") != "owa_key":
-            await asyncio.sleep(0.02)
+
+    async def kept() -> bool:
+        return bool(await page.evaluate("sessionStorage.getItem('api-key')") == "owa_key")
+
+    await wait_until(kept)
 
 
 BLOCKED = """
