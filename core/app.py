@@ -1,12 +1,12 @@
 """Puts an application together: the only place where routes, middleware and errors meet."""
 
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 
-import httpx
 from mangum import Mangum
 from mangum.types import ASGI
 from starlette.applications import Starlette
@@ -23,12 +23,12 @@ from core.exchange import ExchangeMiddleware
 from core.http_api import StagedHTTPGateway
 from core.jwt import TokenVerifier
 from core.key_store import KeyStore
-from core.ollama import OllamaClient
 from core.queue import FairQueue
 from core.rate_limit import FailureLimiter, RateLimiter, RateLimitMiddleware
 from core.record import Recorder
 from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
 from core.settings import Settings
+from core.upstream import Upstream
 
 _logger = logging.getLogger(__name__)
 
@@ -70,7 +70,6 @@ class Application:
 def create_app(
     routes: Sequence[BaseRoute],
     settings: Settings | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
     *,
     instrumented: bool = False,
 ) -> Application:
@@ -81,12 +80,13 @@ def create_app(
     Args:
         routes: the endpoints.
         settings: those of the environment, at the first call, if None.
-        transport: what reaches Ollama; HTTP if None.
         instrumented: whether to keep statistics and metrics, which a function has no use for.
     """
+    gc.freeze()  # the modules, which are never garbage, need not be looked through again
+    gc.enable()
     return Application(
         lambda: _assemble(
-            routes, settings or Settings.from_env(os.environ), transport, instrumented=instrumented
+            routes, settings or Settings.from_env(os.environ), instrumented=instrumented
         )
     )
 
@@ -101,17 +101,11 @@ def create_handler(app: ASGI) -> Mangum:
     )
 
 
-def _assemble(
-    routes: Sequence[BaseRoute],
-    settings: Settings,
-    transport: httpx.AsyncBaseTransport | None,
-    *,
-    instrumented: bool,
-) -> Starlette:
+def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
     is_function = bool(settings.aws_lambda_function_name)
     if is_function:
         logs.configure(settings)
-    ollama = OllamaClient(settings, transport)
+    upstream = Upstream(settings)
     limiter = RateLimiter(settings)
     keys = KeyStore.from_settings(settings)
     queue = FairQueue(settings)
@@ -120,7 +114,7 @@ def _assemble(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await ollama.aclose()
+        upstream.pool.close()
         await limiter.aclose()
 
     middleware = [
@@ -148,7 +142,7 @@ def _assemble(
     app = _Starlette(routes=[*routes, *_twins(routes)], middleware=middleware, lifespan=lifespan)
     app.router.redirect_slashes = False  # Invoke-RestMethod would not follow with its body
     app.state.settings = settings
-    app.state.ollama = ollama
+    app.state.upstream = upstream
     app.state.keys = keys
     app.state.queue = queue
     if instrumented:

@@ -10,6 +10,7 @@ from core.auth import model_allowed
 from core.client import Client
 from core.errors import ModelNotAllowed, ModelNotFound
 from core.generate import Lines
+from core.ollama import ollama_client
 from core.record import Record
 from core.requests import read_chat_request
 from core.schemas import ChatAnswer, ChatRequest, StreamEnd
@@ -49,7 +50,7 @@ class Turn:
         async with self._app.queue.slot(self._client) as slot:
             self._record.queued_s = slot.queued_s
             try:
-                answer: ChatAnswer = await self._app.ollama.chat(self.chat, self._record.request_id)
+                answer = await ollama_client(self._app).chat(self.chat, self._record.request_id)
             except ModelNotFound as error:
                 raise self._without_others_models(error) from None
         self._count(answer)
@@ -62,7 +63,7 @@ class Turn:
     async def _lines(self) -> AsyncGenerator[Lines]:
         async with self._app.queue.slot(self._client) as slot:
             self._record.queued_s = slot.queued_s
-            stream = self._app.ollama.stream(self.chat, self._record.request_id)
+            stream = ollama_client(self._app).stream(self.chat, self._record.request_id)
             try:
                 async with aclosing(stream) as batches:
                     async for lines in batches:

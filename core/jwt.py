@@ -1,4 +1,4 @@
-"""Checks the JSON Web Tokens of one issuer; PyJWT is imported when the first one comes."""
+"""Checks the JSON Web Tokens of one issuer; what it takes is imported when the first comes."""
 
 # ruff: noqa: PLC0415 -- PyJWT and cryptography would take a third of a function's cold start
 
@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
 import msgspec
 
 from core.environment import SettingsError
@@ -19,6 +18,7 @@ from core.errors import InvalidCredentials, JWKSUnavailable
 from core.settings import Settings
 
 if TYPE_CHECKING:
+    import httpx
     from jwt import PyJWK
 
 Key = tuple[Any, str]
@@ -58,7 +58,7 @@ class TokenVerifier:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
+        cls, settings: Settings, transport: "httpx.AsyncBaseTransport | None" = None
     ) -> Self | None:
         """Return the verifier that `settings` describes; None if they name no key.
 
@@ -165,7 +165,7 @@ class _JWKS(msgspec.Struct):
 class PublishedKeys:
     """The public keys at an issuer's URL, by their key ids (a JSON Web Key Set)."""
 
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, url: str, transport: "httpx.AsyncBaseTransport | None" = None) -> None:
         """Fetch from `url` when a token needs it, through `transport` where one is given."""
         self._url = url
         self._transport = transport
@@ -197,6 +197,7 @@ class PublishedKeys:
             self._fetching = asyncio.create_task(self._fetch())
 
     async def _fetch(self) -> None:
+        import httpx
         import jwt
 
         try:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
+from starlette.datastructures import State
 
 from core.errors import (
     ApiError,
@@ -16,19 +17,17 @@ from core.errors import (
     RequestTimeout,
 )
 from core.generate import AnswerReader, GenerateRequest, Lines, read_answer
-from core.ollama_errors import failed_response, says_model_is_missing
+from core.ollama_errors import failed_response, network_errors, says_model_is_missing
 from core.schemas import ChatAnswer, ChatRequest
 from core.settings import Settings
-from core.upstream import network_errors, transport_to_ollama
+from core.transport import HTTPTransport
 
-HEALTH_TIMEOUT_S = 1.5
-"""The contract promises an answer within 2 s; browser clients give up after 3."""
 METADATA_TIMEOUT_S = 10
 """For what Ollama answers from memory, in milliseconds."""
 END_TIMEOUT_S = 1
 """How long to wait for the end of an answer behind its last line, to keep the connection."""
 
-_PATHS = ("/api/version", "/api/tags", "/api/show", "/api/generate")
+_PATHS = ("/api/tags", "/api/show", "/api/generate")
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 
@@ -40,10 +39,6 @@ class _Tag(msgspec.Struct):
 
 class _Tags(msgspec.Struct):
     models: list[_Tag]
-
-
-class _Version(msgspec.Struct):
-    version: str
 
 
 class _Show(msgspec.Struct):
@@ -62,29 +57,18 @@ class OllamaClient:
     """Calls one Ollama server, for any number of requests at once."""
 
     def __init__(
-        self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        settings: Settings,
+        transport: httpx.AsyncBaseTransport,
+        headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
-        """Connect when needed, through `transport` where one is given."""
+        """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
         self._settings = settings
         base_url = settings.ollama_base_url.rstrip("/")
         self._urls = {path: httpx.URL(base_url + path) for path in _PATHS}
-        prototype = httpx.Request("GET", base_url, headers=settings.ollama_headers)
-        self._headers = [(b"User-Agent", b"ollama-web-api"), *prototype.headers.raw]
-        self._transport = transport or transport_to_ollama(settings)
+        self._headers = list(headers)
+        self._transport = transport
         self._known: dict[str, _Model] = {}
-
-    async def aclose(self) -> None:
-        """Close the connections that are not in use."""
-        await self._transport.aclose()
-
-    async def is_connected(self) -> bool:
-        """Tell, within two seconds, whether an Ollama server answers; no model is loaded."""
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                await self._metadata("GET", "/api/version", _Version)
-        except (ApiError, TimeoutError):
-            return False
-        return True
 
     async def models(self) -> list[str]:
         """Return the names of the installed models, in Ollama's order.
@@ -230,15 +214,27 @@ class OllamaClient:
             length = b"%d" % len(content)
             headers = [
                 *headers,
-                (b"Content-Type", b"application/json"),
-                (b"Content-Length", length),
+                (b"content-type", b"application/json"),
+                (b"content-length", length),
             ]
         if request_id:
-            headers = [*headers, (b"X-Request-ID", request_id.encode())]
+            headers = [*headers, (b"x-request-id", request_id.encode())]
         stream = httpx.ByteStream(content)
         request = httpx.Request(method, self._urls[path], headers=headers, stream=stream)
         with network_errors:
             return await self._transport.handle_async_request(request)
+
+
+def ollama_client(state: State) -> OllamaClient:
+    """Return the client of the application whose `state` this is, made when it is first needed.
+
+    A function that never needs it does not import httpx.
+    """
+    if not hasattr(state, "ollama"):
+        upstream = state.upstream
+        state.ollama = OllamaClient(state.settings, HTTPTransport(upstream.pool), upstream.headers)
+    client: OllamaClient = state.ollama
+    return client
 
 
 def _is_cloud(model: str) -> bool:

@@ -29,6 +29,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
 Amount = Annotated[int, Meta(ge=1)]
+HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?!\n)$")]
 HeaderValue = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*(?!\n)$")]
 NetworkList = Annotated[
     Networks, Meta(extra_json_schema={"format": "networks such as 10.0.0.0/8,fd00::/8, or none"})
@@ -121,7 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Seconds, Meta(description="seconds that connecting to Ollama may take")
     ] = 5
     ollama_headers: Annotated[
-        dict[str, HeaderValue],
+        dict[HeaderName, HeaderValue],
         _SECRET,
         Meta(description="JSON object of headers that a tunnel to Ollama wants"),
     ] = {}

@@ -12,7 +12,7 @@ from core.settings import API_VERSION
 
 async def health(request: Request) -> Response:
     """Answer 200 within two seconds, whatever state Ollama is in."""
-    connected = await request.app.state.ollama.is_connected()
+    connected = await request.app.state.upstream.is_connected()
     return JSONResponse(
         Health(
             ollama_status="connected" if connected else "disconnected",

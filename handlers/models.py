@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from core.app import create_app, create_handler
 from core.auth import model_allowed
+from core.ollama import ollama_client
 from core.responses import JSONResponse
 from core.schemas import Models
 
@@ -15,14 +16,11 @@ async def models(request: Request) -> Response:
 
     What they can do is told on request alone: Ollama has to be asked for each model.
     """
-    names = [
-        name
-        for name in await request.app.state.ollama.models()
-        if model_allowed(request.state.client, name)
-    ]
+    ollama = ollama_client(request.app.state)
+    names = [name for name in await ollama.models() if model_allowed(request.state.client, name)]
     answer = Models(models=names, count=len(names))
     if request.query_params.get("capabilities") == "true":
-        answer.capabilities = await request.app.state.ollama.capabilities(names)
+        answer.capabilities = await ollama.capabilities(names)
     return JSONResponse(answer)
 
 

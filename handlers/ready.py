@@ -12,7 +12,7 @@ from core.settings import API_VERSION
 
 async def ready(request: Request) -> Response:
     """Answer as /api/health does, but 503 unless Ollama answers."""
-    if not await request.app.state.ollama.is_connected():
+    if not await request.app.state.upstream.is_connected():
         raise NotReady
     return JSONResponse(Health(ollama_status="connected", api_version=API_VERSION))
 

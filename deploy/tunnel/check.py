@@ -18,7 +18,8 @@ import msgspec
 from core.environment import SettingsError
 from core.ollama_errors import failed_response
 from core.settings import Settings
-from core.upstream import transport_to_ollama
+from core.transport import HTTPTransport
+from core.upstream import Upstream
 
 ANSWER_TIMEOUT_S = 10
 """Ollama tells its version from memory, in milliseconds."""
@@ -44,11 +45,11 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
         SettingsError: a file that TLS needs is unusable.
     """
     url = httpx.URL(f"{settings.ollama_base_url.rstrip('/')}/api/version")
-    request = httpx.Request("GET", url, headers=settings.ollama_headers)
-    transport = transport_to_ollama(settings)
+    upstream = Upstream(settings)
+    request = httpx.Request("GET", url, headers=upstream.headers)
     try:
         async with asyncio.timeout(settings.ollama_connect_timeout_s + timeout_s):
-            response = await transport.handle_async_request(request)
+            response = await HTTPTransport(upstream.pool).handle_async_request(request)
             body = await response.aread()
     except TimeoutError:
         raise Broken(
@@ -66,7 +67,7 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
     except httpx.TransportError as error:
         raise Broken(f"the relay broke the connection: {error}. Look into its log") from None
     finally:
-        await transport.aclose()
+        upstream.pool.close()
     if response.status_code != httpx.codes.OK:
         raise Broken(str(failed_response(response, body)))
     try:

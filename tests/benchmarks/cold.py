@@ -11,8 +11,6 @@ from tests.benchmarks.servers import Failed
 
 MODULES = ("health", "models", "chat", "chat_stream")
 OURS, EAGER, BARE = "first answer", "first answer of the eager stack", "bare Python"
-STACK = "import httpx, mangum, starlette.applications"
-"""What every function of this stack begins with, and so its lower limit."""
 _AS_PACKED = "import sys; sys.modules.update(dict.fromkeys(('click', 'pygments', 'rich')))"
 """A function has not got what httpx imports for its command line where it is installed."""
 _EVENT = {
@@ -50,7 +48,7 @@ def measure(upstream_port: int, folder: Path, rounds: int) -> dict[str, list[flo
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
     }
-    imports = (STACK, *(f"import handlers.{name}" for name in MODULES))
+    imports = [f"import handlers.{name}" for name in MODULES]
     codes = {name: name for name in imports}
     event = json.dumps(_EVENT)
     codes[OURS] = _FIRST_ANSWER.format(module="handlers.health", event=event)

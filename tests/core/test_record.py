@@ -64,7 +64,7 @@ async def test_a_request_is_one_line_without_a_word_of_what_was_said(
             f"{url}/api/chat/stream", json=CHAT, headers={"X-Request-ID": "my-id.1"}
         )
         assert answer.headers["x-request-id"] == "my-id.1"
-        assert dict(fake.asked()[0].headers)["X-Request-ID"] == "my-id.1"
+        assert dict(fake.asked()[0].headers)["x-request-id"] == "my-id.1"
         (line,) = await lines.of_requests(1)
     assert line["id"] == "my-id.1"
     assert (line["client"], line["model"], line["status"]) == ("127.0.0.1", "smollm2:135m", 200)

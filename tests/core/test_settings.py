@@ -55,6 +55,7 @@ def test_values_are_read_by_their_names_in_capitals() -> None:
         ("OLLAMA_HEADERS", "X-Token: secret"),
         ("OLLAMA_HEADERS", '["secret"]'),
         ("OLLAMA_HEADERS", '{"X-Token": 1}'),
+        ("OLLAMA_HEADERS", '{"secret\\r\\nX-Other": "1"}'),
         ("OLLAMA_HEADERS", '{"X-Token": "secret\\r\\nX-Other: 1"}'),
     ],
 )

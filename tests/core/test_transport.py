@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from core import transport as module
+from core import pool as module
+from core.pool import Pool
 from core.transport import HTTPTransport
 from tests.fake_ollama import (
     Connection,
@@ -24,9 +25,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 async def transport(fake: FakeOllama) -> AsyncIterator[HTTPTransport]:
-    pool = HTTPTransport(httpx.URL(fake.url), connect_timeout_s=2)
-    yield pool
-    await pool.aclose()
+    url = httpx.URL(fake.url)
+    pool = Pool(url.host, url.port or 80, connect_timeout_s=2)
+    yield HTTPTransport(pool)
+    pool.close()
 
 
 def raw(*parts: bytes, close: bool = False) -> Callable[[Connection, Request], Awaitable[None]]:
@@ -40,8 +42,8 @@ def raw(*parts: bytes, close: bool = False) -> Callable[[Connection, Request], A
     return reply
 
 
-async def get(pool: HTTPTransport, path: str = "/x", method: str = "GET") -> tuple[int, bytes]:
-    response = await pool.handle_async_request(httpx.Request(method, f"http://fake{path}"))
+async def get(transport: HTTPTransport, path: str = "/x", method: str = "GET") -> tuple[int, bytes]:
+    response = await transport.handle_async_request(httpx.Request(method, f"http://fake{path}"))
     try:
         return response.status_code, await response.aread()
     finally:
@@ -129,13 +131,9 @@ async def test_connecting_has_a_time_limit_of_its_own() -> None:
     never_shakes_hands = asyncio.Protocol
     server = await asyncio.get_running_loop().create_server(never_shakes_hands, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    pool = HTTPTransport(
-        httpx.URL(f"https://{host}:{port}"),
-        connect_timeout_s=0.1,
-        ssl_context=ssl.create_default_context(),
-    )
+    pool = Pool(host, port, connect_timeout_s=0.1, ssl_context=ssl.create_default_context())
     with pytest.raises(httpx.ConnectTimeout):
-        await get(pool)
+        await get(HTTPTransport(pool))
     server.close()
 
 
@@ -164,7 +162,7 @@ async def test_an_end_that_the_loop_has_not_seen_yet_is_found(
     fake: FakeOllama, transport: HTTPTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await get(transport, "/api/version")
-    (idle,) = transport._idle
+    (idle,) = transport._pool._idle
     monkeypatch.setattr(idle, "eof_received", lambda: True)  # as in a process that was frozen
     fake.drop_connections()
     await asyncio.sleep(0.05)
@@ -236,7 +234,7 @@ async def test_cancelling_closes_the_connection(fake: FakeOllama, transport: HTT
     task.cancel()
     async with asyncio.timeout(0.1):
         await request.disconnected.wait()
-    assert not transport._idle
+    assert not transport._pool._idle
 
 
 async def test_a_slow_reader_makes_the_upstream_wait(

@@ -18,14 +18,12 @@ CORE = {
     "environment",
     "errors",
     "exchange",
-    "generate",
     "http_api",
     "jwt",
     "key_store",
     "logs",
     "moving_window",
-    "ollama",
-    "ollama_errors",
+    "pool",
     "queue",
     "rate_limit",
     "record",
@@ -33,11 +31,12 @@ CORE = {
     "schemas",
     "security",
     "settings",
-    "transport",
     "upstream",
 }
+CLIENT = {"generate", "ollama", "ollama_errors", "transport"}
 CHAT = {"chat", "requests", "streaming"}
-PACKAGES = {"anyio", "certifi", "httptools", "httpx", "idna", "mangum", "msgspec", "starlette"}
+PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
+CLIENT_PACKAGES = {"httpx", "idna"}
 STREAMING_PACKAGES = {"click", "uvicorn"}
 BINARIES = {"httptools/parser/parser", "httptools/parser/url_parser", "msgspec/_core"}
 UNCHECKED_HASH = (1).to_bytes(4, "little")
@@ -64,17 +63,18 @@ def test_the_same_sources_are_the_same_bytes(
 def test_a_zip_has_what_its_function_imports_and_nothing_else(
     for_lambda: Path, function: str
 ) -> None:
-    streams = function.startswith("chat")
+    streams, is_client = function.startswith("chat"), function != "health"
     with zipfile.ZipFile(for_lambda / f"{function}.zip") as archive:
         files = {PurePosixPath(entry.filename): entry for entry in archive.infolist()}
         binaries = {file: archive.read(file.as_posix()) for file in files if file.suffix == ".so"}
         bytecode = {file: archive.read(file.as_posix()) for file in files if file.suffix == ".pyc"}
     names = {file.parts[0] for file in files if len(file.parts) > 1} - {"__pycache__"}
-    assert names == {"core", "handlers", *PACKAGES, *(STREAMING_PACKAGES if streams else ())}
+    packages = PACKAGES | (CLIENT_PACKAGES if is_client else set())
+    assert names == {"core", "handlers"} | packages | (STREAMING_PACKAGES if streams else set())
     sources = {file for file in files if file.suffix == ".py"}
     assert {file.stem for file in sources if file.parts[0] == "handlers"} == {"__init__", function}
     own = {file.stem for file in sources if file.parts[0] == "core"}
-    assert own == CORE | (CHAT if streams else set())
+    assert own == CORE | (CLIENT if is_client else set()) | (CHAT if streams else set())
 
     assert {file.as_posix().partition(".")[0] for file in binaries} == BINARIES
     assert all(content[18:20] == AARCH64 for content in binaries.values())

@@ -69,6 +69,12 @@ def test_an_endpoint_loads_none_of_its_siblings() -> None:
         assert loaded.stdout.split() == [name]
 
 
+def test_the_health_starts_without_httpx_and_leaves_the_collector_on() -> None:
+    code = "import gc, sys, handlers.health; print('httpx' in sys.modules, gc.isenabled())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False", "True"]
+
+
 def test_core_never_imports_handlers() -> None:
     for module in Path("core").rglob("*.py"):
         assert "handlers" not in [

@@ -112,13 +112,13 @@ async def test_nothing_of_the_clients_headers_is_forwarded(
     answer = await client.post("/api/chat", json={"message": "hi"}, headers=secrets)
     assert answer.status_code == 200
     headers = dict(fake.asked()[0].headers)
-    assert headers.pop("Host") == httpx.URL(fake.url).netloc.decode()
-    assert headers.pop("X-Request-ID") == answer.headers["x-request-id"]
-    assert headers.pop("Content-Length").isdecimal()
+    assert headers.pop("host") == httpx.URL(fake.url).netloc.decode()
+    assert headers.pop("x-request-id") == answer.headers["x-request-id"]
+    assert headers.pop("content-length").isdecimal()
     assert headers == {
-        "User-Agent": "ollama-web-api",
-        "X-Tunnel-Token": "t",
-        "Content-Type": "application/json",
+        "user-agent": "ollama-web-api",
+        "x-tunnel-token": "t",
+        "content-type": "application/json",
     }
 
 

@@ -1,0 +1,49 @@
+import httpx
+import pytest
+
+from core.settings import Settings
+from core.upstream import Upstream
+from tests.fake_ollama import FakeOllama, recorded
+
+
+def host_header(url: str, **headers: str) -> bytes:
+    sent = Upstream(Settings(ollama_base_url=url, ollama_headers=headers)).headers
+    (host,) = (value for name, value in sent if name == b"host")
+    return host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:11434",
+        "http://[::1]:11434/",
+        "https://relay.example.com/gpu/",
+        "http://올라마.example:1",
+    ],
+)
+def test_the_host_is_the_one_that_httpx_would_send(url: str) -> None:
+    assert host_header(url) == httpx.URL(url).netloc
+
+
+def test_a_tunnel_may_want_another_host() -> None:
+    assert host_header("http://relay.example", Host="localhost:11434") == b"localhost:11434"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("", "/api/version"),
+        ("/", "/api/version"),
+        ("/gpu/", "/gpu/api/version"),
+        ("/a%20b", "/a%20b/api/version"),
+        ("/가", "/%EA%B0%80/api/version"),
+    ],
+)
+async def test_the_version_is_asked_below_the_urls_path(
+    fake: FakeOllama, prefix: str, path: str
+) -> None:
+    fake.reply(recorded("version"), path=path)
+    upstream = Upstream(Settings(ollama_base_url=fake.url + prefix))
+    assert await upstream.is_connected()
+    assert [request.path for request in fake.requests] == [path]
+    upstream.pool.close()
