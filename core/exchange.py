@@ -27,8 +27,9 @@ LAST_WORDS_S = 5
 """How long a client that does not read may hold up the line that says its stream has failed."""
 LINGER_S = 2
 """How long a connection stays open for a body that nobody has asked for."""
-WATCH_AFTER_S = 0.02
-"""How long a client may be gone unnoticed: an answer that is quicker needs no task to watch it."""
+AT_ONCE_S = 0.02
+"""An answer that takes no longer needs neither a timer for its deadline nor a task that watches
+whether its client is still there."""
 LAMBDA_MARGIN_S = 0.5
 """What is left of a Lambda function's time to hand a 504 back."""
 
@@ -99,12 +100,15 @@ class _Exchange:
         self._is_stream = False
         self._complete = False
         self._gone = False
-        self._watch_timer: asyncio.TimerHandle | None = None
+        self._is_slow = False
+        self._body_has_come = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(min(AT_ONCE_S, timeout_s), self._slow, loop.time() + timeout_s)
         try:
-            async with asyncio.timeout(timeout_s) as self._deadline:
+            async with asyncio.timeout(None) as self._deadline:
                 await app(scope, self.receive, self.send)
         except TimeoutError:
             if self._gone:
@@ -113,8 +117,7 @@ class _Exchange:
                 raise RequestTimeout(timeout_s) from None
             raise
         finally:
-            if self._watch_timer:
-                self._watch_timer.cancel()
+            timer.cancel()
             if self._watcher:
                 self._watcher.cancel()
                 self._watcher = None  # whose traceback refers to this: no garbage in a ring
@@ -123,8 +126,9 @@ class _Exchange:
         self._has_read = True
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
-            loop = asyncio.get_running_loop()
-            self._watch_timer = loop.call_later(WATCH_AFTER_S, self._start_watching)
+            self._body_has_come = True
+            if self._is_slow:
+                self._watcher = asyncio.create_task(self._watch())
         return message
 
     async def send(self, message: Message) -> None:
@@ -138,8 +142,11 @@ class _Exchange:
             self._complete = True
         await self._send(message)
 
-    def _start_watching(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
+    def _slow(self, deadline: float) -> None:
+        self._is_slow = True
+        self._deadline.reschedule(deadline)
+        if self._body_has_come:
+            self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         """Wait for the disconnect, which is all that a client can send behind its body."""

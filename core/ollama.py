@@ -103,11 +103,7 @@ class OllamaClient:
             ApiError: there is none; whatever went wrong is its class and text.
         """
         request, response = await self._generate(chat, request_id, stream=False)
-        try:
-            body = await _read(response)
-        finally:
-            await response.aclose()
-        return read_answer(body, chat, request.model)
+        return read_answer(await _read(response), chat, request.model)
 
     async def stream(self, chat: ChatRequest, request_id: str = "") -> AsyncGenerator[Lines]:
         """Yield the lines of the answer to `chat`, as many at once as came at once.
@@ -147,10 +143,7 @@ class OllamaClient:
             await self._check_vocabulary(request.model, chat.context)
         response = await self._send("POST", "/api/generate", request, request_id)
         if response.status_code != httpx.codes.OK:
-            try:
-                body = await _read(response)
-            finally:
-                await response.aclose()
+            body = await _read(response)
             if says_model_is_missing(response, body):
                 raise ModelNotFound(request.model, await self._installed())
             raise failed_response(response, body)
@@ -189,10 +182,7 @@ class OllamaClient:
         try:
             async with asyncio.timeout(METADATA_TIMEOUT_S):
                 response = await self._send(method, path, body)
-                try:
-                    content = await _read(response)
-                finally:
-                    await response.aclose()
+                content = await _read(response)
         except TimeoutError:
             raise RequestTimeout(METADATA_TIMEOUT_S) from None
         if response.status_code != httpx.codes.OK:
@@ -230,10 +220,11 @@ def ollama_client(state: State) -> OllamaClient:
 
     A function that never needs it does not import httpx.
     """
-    if not hasattr(state, "ollama"):
-        upstream = state.upstream
-        state.ollama = OllamaClient(state.settings, HTTPTransport(upstream.pool), upstream.headers)
-    client: OllamaClient = state.ollama
+    client: OllamaClient | None = getattr(state, "ollama", None)
+    if client is None:
+        transport = HTTPTransport(state.upstream.pool)
+        client = OllamaClient(state.settings, transport, state.upstream.headers)
+        state.ollama = client
     return client
 
 
@@ -243,9 +234,14 @@ def _is_cloud(model: str) -> bool:
 
 
 async def _read(response: httpx.Response) -> bytes:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    with network_errors:
-        return b"".join([data async for data in response.stream])
+    """Return the whole body of `response`, and close it."""
+    stream = response.stream  # httpx's own aread and aclose take as long as all the rest of this
+    assert isinstance(stream, httpx.AsyncByteStream)
+    try:
+        with network_errors:
+            return b"".join([data async for data in stream])
+    finally:
+        await stream.aclose()
 
 
 async def _drain(response: httpx.Response) -> None:

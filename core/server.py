@@ -43,47 +43,44 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._expect_head()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the wait."""
-        self._stop_expecting()
+        self._stop_head_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come."""
-        if self._head_timer:
-            self._head_size += len(data)
+        """Parse what has come, and wait for the rest of a head that is not complete."""
         super().data_received(data)
-        if (
-            self._head_timer
-            and self._head_size > MAX_HEAD_BYTES
-            and not self.transport.is_closing()
-        ):
+        if not self._head_begun:
+            return
+        if not self._head_timer:
+            self._start_head_timer()
+        self._head_size += len(data)
+        if self._head_size > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadTooLarge(f"The request's head is over {MAX_HEAD_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the head of another request."""
+        """Take note of a head."""
         super().on_message_begin()
-        if not self._head_timer:
-            self._expect_head()
         self._head_begun = True
 
     def on_headers_complete(self) -> None:
         """Start the request."""
-        self._stop_expecting()
+        self._stop_head_timer()
+        self._head_begun = False
+        self._head_size = 0
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer with `msg` and close the connection."""
         self._refuse(BadRequest(msg))
 
-    def _expect_head(self) -> None:
-        self._head_size = 0
-        self._head_begun = False
+    def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
-    def _stop_expecting(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer:
             self._head_timer.cancel()
             self._head_timer = None

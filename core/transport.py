@@ -38,7 +38,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             httpx.ReadError: the connection broke; the request may have been processed.
             httpx.RemoteProtocolError: what came is not HTTP, or is not complete.
         """
-        content = await request.aread()
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        content = b"".join([part async for part in request.stream])
         try:
             answer = await self._pool.request(
                 request.method.encode(), request.url.raw_path, request.headers.raw, content
