@@ -65,8 +65,7 @@ class AuthMiddleware:
                 return await self._holder(credential, address)
             if address not in self.anonymous:
                 raise CredentialsNeeded(None if address == UNKNOWN else str(address))
-        name = scope["client"][0]
-        return Client(id=f"address:{_site(address)}", name=name, address=name)
+        return _anonymous(address)
 
     async def _holder(self, credential: str, address: Address) -> Client:
         try:
@@ -122,6 +121,11 @@ def _credential(scope: Scope) -> str | None:
             "... or as X-API-Key"
         )
     return credentials.pop() if credentials else None
+
+
+@lru_cache(maxsize=1024)
+def _anonymous(address: Address) -> Client:
+    return Client(id=f"address:{_site(address)}", name=str(address), address=str(address))
 
 
 @lru_cache(maxsize=1024)

@@ -155,8 +155,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         sock = transport.get_extra_info("socket")
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._fd = sock.fileno()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if hasattr(socket, "TCP_KEEPIDLE"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
@@ -208,7 +207,9 @@ class _Connection(asyncio.Protocol):
         """Tell whether the upstream still listens: an idle socket is readable at its end."""
         if self.expired() or self._transport.is_closing():
             return False
-        return not self._poll.poll(0)
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return not poll.poll(0)
 
     async def _progress(self) -> None:
         if self._error:

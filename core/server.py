@@ -36,13 +36,14 @@ class Protocol(HttpToolsProtocol):
     uvicorn waits without end for a request's head, and takes one of any size; this does not.
     """
 
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_begun = False
-    _head_size = 0
+    __slots__ = ("_head_begun", "_head_size", "_head_timer")
+    # CPython packs 30 attributes of an object: a few more would double what a connection takes.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        self._head_begun = False
+        self._head_size = 0
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -78,7 +79,8 @@ class Protocol(HttpToolsProtocol):
         self._refuse(BadRequest(msg))
 
     def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+        later = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+        self._head_timer: asyncio.TimerHandle | None = later
 
     def _stop_head_timer(self) -> None:
         if self._head_timer:

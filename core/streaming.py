@@ -46,6 +46,7 @@ class StreamResponse:
                     piece, rest = cut(rest)
                     more = bool(rest) or not ends
                     await send({"type": "http.response.body", "body": piece, "more_body": more})
+                piece = b""  # a kilobyte at least, that would be kept until the next has come
 
 
 def cut(lines: bytes) -> tuple[bytes, bytes]:
