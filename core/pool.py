@@ -48,7 +48,7 @@ class InvalidAnswer(PoolError):
 
 
 class Pool:
-    """_Connections to one origin; how many are in use is limited elsewhere.
+    """Connections to one origin; how many are in use is limited elsewhere.
 
     A request is written at most once. A kept connection that turns out to be closed is replaced
     as long as nothing was written to it: a POST that may have been seen is never repeated.

@@ -34,19 +34,24 @@ class Upstream:
         """Connect when needed.
 
         Raises:
-            SettingsError: a file that TLS needs is unusable.
+            SettingsError: the URL, or a file that TLS needs, is unusable.
         """
-        url = urlsplit(settings.ollama_base_url)
-        secure = url.scheme == "https"
+        try:
+            url = urlsplit(settings.ollama_base_url)
+            port = url.port or {"http": 80, "https": 443}[url.scheme]
+            host = url.netloc if url.netloc.isascii() else url.netloc.encode("idna").decode()
+        except ValueError:  # UnicodeError is one too
+            raise SettingsError(
+                "OLLAMA_BASE_URL is unusable: expected a URL with a valid host and port"
+            ) from None
         assert url.hostname  # by the setting's pattern
         self.pool = Pool(
             url.hostname,
-            url.port or (443 if secure else 80),
+            port,
             connect_timeout_s=settings.ollama_connect_timeout_s,
-            ssl_context=_ssl_context(settings) if secure else None,
+            ssl_context=_ssl_context(settings) if url.scheme == "https" else None,
         )
         """The connections to it."""
-        host = url.netloc if url.netloc.isascii() else url.netloc.encode("idna").decode()
         own = {"host": host, "user-agent": "ollama-web-api"}
         tunnel = {name.lower(): value for name, value in settings.ollama_headers.items()}
         self.headers = [(name.encode(), value.encode()) for name, value in (own | tunnel).items()]

@@ -1,6 +1,7 @@
 import httpx
 import pytest
 
+from core.environment import SettingsError
 from core.settings import Settings
 from core.upstream import Upstream
 from tests.fake_ollama import FakeOllama, recorded
@@ -23,6 +24,14 @@ def host_header(url: str, **headers: str) -> bytes:
 )
 def test_the_host_is_the_one_that_httpx_would_send(url: str) -> None:
     assert host_header(url) == httpx.URL(url).netloc
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host:99999", "http://[1:]", f"http://{'올' * 64}.example", "http://올..example"]
+)
+def test_a_url_without_a_possible_host_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^OLLAMA_BASE_URL is unusable: expected "):
+        Upstream(Settings.from_env({"OLLAMA_BASE_URL": url}))
 
 
 def test_a_tunnel_may_want_another_host() -> None:
