@@ -4,17 +4,16 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from core.pool import (
-    Answer,
+from core.connection import (
     ConnectFailed,
     ConnectionBroken,
     ConnectTimeout,
     InvalidAnswer,
-    Pool,
-    PoolError,
+    UpstreamError,
 )
+from core.pool import Answer, Pool
 
-_ERRORS: dict[type[PoolError], type[httpx.TransportError]] = {
+_ERRORS: dict[type[UpstreamError], type[httpx.TransportError]] = {
     ConnectFailed: httpx.ConnectError,
     ConnectTimeout: httpx.ConnectTimeout,
     ConnectionBroken: httpx.ReadError,
@@ -44,7 +43,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             answer = await self._pool.request(
                 request.method.encode(), request.url.raw_path, request.headers.raw, content
             )
-        except PoolError as error:
+        except UpstreamError as error:
             raise _ERRORS[type(error)](str(error)) from error.__cause__
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
 
@@ -59,7 +58,7 @@ class _Body(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         try:
             data = await self._answer.read()
-        except PoolError as error:
+        except UpstreamError as error:
             raise _ERRORS[type(error)](str(error)) from error.__cause__
         if data:
             return data

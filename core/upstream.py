@@ -11,8 +11,9 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from core.connection import UpstreamError
 from core.environment import SettingsError
-from core.pool import Pool, PoolError
+from core.pool import Pool
 from core.settings import Settings
 
 HEALTH_TIMEOUT_S = 1.5
@@ -70,7 +71,7 @@ class Upstream:
                 finally:
                     answer.close()
             msgspec.json.decode(body, type=_Version)
-        except (PoolError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (UpstreamError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             _logger.warning("%s: %s", type(error).__name__, error)
             return False
         return answer.status == HTTPStatus.OK

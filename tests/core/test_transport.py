@@ -166,7 +166,7 @@ async def test_an_end_that_the_loop_has_not_seen_yet_is_found(
     monkeypatch.setattr(idle, "eof_received", lambda: True)  # as in a process that was frozen
     fake.drop_connections()
     await asyncio.sleep(0.05)
-    assert not idle.fresh()
+    assert not idle.alive()
     assert (await get(transport, "/api/version"))[0] == 200
 
 

@@ -15,6 +15,7 @@ CORE = {
     "app",
     "auth",
     "client",
+    "connection",
     "environment",
     "errors",
     "exchange",
