@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import httpx
@@ -18,7 +19,7 @@ from core.errors import (
 )
 from core.generate import AnswerReader, GenerateRequest, Lines, read_answer
 from core.ollama_errors import failed_response, network_errors, says_model_is_missing
-from core.schemas import ChatAnswer, ChatRequest
+from core.schemas import ChatAnswer, ChatRequest, StreamEnd
 from core.settings import Settings
 from core.transport import HTTPTransport
 
@@ -68,6 +69,8 @@ class OllamaClient:
         self._urls = {path: httpx.URL(base_url + path) for path in _PATHS}
         self._headers = list(headers)
         self._transport = transport
+        # Relays on the internet end an answer of which nothing comes for long (Cloudflare: 100 s).
+        self._is_far = base_url.startswith("https:")
         self._known: dict[str, _Model] = {}
 
     async def models(self) -> list[str]:
@@ -102,6 +105,8 @@ class OllamaClient:
         Raises:
             ApiError: there is none; whatever went wrong is its class and text.
         """
+        if self._is_far:
+            return await self._chat_by_stream(chat, request_id)
         request, response = await self._generate(chat, request_id, stream=False)
         return read_answer(await _read(response), chat, request.model)
 
@@ -129,6 +134,16 @@ class OllamaClient:
             await _drain(response)
         finally:
             await response.aclose()
+
+    async def _chat_by_stream(self, chat: ChatRequest, request_id: str) -> ChatAnswer:
+        texts: list[str] = []
+        async with aclosing(self.stream(chat, request_id)) as batches:
+            async for lines in batches:
+                texts += [line.response for line in lines]
+        assert isinstance(lines[-1], StreamEnd)
+        model = GenerateRequest.from_chat(chat, self._settings, stream=True).model
+        end = msgspec.structs.asdict(lines[-1])
+        return ChatAnswer(**{**end, "response": "".join(texts), "model": model})
 
     async def _generate(
         self, chat: ChatRequest, request_id: str, *, stream: bool
