@@ -184,12 +184,10 @@ class RequestTimeout(ApiError):
 class TryAgainLater(ApiError):
     """The same request may succeed after some seconds."""
 
-    def __init__(
-        self, problem: str, retry_after_s: int, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, problem: str, retry_after_s: int) -> None:
         """Tell of the `problem`, a sentence without its full stop, and when to come back."""
         super().__init__(f"{problem}. Try again in {retry_after_s} seconds")
-        self.headers = {**(headers or {}), "retry-after": str(retry_after_s)}
+        self.headers = {"retry-after": str(retry_after_s)}
 
 
 class RateLimited(TryAgainLater):

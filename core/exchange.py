@@ -42,6 +42,8 @@ class ExchangeMiddleware:
     A failure before the answer's start is an ordinary error answer; a failure of a stream that
     has begun is its last line. What the app does is cancelled when `timeout_s` are over (under
     Lambda: when the function's own time nearly is) and when the client closes its connection.
+
+    The answer, whatever it is, has the headers that are in the list `scope["state"]["headers"]`.
     """
 
     def __init__(self, app: ASGIApp, *, timeout_s: float, recorder: Recorder) -> None:
@@ -56,6 +58,7 @@ class ExchangeMiddleware:
             return
         record = self.recorder.begin(scope)
         exchange = _Exchange(record, receive, send)
+        scope["state"]["headers"] = exchange.headers
         try:
             await exchange.run(self.app, scope, self._timeout_s(scope))
         except ClientDisconnect as error:
@@ -93,6 +96,7 @@ def _refusal_of_router(error: HTTPException, scope: Scope) -> ApiError:
 
 class _Exchange:
     def __init__(self, record: Record, receive: Receive, send: Send) -> None:
+        self.headers = [(b"x-request-id", record.request_id.encode())]
         self._record = record
         self._receive = receive
         self._send = send
@@ -136,8 +140,7 @@ class _Exchange:
             self._record.status = message["status"]
             headers = list(message.get("headers", ()))
             self._is_stream = (b"content-type", NDJSON.encode()) in headers
-            headers.append((b"x-request-id", self._record.request_id.encode()))
-            message = {**message, "headers": headers}
+            message = {**message, "headers": headers + self.headers}
         elif not message.get("more_body"):
             self._complete = True
         await self._send(message)

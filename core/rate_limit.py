@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from functools import cached_property
 from time import monotonic
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.client import Client, is_public
-from core.errors import ApiError, RateLimited, RateLimiterDown
+from core.errors import RateLimited, RateLimiterDown
 from core.moving_window import MemoryStore, Quota, Rate, Store, StoreDown
 from core.settings import Settings
 
@@ -155,31 +154,21 @@ class RateLimitMiddleware:
         if not rate or not quota:
             await self.app(scope, receive, send)
             return
-        headers = _headers(rate, quota)
+        scope["state"]["headers"] += _headers(rate, quota)
         if not quota.allowed:
             raise RateLimited(
                 f"Too many requests: you may make {client.rate or self.rate}",
                 _whole_seconds(quota.reset_s),
-                headers,
             )
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_with_headers)
-        except ApiError as error:
-            error.headers = {**headers, **error.headers}
-            raise
+        await self.app(scope, receive, send)
 
 
-def _headers(rate: Rate, quota: Quota) -> dict[str, str]:
-    return {
-        "ratelimit-policy": f'"default";q={rate.amount};w={rate.window_s}',
-        "ratelimit": f'"default";r={quota.remaining};t={_whole_seconds(quota.reset_s)}',
-    }
+def _headers(rate: Rate, quota: Quota) -> list[tuple[bytes, bytes]]:
+    left = f'"default";r={quota.remaining};t={_whole_seconds(quota.reset_s)}'
+    return [
+        (b"ratelimit-policy", f'"default";q={rate.amount};w={rate.window_s}'.encode()),
+        (b"ratelimit", left.encode()),
+    ]
 
 
 def _whole_seconds(seconds: float) -> int:

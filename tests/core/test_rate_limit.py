@@ -118,12 +118,13 @@ async def connect() -> AsyncIterator[Connect]:
             *,
             rate: str = "2/minute",
             own: str | None = None,
+            timeout_s: float = 10,
         ) -> httpx.AsyncClient:
             client = Client(id=f"key:{name}", name=name, address="192.0.2.1", rate=own)
             limited = RateLimitMiddleware(answer, limiter=limiter, rate=rate)
             transport = httpx.ASGITransport(
                 ExchangeMiddleware(
-                    authenticated(limited, client), timeout_s=10, recorder=Recorder()
+                    authenticated(limited, client), timeout_s=timeout_s, recorder=Recorder()
                 )
             )
             connection = httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -135,14 +136,19 @@ async def connect() -> AsyncIterator[Connect]:
 
 def authenticated(app: ASGIApp, client: Client) -> ASGIApp:
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"client": client}}, receive, send)
+        await app({**scope, "state": {**scope["state"], "client": client}}, receive, send)
 
     return middleware
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["path"] == "/bad":
-        raise BadRequest("Do better")
+    match scope["path"]:
+        case "/bad":
+            raise BadRequest("Do better")
+        case "/broken":
+            raise ZeroDivisionError
+        case "/slow":
+            await asyncio.sleep(60)
     await JSONResponse({"success": True})(scope, receive, send)
 
 
@@ -227,11 +233,12 @@ async def test_probes_of_health_do_not_count(limiter_for: MakeLimiter, connect: 
     assert (await client.post("/api/health")).status_code == 429
 
 
+@pytest.mark.parametrize(("path", "status"), [("/bad", 400), ("/broken", 500), ("/slow", 504)])
 async def test_an_error_counts_and_tells_what_is_left(
-    limiter_for: MakeLimiter, connect: Connect
+    limiter_for: MakeLimiter, connect: Connect, path: str, status: int
 ) -> None:
-    answer = await connect(limiter_for("memory://")).get("/bad")
-    assert answer.status_code == 400
+    answer = await connect(limiter_for("memory://"), timeout_s=0.1).get(path)
+    assert answer.status_code == status
     assert answer.headers["ratelimit"].startswith('"default";r=1;t=')
 
 
