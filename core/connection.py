@@ -16,7 +16,7 @@ READ_AHEAD_BYTES = 256 * 1024
 TCP_KEEPALIVE_S = 60
 """Silent seconds before TCP probes the upstream; NAT gateways forget after 350."""
 
-Headers = Iterable[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
 
 
 class UpstreamError(Exception):
@@ -62,23 +62,25 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
 
     async def exchange(
-        self, method: bytes, target: bytes, headers: Headers, content: bytes
-    ) -> None:
-        """Write a request and wait for the head of its answer: `status` and `headers`.
+        self, method: bytes, target: bytes, headers: Iterable[Header], content: bytes
+    ) -> tuple[int, list[Header]]:
+        """Write a request, wait for the head of its answer, and return its status and headers.
 
         Raises:
             ConnectionBroken: the connection broke; the request may have been processed.
             InvalidAnswer: what came is not HTTP, or is not complete.
         """
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self._status = 0
+        self._headers: list[Header] = []
         self._keep_alive = self._complete = self._framed = self._paused = False
         self._buffered = 0
         lines = [b"%b %b HTTP/1.1" % (method, target)]
         lines += [b"%b: %b" % header for header in headers]
         self._transport.write(b"\r\n".join((*lines, b"", content)))
-        while not self.status:
+        while not self._status:
             await self._progress()
+        head, self._headers = self._headers, []
+        return self._status, head
 
     async def read(self) -> bytes:
         """Return what has come of the body, when something has; empty at its end.
@@ -159,7 +161,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """End the answer, which is complete if it had no length."""
-        if self.status and not self._framed:
+        if self._status and not self._framed:
             self._complete = True  # a body without length ends with its connection
         self._fail(InvalidAnswer("the connection was closed before the answer's end"))
 
@@ -171,16 +173,16 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; those of trailers and of interim answers are not."""
-        if not self.status:
-            self.headers.append((name, value))
+        if not self._status:
+            self._headers.append((name, value))
             self._framed |= name.lower() in {b"content-length", b"transfer-encoding"}
 
     def on_headers_complete(self) -> None:
         """Take the status, unless the answer is an interim one."""
         if self._parser.get_status_code() < HTTPStatus.OK:
-            self.headers = []
+            self._headers = []
         else:
-            self.status = self._parser.get_status_code()
+            self._status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
@@ -188,6 +190,6 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Take note of the end."""
-        if self.status:
+        if self._status:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()

@@ -8,8 +8,9 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from collections.abc import Iterable
 
-from core.connection import ConnectFailed, Connection, ConnectTimeout, Headers
+from core.connection import ConnectFailed, Connection, ConnectTimeout, Header
 
 IDLE_EXPIRY_S = 15
 """Seconds after which a kept connection is not used again; relays close theirs later."""
@@ -39,20 +40,20 @@ class Pool:
         self._idle: deque[Connection] = deque()
 
     async def request(
-        self, method: bytes, target: bytes, headers: Headers, content: bytes
-    ) -> "Answer":
-        """Send a request and return the answer to it when its head has come.
+        self, method: bytes, target: bytes, headers: Iterable[Header], content: bytes
+    ) -> tuple[int, list[Header], "Body"]:
+        """Send a request; return the status, the headers and the body of its answer.
 
         Raises:
             UpstreamError: there is none.
         """
         connection = self._take_idle() or await self._connect()
         try:
-            await connection.exchange(method, target, headers, content)
+            status, head = await connection.exchange(method, target, headers, content)
         except BaseException:
             connection.abort()
             raise
-        return Answer(connection, self._idle)
+        return status, head, Body(connection, self._idle)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -80,26 +81,24 @@ class Pool:
         return connection
 
 
-class Answer:
-    """The answer to a request; it has to be closed, whether its body was read or not."""
+class Body:
+    """The body of an answer; it has to be closed, whether it was read or not."""
 
     def __init__(self, connection: Connection, idle: deque[Connection]) -> None:
         """Give `connection` back to the `idle` ones when closed."""
-        self.status = connection.status
-        self.headers = connection.headers
         self._connection = connection
         self._idle = idle
 
     async def read(self) -> bytes:
-        """Return what has come of the body, when something has; empty at its end.
+        """Return what has come of it, when something has; empty at its end.
 
         Raises:
-            UpstreamError: the rest of the body does not come.
+            UpstreamError: the rest does not come.
         """
         return await self._connection.read()
 
     def close(self) -> None:
-        """Keep the connection for another request if the body was read to its end."""
+        """Keep the connection for another request if all was read."""
         connection, idle = self._connection, self._idle
         if not connection.reusable():
             connection.abort()

@@ -11,7 +11,7 @@ from core.connection import (
     InvalidAnswer,
     UpstreamError,
 )
-from core.pool import Answer, Pool
+from core.pool import Body, Pool
 
 _ERRORS: dict[type[UpstreamError], type[httpx.TransportError]] = {
     ConnectFailed: httpx.ConnectError,
@@ -40,24 +40,24 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         assert isinstance(request.stream, httpx.AsyncByteStream)
         content = b"".join([part async for part in request.stream])
         try:
-            answer = await self._pool.request(
+            status, headers, body = await self._pool.request(
                 request.method.encode(), request.url.raw_path, request.headers.raw, content
             )
         except UpstreamError as error:
             raise _ERRORS[type(error)](str(error)) from error.__cause__
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+        return httpx.Response(status, headers=headers, stream=_Stream(body))
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, body: Body) -> None:
+        self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            data = await self._answer.read()
+            data = await self._body.read()
         except UpstreamError as error:
             raise _ERRORS[type(error)](str(error)) from error.__cause__
         if data:
@@ -65,4 +65,4 @@ class _Body(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        self._answer.close()
+        self._body.close()

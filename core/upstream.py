@@ -63,18 +63,19 @@ class Upstream:
         """Tell, within two seconds, whether an Ollama server answers; no model is loaded."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                answer = await self.pool.request(b"GET", self._version, self.headers, b"")
-                body = b""
+                request = self.pool.request(b"GET", self._version, self.headers, b"")
+                status, _, body = await request
+                content = b""
                 try:
-                    while data := await answer.read():
-                        body += data
+                    while data := await body.read():
+                        content += data
                 finally:
-                    answer.close()
-            msgspec.json.decode(body, type=_Version)
+                    body.close()
+            msgspec.json.decode(content, type=_Version)
         except (UpstreamError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             _logger.warning("%s: %s", type(error).__name__, error)
             return False
-        return answer.status == HTTPStatus.OK
+        return status == HTTPStatus.OK
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
