@@ -39,6 +39,14 @@ class InvalidAnswer(UpstreamError):
     """What came is not HTTP, or is not complete."""
 
 
+def request_bytes(
+    method: bytes, target: bytes, headers: Iterable[Header], content: bytes = b""
+) -> bytes:
+    """Return a request as it is on the wire; `headers` have the length of `content`."""
+    lines = [b"%b: %b" % header for header in headers]
+    return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *lines, b"", content))
+
+
 class Connection(asyncio.Protocol):
     """One connection, and the exchange that is under way on it."""
 
@@ -61,10 +69,8 @@ class Connection(asyncio.Protocol):
         if hasattr(socket, "TCP_KEEPIDLE"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
 
-    async def exchange(
-        self, method: bytes, target: bytes, headers: Iterable[Header], content: bytes
-    ) -> tuple[int, list[Header]]:
-        """Write a request, wait for the head of its answer, and return its status and headers.
+    async def exchange(self, request: bytes) -> tuple[int, list[Header]]:
+        """Write `request`, wait for the head of its answer, and return its status and headers.
 
         Raises:
             ConnectionBroken: the connection broke; the request may have been processed.
@@ -74,9 +80,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._keep_alive = self._complete = self._framed = self._paused = False
         self._buffered = 0
-        lines = [b"%b %b HTTP/1.1" % (method, target)]
-        lines += [b"%b: %b" % header for header in headers]
-        self._transport.write(b"\r\n".join((*lines, b"", content)))
+        self._transport.write(request)
         while not self._status:
             await self._progress()
         head, self._headers = self._headers, []

@@ -226,10 +226,12 @@ class OllamaClient:
             ]
         if request_id:
             headers = [*headers, (b"x-request-id", request_id.encode())]
-        stream = httpx.ByteStream(content)
-        request = httpx.Request(method, self._urls[path], headers=headers, stream=stream)
         with network_errors:
-            return await self._transport.handle_async_request(request)
+            return await self._transport.handle_async_request(
+                httpx.Request(
+                    method, self._urls[path], headers=headers, stream=httpx.ByteStream(content)
+                )
+            )
 
 
 def ollama_client(state: State) -> OllamaClient:

@@ -8,7 +8,6 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterable
 
 from core.connection import ConnectFailed, Connection, ConnectTimeout, Header
 
@@ -39,17 +38,15 @@ class Pool:
         self._ssl_context = ssl_context
         self._idle: deque[Connection] = deque()
 
-    async def request(
-        self, method: bytes, target: bytes, headers: Iterable[Header], content: bytes
-    ) -> tuple[int, list[Header], "Body"]:
-        """Send a request; return the status, the headers and the body of its answer.
+    async def send(self, request: bytes) -> tuple[int, list[Header], "Body"]:
+        """Send `request`, and return the status, the headers and the body of its answer.
 
         Raises:
             UpstreamError: there is none.
         """
         connection = self._take_idle() or await self._connect()
         try:
-            status, head = await connection.exchange(method, target, headers, content)
+            status, head = await connection.exchange(request)
         except BaseException:
             connection.abort()
             raise

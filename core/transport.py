@@ -10,6 +10,7 @@ from core.connection import (
     ConnectTimeout,
     InvalidAnswer,
     UpstreamError,
+    request_bytes,
 )
 from core.pool import Body, Pool
 
@@ -39,10 +40,11 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         """
         assert isinstance(request.stream, httpx.AsyncByteStream)
         content = b"".join([part async for part in request.stream])
+        method, target = request.method.encode(), request.url.raw_path
+        data = request_bytes(method, target, request.headers.raw, content)
+        del request, content  # which would be held as long as the model thinks
         try:
-            status, headers, body = await self._pool.request(
-                request.method.encode(), request.url.raw_path, request.headers.raw, content
-            )
+            status, headers, body = await self._pool.send(data)
         except UpstreamError as error:
             raise _ERRORS[type(error)](str(error)) from error.__cause__
         return httpx.Response(status, headers=headers, stream=_Stream(body))

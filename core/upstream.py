@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from core.connection import UpstreamError
+from core.connection import UpstreamError, request_bytes
 from core.environment import SettingsError
 from core.pool import Pool
 from core.settings import Settings
@@ -63,8 +63,9 @@ class Upstream:
         """Tell, within two seconds, whether an Ollama server answers; no model is loaded."""
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                request = self.pool.request(b"GET", self._version, self.headers, b"")
-                status, _, body = await request
+                status, _, body = await self.pool.send(
+                    request_bytes(b"GET", self._version, self.headers)
+                )
                 content = b""
                 try:
                     while data := await body.read():
