@@ -55,6 +55,7 @@ class Protocol(HttpToolsProtocol):
         """Parse what has come, and wait for the rest of a head that is not complete."""
         super().data_received(data)
         if not self._head_begun:
+            self._keep_alive_timer_again()
             return
         if not self._head_timer:
             self._start_head_timer()
@@ -86,6 +87,14 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _keep_alive_timer_again(self) -> None:
+        """Start uvicorn's, which it stops for whatever comes between two requests."""
+        if self.cycle and self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _give_up(self) -> None:
         if self._head_begun:

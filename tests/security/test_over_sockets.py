@@ -79,6 +79,21 @@ async def test_an_idle_connection_is_kept_longer_than_a_head_may_take(
 
 
 @pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /api/health HTTP/1.1\r\n",
+        b"POST /api/models HTTP/1.1\r\nContent-Length: 100\r\n",  # a 405 comes before its body
+    ],
+)
+async def test_what_is_no_request_does_not_keep_a_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.3)
+    answer = await raw(await serve(), request_ + b"Host: localhost\r\n\r\n", b"\r\n", wait_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.parametrize(
     "bomb", [b"X: " + b"a" * 200_000, b"A: b\r\n" * 40_000, b"GET /" + b"a" * 200_000]
 )
 async def test_a_header_bomb_is_refused(serve: Serve, bomb: bytes) -> None:
