@@ -57,6 +57,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
+        self._status = 0
+        self._framed = False
         self._error: UpstreamError | None = None
         self._chunks: list[bytes] = []
 

@@ -147,7 +147,13 @@ class AnswerReader:
             yield tokens
         elif tokens:
             last_line = block.rstrip().rpartition(b"\n")[2]
-            yield [*tokens[:-1], *self._translate(read_line(last_line))]
+            try:
+                last = read_line(last_line)
+            except ApiError:
+                if tokens[:-1]:
+                    yield tokens[:-1]
+                raise
+            yield [*tokens[:-1], *self._translate(last)]
         else:
             yield from self._feed_line_by_line(block)
 

@@ -14,7 +14,7 @@ _MAX_TEXT = 500
 
 # Answered with 500, yet the client's fault (recordings err_option_type_*, err_format_bad*).
 _CLIENT_FAULTS = re.compile(r'option "\w+" must be of type|invalid format:|detokenize error')
-_MISSING = re.compile(rb'\{"error":"model .* not found"\}')
+_MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
 _INTERNAL = re.compile(
     r"""https?://[^\s"']+           # a URL
       | \b\d{1,3}(\.\d{1,3}){3}(:\d+)?  # an IPv4 address

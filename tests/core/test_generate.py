@@ -220,3 +220,9 @@ def test_what_is_given_is_sent() -> None:
         "images": ["AAAA"],
         "think": "low",
     }
+
+
+def test_what_came_before_a_last_line_that_fails_is_yielded_first() -> None:
+    first, last = line(response="a", done=False), line(response="", done=True, error="boom")
+    assert read(first + last) == read(first, last)
+    assert read(first + last)[0] == [StreamToken("a", done=False)]

@@ -70,3 +70,11 @@ async def test_nobody_waiting_for_a_plain_answer_from_afar_stops_the_model(
     task.cancel()
     async with asyncio.timeout(0.1):
         await request.disconnected.wait()
+
+
+async def test_a_model_that_went_away_during_the_call_is_not_installed(
+    fake: FakeOllama, near: OllamaClient
+) -> None:
+    fake.reply(error(404, 'model "llama3.1:70b" not found, try pulling it first'))
+    with pytest.raises(ModelNotFound):
+        await near.chat(ChatRequest(message="hi"))
