@@ -147,13 +147,7 @@ class AnswerReader:
             yield tokens
         elif tokens:
             last_line = block.rstrip().rpartition(b"\n")[2]
-            try:
-                last = read_line(last_line)
-            except ApiError:
-                if tokens[:-1]:
-                    yield tokens[:-1]
-                raise
-            yield [*tokens[:-1], *self._translate(last)]
+            yield from self._feed_line_by_line(last_line, tokens[:-1])
         else:
             yield from self._feed_line_by_line(block)
 
@@ -178,8 +172,10 @@ class AnswerReader:
             return []
         return tokens if True not in [token.done for token in tokens[:-1]] else []
 
-    def _feed_line_by_line(self, block: bytes) -> Iterator[Lines]:
-        lines: list[StreamToken | StreamEnd] = []
+    def _feed_line_by_line(
+        self, block: bytes, before: Sequence[StreamToken] = ()
+    ) -> Iterator[Lines]:
+        lines: list[StreamToken | StreamEnd] = [*before]
         try:
             for text in block.split(b"\n"):
                 if text.strip() and not self.finished:
@@ -200,6 +196,20 @@ class AnswerReader:
             self.finished = True
             thinking = UNSET if self._thinking is None else "".join(self._thinking)
             yield StreamEnd(**_figures(line, thinking))
+
+
+def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
+    """Read a streamed answer that has come as a whole.
+
+    Raises:
+        OllamaError, BadRequest: as `read_answer` does.
+    """
+    reader = AnswerReader(thinking=bool(chat.think))
+    batches = [*reader.feed(body), *reader.end()]
+    lines = [line for batch in batches for line in batch]
+    end = msgspec.structs.asdict(lines[-1])
+    text = "".join([line.response for line in lines])
+    return ChatAnswer(**{**end, "response": text, "model": model})
 
 
 def _figures(line: GenerateLine, thinking: str | UnsetType) -> dict[str, Any]:

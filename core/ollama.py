@@ -2,35 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import msgspec
 from starlette.datastructures import State
 
-from core.errors import (
-    ApiError,
-    BadRequest,
-    ModelNotAllowed,
-    ModelNotFound,
-    OllamaError,
-    RequestTimeout,
-)
-from core.generate import AnswerReader, GenerateRequest, Lines, read_answer
-from core.ollama_errors import failed_response, network_errors, says_model_is_missing
-from core.schemas import ChatAnswer, ChatRequest, StreamEnd
+from core.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
+from core.generate import AnswerReader, GenerateRequest, Lines, read_answer, read_streamed_answer
+from core.ollama_api import OllamaAPI, drain, network_errors, read
+from core.ollama_errors import failed_response, says_model_is_missing
+from core.schemas import ChatAnswer, ChatRequest
 from core.settings import Settings
 from core.transport import HTTPTransport
-
-METADATA_TIMEOUT_S = 10
-"""For what Ollama answers from memory, in milliseconds."""
-END_TIMEOUT_S = 1
-"""How long to wait for the end of an answer behind its last line, to keep the connection."""
-
-_PATHS = ("/api/tags", "/api/show", "/api/generate")
-_T = TypeVar("_T")
-_encode = msgspec.json.Encoder().encode
 
 
 class _Tag(msgspec.Struct):
@@ -65,12 +49,9 @@ class OllamaClient:
     ) -> None:
         """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
         self._settings = settings
-        base_url = settings.ollama_base_url.rstrip("/")
-        self._urls = {path: httpx.URL(base_url + path) for path in _PATHS}
-        self._headers = list(headers)
-        self._transport = transport
+        self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
         # Relays on the internet end an answer of which nothing comes for long (Cloudflare: 100 s).
-        self._is_far = base_url.startswith("https:")
+        self._is_far = settings.ollama_base_url.startswith("https:")
         self._known: dict[str, _Model] = {}
 
     async def models(self) -> list[str]:
@@ -80,7 +61,7 @@ class OllamaClient:
             OllamaError: Ollama cannot be reached, or fails.
             RequestTimeout: it does not answer.
         """
-        tags = await self._metadata("GET", "/api/tags", _Tags)
+        tags = await self._api.metadata("GET", "/api/tags", _Tags)
         return [
             tag.name
             for tag in tags.models
@@ -105,10 +86,9 @@ class OllamaClient:
         Raises:
             ApiError: there is none; whatever went wrong is its class and text.
         """
-        if self._is_far:
-            return await self._chat_by_stream(chat, request_id)
-        model, stream = await self._generate(chat, request_id, stream=False)
-        return read_answer(await _read(stream), chat, model)
+        model, stream = await self._generate(chat, request_id, stream=self._is_far)
+        read_body = read_streamed_answer if self._is_far else read_answer
+        return read_body(await read(stream), chat, model)
 
     async def stream(self, chat: ChatRequest, request_id: str = "") -> AsyncGenerator[Lines]:
         """Yield the lines of the answer to `chat`, as many at once as came at once.
@@ -130,19 +110,9 @@ class OllamaClient:
                         break
             for lines in reader.end():
                 yield lines
-            await _drain(stream)
+            await drain(stream)
         finally:
             await stream.aclose()
-
-    async def _chat_by_stream(self, chat: ChatRequest, request_id: str) -> ChatAnswer:
-        texts: list[str] = []
-        async with aclosing(self.stream(chat, request_id)) as batches:
-            async for lines in batches:
-                texts += [line.response for line in lines]
-        assert isinstance(lines[-1], StreamEnd)
-        model = GenerateRequest.from_chat(chat, self._settings, stream=True).model
-        end = msgspec.structs.asdict(lines[-1])
-        return ChatAnswer(**{**end, "response": "".join(texts), "model": model})
 
     async def _generate(
         self, chat: ChatRequest, request_id: str, *, stream: bool
@@ -156,9 +126,9 @@ class OllamaClient:
             )
         if chat.context:
             await self._check_vocabulary(request.model, chat.context)
-        response = await self._send("POST", "/api/generate", request, request_id)
+        response = await self._api.send("POST", "/api/generate", request, request_id)
         if response.status_code != httpx.codes.OK:
-            body = await _read(response.stream)
+            body = await read(response.stream)
             if says_model_is_missing(response, body):
                 raise ModelNotFound(request.model, await self._installed())
             raise failed_response(response, body)
@@ -180,7 +150,7 @@ class OllamaClient:
         key = name.lower()
         if key not in self._known:
             try:
-                show = await self._metadata("POST", "/api/show", _Show, {"model": name})
+                show = await self._api.metadata("POST", "/api/show", _Show, {"model": name})
             except ApiError:
                 return None
             sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
@@ -193,45 +163,6 @@ class OllamaClient:
             return await self.models()
         except ApiError:
             return None
-
-    async def _metadata(self, method: str, path: str, type_: type[_T], body: object = None) -> _T:
-        try:
-            async with asyncio.timeout(METADATA_TIMEOUT_S):
-                response = await self._send(method, path, body)
-                content = await _read(response.stream)
-        except TimeoutError:
-            raise RequestTimeout(METADATA_TIMEOUT_S) from None
-        if response.status_code != httpx.codes.OK:
-            raise failed_response(response, content)
-        try:
-            return msgspec.json.decode(content, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise OllamaError(
-                "what came is not an answer of Ollama. Check OLLAMA_BASE_URL"
-            ) from None
-
-    async def _send(
-        self, method: str, path: str, body: object = None, request_id: str = ""
-    ) -> httpx.Response:
-        # Streams, here and of responses, are spared what httpx does with content: a third of a
-        # plain chat's time.
-        content, headers = b"", self._headers
-        if body is not None:
-            content = _encode(body)
-            length = b"%d" % len(content)
-            headers = [
-                *headers,
-                (b"content-type", b"application/json"),
-                (b"content-length", length),
-            ]
-        if request_id:
-            headers = [*headers, (b"x-request-id", request_id.encode())]
-        with network_errors:
-            return await self._transport.handle_async_request(
-                httpx.Request(
-                    method, self._urls[path], headers=headers, stream=httpx.ByteStream(content)
-                )
-            )
 
 
 def ollama_client(state: State) -> OllamaClient:
@@ -250,23 +181,3 @@ def ollama_client(state: State) -> OllamaClient:
 def _is_cloud(model: str) -> bool:
     """Tell by its name whether Ollama runs `model` on its maker's servers."""
     return model.partition("@")[0].lower().endswith((":cloud", "-cloud"))
-
-
-async def _read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
-    """Return all of `stream`, and close it."""
-    assert isinstance(stream, httpx.AsyncByteStream)
-    try:
-        with network_errors:
-            return b"".join([data async for data in stream])
-    finally:
-        await stream.aclose()
-
-
-async def _drain(stream: httpx.AsyncByteStream) -> None:
-    """Read what is behind the last line: only a connection that was read to its end is kept."""
-    try:
-        async with asyncio.timeout(END_TIMEOUT_S):
-            async for _ in stream:
-                pass
-    except (TimeoutError, httpx.TransportError):
-        pass  # the answer is complete all the same

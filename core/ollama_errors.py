@@ -1,6 +1,5 @@
-"""What Ollama, a relay on the way to it or the network says when it fails, in this API's terms."""
+"""What Ollama, or a relay on the way to it, says when it fails, in this API's terms."""
 
-import logging
 import re
 from typing import Any
 
@@ -23,8 +22,6 @@ _INTERNAL = re.compile(
     """,
     re.VERBOSE,
 )
-
-_logger = logging.getLogger(__name__)
 
 
 def failure(text: str, status: int = 500) -> ApiError:
@@ -81,29 +78,3 @@ def _without_internals(text: str) -> str:
 def _retry_after_s(response: httpx.Response) -> int:
     value = response.headers.get("retry-after", "")
     return int(value) if re.fullmatch(r"\d{1,4}", value) else BUSY_RETRY_AFTER_S
-
-
-class _NetworkErrors:
-    """Tells the client what a network failure means, and the log what it was."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, class_: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, httpx.TransportError):
-            _logger.warning("%s: %s", type(error).__name__, error)
-            if isinstance(error, httpx.ConnectTimeout):
-                text = "Ollama did not accept a connection in time. Is its machine up?"
-            elif isinstance(error, httpx.ConnectError):
-                text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
-            else:
-                text = (
-                    "the connection to Ollama broke before the answer's end. Send the message again"
-                )
-            raise OllamaError(text) from error
-
-
-network_errors = _NetworkErrors()
-"""`with network_errors:` makes an `OllamaError` of what httpx raises."""

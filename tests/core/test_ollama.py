@@ -24,7 +24,7 @@ async def near(fake: FakeOllama) -> AsyncIterator[OllamaClient]:
 @pytest.fixture
 async def far(near: OllamaClient) -> OllamaClient:
     """The same server by a URL that leads over the internet; its TLS would be the transport's."""
-    return OllamaClient(Settings(ollama_base_url="https://relay.example"), near._transport, [])
+    return OllamaClient(Settings(ollama_base_url="https://relay.example"), near._api._transport, [])
 
 
 @pytest.mark.parametrize(

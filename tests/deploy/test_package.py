@@ -34,7 +34,7 @@ CORE = {
     "settings",
     "upstream",
 }
-CLIENT = {"generate", "ollama", "ollama_errors", "transport"}
+CLIENT = {"generate", "ollama", "ollama_api", "ollama_errors", "transport"}
 CHAT = {"chat", "requests", "streaming"}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
