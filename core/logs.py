@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
+from core.environment import SettingsError
 from core.record import Record
 from core.settings import Settings
 
@@ -18,13 +19,19 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def configure(settings: Settings) -> None:
-    """Log all there is to LOG_FILE, or else to the standard output, as LOG_FORMAT says."""
+    """Log all there is to LOG_FILE, or else to the standard output, as LOG_FORMAT says.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
     handler: logging.Handler = logging.StreamHandler(sys.stdout)
     if settings.log_file:
-        # Opened again when logrotate has moved it away.
-        from logging.handlers import WatchedFileHandler  # noqa: PLC0415
+        from core.log_file import LogFile  # noqa: PLC0415 - a function has none
 
-        handler = WatchedFileHandler(settings.log_file, encoding="utf-8")
+        try:
+            handler = LogFile(settings.log_file, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"LOG_FILE is unusable: {error.strerror}") from None
     handler.setFormatter(JSONFormatter() if settings.log_format == "json" else ConsoleFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("mangum").setLevel(logging.WARNING)  # it tells of every request once more
