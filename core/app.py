@@ -177,4 +177,4 @@ async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Se
         return
     _logger.critical("%s", error)
     refusal = InternalError("This server's settings are unusable. Its log says which one")
-    await refusal.response()(scope, receive, send)
+    await SecurityHeadersMiddleware(refusal.response())(scope, receive, send)

@@ -60,6 +60,8 @@ class ExchangeMiddleware:
         exchange = _Exchange(record, receive, send)
         scope["state"]["headers"] = exchange.headers
         try:
+            if scope["state"].get("draining"):
+                raise ServerStopping
             await exchange.run(self.app, scope, self._timeout_s(scope))
         except ClientDisconnect as error:
             record.error = type(error).__name__

@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 from time import monotonic
 from types import FrameType
 
@@ -15,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from core import logs
 from core.app import Application
 from core.environment import SettingsError
-from core.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge, ServerStopping
+from core.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge
 from core.security import HEADERS
 from core.settings import Settings
 
@@ -36,13 +37,14 @@ class Protocol(HttpToolsProtocol):
     uvicorn waits without end for a request's head, and takes one of any size; this does not.
     """
 
-    __slots__ = ("_head_begun", "_head_size", "_head_timer")
+    __slots__ = ("_head_size", "_head_timer", "_in_head", "_refused")
     # CPython packs 30 attributes of an object: a few more would double what a connection takes.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._head_begun = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = self._refused = False
         self._head_size = 0
         self._start_head_timer()
 
@@ -53,35 +55,63 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and wait for the rest of a head that is not complete."""
-        super().data_received(data)
-        if not self._head_begun:
-            self._keep_alive_timer_again()
+        if self._refused:
             return
-        if not self._head_timer:
-            self._start_head_timer()
         self._head_size += len(data)
-        if self._head_size > MAX_HEAD_BYTES and not self.transport.is_closing():
+        super().data_received(data)
+        if not self._in_head:
+            self._keep_alive_timer_again()
+        elif self._head_size > MAX_HEAD_BYTES:
             self._refuse(HeadTooLarge(f"The request's head is over {MAX_HEAD_BYTES} bytes"))
+        elif self._is_idle():
+            self._start_head_timer()
 
     def on_message_begin(self) -> None:
         """Take note of a head."""
         super().on_message_begin()
-        self._head_begun = True
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
         """Start the request."""
         self._stop_head_timer()
-        self._head_begun = False
-        self._head_size = 0
+        self._end_head()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._end_head()
+        super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """Take what may follow for trailers: uvicorn would keep any number of them."""
+        self._in_head = True
+        self._head_size = 0
+        self.headers = []
+
+    def on_chunk_complete(self) -> None:
+        """Take note of the end of trailers."""
+        self._end_head()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the rest of a head that came during the answer."""
+        super().on_response_complete()
+        if self._in_head and self._is_idle():
+            self._start_head_timer()
 
     def send_400_response(self, msg: str) -> None:
         """Answer with `msg` and close the connection."""
         self._refuse(BadRequest(msg))
 
+    def _is_idle(self) -> bool:
+        return not self.cycle or self.cycle.response_complete
+
+    def _end_head(self) -> None:
+        self._in_head = False
+        self._head_size = 0
+
     def _start_head_timer(self) -> None:
-        later = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
-        self._head_timer: asyncio.TimerHandle | None = later
+        if not self._head_timer:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer:
@@ -97,12 +127,21 @@ class Protocol(HttpToolsProtocol):
             )
 
     def _give_up(self) -> None:
-        if self._head_begun:
+        if self._in_head:
             self._refuse(HeadTimeout(f"No complete request within {HEAD_TIMEOUT_S} seconds"))
         else:
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
+        """Take nothing more; answer with `error`, unless an answer to what came before is due."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        if not self._is_idle() and (
+            self.pipeline or self.cycle.response_started or not self.cycle.more_body
+        ):
+            self.cycle.keep_alive = False
+            return
         response = error.response()
         response.headers.update({**HEADERS, "connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
@@ -111,7 +150,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class DrainMiddleware:
-    """Counts the requests that run and, once `draining`, refuses new ones with a 503."""
+    """Counts the requests that run; once `draining`, `ExchangeMiddleware` refuses new ones."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -119,17 +158,16 @@ class DrainMiddleware:
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, or refuse to."""
+        """Run the application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif self.draining:
-            await ServerStopping().response()(scope, receive, send)
-        else:
-            self.running += 1
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                self.running -= 1
+            return
+        scope["state"]["draining"] = self.draining
+        self.running += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.running -= 1
 
 
 class Server(uvicorn.Server):
@@ -172,7 +210,9 @@ class Server(uvicorn.Server):
         if self.config.ssl and self._settings.ssl_certfile:
             keyfile = self._settings.ssl_keyfile or None
             try:
-                self.config.ssl.load_cert_chain(self._settings.ssl_certfile, keyfile)
+                # First where nothing is lost: a key that does not fit would stay half loaded.
+                for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.config.ssl):
+                    context.load_cert_chain(self._settings.ssl_certfile, keyfile)
             except OSError as error:
                 _logger.error("The certificate cannot be read, the old one is kept: %s", error)
 

@@ -52,6 +52,8 @@ def test_running_requests_end_and_new_ones_get_a_503(slow_ollama: str) -> None:
         refused = httpx.post(f"{url}/api/chat", json=CHAT, trust_env=False)
         assert refused.status_code == 503
         assert refused.headers["connection"] == "close"
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        request_id = refused.headers["x-request-id"]
         assert int(refused.headers["retry-after"]) > 0
         assert refused.json()["error"].startswith("The server is stopping")
         rest = [json.loads(line) for line in lines]
@@ -59,6 +61,7 @@ def test_running_requests_end_and_new_ones_get_a_503(slow_ollama: str) -> None:
         assert rest[-1]["done"] is True
         assert "context" in rest[-1]
         assert process.wait(timeout=10) == -signal.SIGTERM
+        wait_for(process.stdout, f"id={request_id} client= method=POST path=/api/chat status=503")
 
 
 def test_a_stream_that_outlasts_the_grace_gets_an_error_as_its_last_line(slow_ollama: str) -> None:
@@ -93,16 +96,26 @@ def test_the_page_has_a_port_of_its_own_and_the_api_is_there_too(slow_ollama: st
 
 def test_a_port_that_is_taken_stops_the_start_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = subprocess.run(
-            [sys.executable, "-m", "handlers"],
-            env={**os.environ, "HOST": "127.0.0.1", "PORT": str(taken.getsockname()[1])},
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+        told = failed_start(HOST="127.0.0.1", PORT=str(taken.getsockname()[1]))
+    assert told.startswith("HOST or PORT is unusable: Address already in use")
+
+
+def test_a_log_file_that_cannot_be_opened_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    told = failed_start(LOG_FILE=str(tmp_path / "none" / "log"))
+    assert told == "LOG_FILE is unusable: No such file or directory\n"
+
+
+def failed_start(**environ: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-m", "handlers"],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("HOST or PORT is unusable: Address already in use")
+    return ended.stderr
 
 
 @pytest.fixture
@@ -162,6 +175,28 @@ def test_https_and_a_certificate_renewed_without_a_restart(
             process.send_signal(signal.SIGHUP)
             wait_for(process.stdout, "The certificate cannot be read, the old one is kept")
             assert client.get(f"{url}/api/health").status_code == 200
+
+
+def test_a_certificate_without_its_key_leaves_the_old_pair(
+    slow_ollama: str, certificate: Path
+) -> None:
+    folder = certificate.parent
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes((folder / "cert").read_bytes())
+    key.write_bytes((folder / "key").read_bytes())
+    with serving(slow_ollama, SSL_CERTFILE=str(cert), SSL_KEYFILE=str(key)) as (process, url):
+        old = common_name(url)
+        make_certificate(folder, "two")
+        cert.write_bytes((folder / "cert").read_bytes())
+        process.send_signal(signal.SIGHUP)
+        wait_for(process.stdout, "The certificate cannot be read, the old one is kept")
+        assert common_name(url) == old
+        key.write_bytes((folder / "key").read_bytes())
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while common_name(url) == old:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_keys_are_picked_up_without_a_restart(slow_ollama: str, tmp_path: Path) -> None:

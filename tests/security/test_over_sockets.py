@@ -104,6 +104,71 @@ async def test_a_header_bomb_is_refused(serve: Serve, bomb: bytes) -> None:
         assert "65536 bytes" in error_of(answer)
 
 
+POST = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def chat_request(body: bytes = json.dumps(CHAT).encode(), path: bytes = b"/api/chat") -> bytes:
+    return POST.replace(b"/api/chat", path) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("path", [b"/api/chat", b"/api/chat/stream"])
+@pytest.mark.parametrize(
+    "behind", [b"GET /api/he", b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000]
+)
+async def test_nothing_that_comes_behind_a_request_touches_its_answer(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes, behind: bytes
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.1)
+    fake.reply(tokens(pace_s=0.05))
+    answer = await raw(await serve(), chat_request(path=path), behind, b"more", wait_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"done":true' in answer
+    assert not fake.asked()[0].disconnected.is_set()
+    rest = answer.partition(b'"done":true')[2]
+    if behind.startswith(b"GET /api"):
+        assert b"\r\nHTTP/1.1 408 " in rest or b"}HTTP/1.1 408 " in rest, "after the answer's end"
+    else:
+        assert b"HTTP/1.1" not in rest
+
+
+async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(
+    serve: Serve, fake: FakeOllama
+) -> None:
+    large = json.dumps({**CHAT, "message": "가" * 50_000}).encode()
+    last = b"GET /api/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    for cut in (10, len(last)):
+        first = chat_request(large) + last[:cut]
+        answer = await raw(await serve(), first, last[cut:], wait_s=0.1)
+        assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+def chunked(*chunks: bytes, trailers: bytes = b"") -> list[bytes]:
+    head = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ends = b"0\r\n" + trailers + b"\r\n"
+    return [head, *(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks), ends]
+
+
+async def test_a_large_body_in_chunks_is_no_large_head(serve: Serve, fake: FakeOllama) -> None:
+    text = json.dumps({**CHAT, "message": "a" * 300_000}).encode()
+    pieces = [text[start : start + 999] for start in range(0, len(text), 999)]
+    whole = b"".join(chunked(*pieces, trailers=b"X-Trailer: 1\r\n"))
+    for size in (len(whole), 70_001):
+        parts = [whole[start : start + size] for start in range(0, len(whole), size)]
+        answer = await raw(await serve(), *parts, wait_s=0.01)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    assert {len(request.json["prompt"]) for request in fake.asked()} == {300_000}
+
+
+@pytest.mark.parametrize("bomb", [b"A: b\r\n" * 100_000, b"X: " + b"a" * 600_000])
+@pytest.mark.parametrize("path", [b"/api/chat", b"/api/models"])
+async def test_a_bomb_of_trailers_is_refused(serve: Serve, path: bytes, bomb: bytes) -> None:
+    *body, _ = chunked(json.dumps(CHAT).encode())
+    request = b"".join(body).replace(b"/api/chat", path).replace(b"Connection: close\r\n", b"")
+    answer = await raw(await serve(), request, b"0\r\n" + bomb)
+    if answer:  # else the refusal was lost in the reset of a connection with unread bytes
+        assert b"HTTP/1.1 431 " in answer
+
+
 async def test_a_slow_body_holds_no_slot_and_ends_with_its_deadline(
     serve: Serve, fake: FakeOllama
 ) -> None:
