@@ -1,8 +1,10 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import httpx
 import msgspec
@@ -16,10 +18,15 @@ from core.schemas import ChatAnswer, ChatRequest
 from core.settings import Settings
 from core.transport import HTTPTransport
 
+KNOWN_FOR_S = 600
+"""How long what Ollama tells of a model is believed: it may be pulled anew under its name."""
+UNKNOWN_FOR_S = 10
+"""How long it is not asked again of which it does not tell."""
+
 
 class _Tag(msgspec.Struct):
     name: str
-    remote_model: str = ""
+    remote_model: str = ""  # since 0.12, of a model in the cloud, whatever its name is
 
 
 class _Tags(msgspec.Struct):
@@ -29,6 +36,7 @@ class _Tags(msgspec.Struct):
 class _Show(msgspec.Struct):
     model_info: dict[str, Any] = {}
     capabilities: list[str] | None = None  # since 0.6.4
+    remote_model: str = ""
 
 
 class _Model(msgspec.Struct):
@@ -36,6 +44,7 @@ class _Model(msgspec.Struct):
 
     vocabulary_size: int | None
     capabilities: list[str] | None
+    is_cloud: bool
 
 
 class OllamaClient:
@@ -52,7 +61,8 @@ class OllamaClient:
         self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
         # Relays on the internet end an answer of which nothing comes for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
-        self._known: dict[str, _Model] = {}
+        self._known: dict[str, tuple[_Model | None, float]] = {}  # each with its end
+        self._lookups = WeakValueDictionary[str, asyncio.Lock]()
 
     async def models(self) -> list[str]:
         """Return the names of the installed models, in Ollama's order.
@@ -119,11 +129,8 @@ class OllamaClient:
     ) -> tuple[str, httpx.AsyncByteStream]:
         """Return the model's name, and its answer when that has begun."""
         request = GenerateRequest.from_chat(chat, self._settings, stream=stream)
-        if _is_cloud(request.model) and not self._settings.allow_cloud_models:
-            raise ModelNotAllowed(
-                f"Model '{request.model}' would send the message to a cloud service, which this "
-                "server does not allow. GET /api/models lists the models to use"
-            )
+        if not self._settings.allow_cloud_models:
+            await self._check_place(request.model)
         if chat.context:
             await self._check_vocabulary(request.model, chat.context)
         response = await self._api.send("POST", "/api/generate", request, request_id)
@@ -134,6 +141,14 @@ class OllamaClient:
             raise failed_response(response, body)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         return request.model, response.stream
+
+    async def _check_place(self, model: str) -> None:
+        """Refuse a model in the cloud; a copy of one tells by no name that it is there."""
+        if _is_cloud(model) or ((known := await self._model(model)) and known.is_cloud):
+            raise ModelNotAllowed(
+                f"Model '{model}' would send the message to a cloud service, which this server "
+                "does not allow. GET /api/models lists the models to use"
+            )
 
     async def _check_vocabulary(self, model: str, context: list[int]) -> None:
         """Refuse token ids that the model does not have: Ollama up to 0.24 dies of them."""
@@ -146,17 +161,30 @@ class OllamaClient:
             )
 
     async def _model(self, name: str) -> _Model | None:
-        """Return what Ollama tells of a model, asked once; None if it does not answer."""
+        """Return what Ollama tells of a model, asked once in a while; None if it does not."""
         key = name.lower()
-        if key not in self._known:
-            try:
-                show = await self._api.metadata("POST", "/api/show", _Show, {"model": name})
-            except ApiError:
-                return None
-            sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
-            size = sizes[0] if sizes and isinstance(sizes[0], int) else None
-            self._known[key] = _Model(size, show.capabilities)
-        return self._known[key]
+        if not self._is_known(key):
+            async with self._lookups.setdefault(key, asyncio.Lock()):
+                if not self._is_known(key):
+                    await self._look_up(name)
+        return self._known[key][0]
+
+    def _is_known(self, key: str) -> bool:
+        return key in self._known and time.monotonic() < self._known[key][1]
+
+    async def _look_up(self, name: str) -> None:
+        model, now = await self._show(name), time.monotonic()
+        self._known = {key: known for key, known in self._known.items() if now < known[1]}
+        self._known[name.lower()] = model, now + (KNOWN_FOR_S if model else UNKNOWN_FOR_S)
+
+    async def _show(self, name: str) -> _Model | None:
+        try:
+            show = await self._api.metadata("POST", "/api/show", _Show, {"model": name})
+        except ApiError:
+            return None
+        sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
+        size = sizes[0] if sizes and isinstance(sizes[0], int) else None
+        return _Model(size, show.capabilities, bool(show.remote_model))
 
     async def _installed(self) -> list[str] | None:
         try:

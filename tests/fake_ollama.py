@@ -184,6 +184,8 @@ class FakeOllama(RawServer):
         super().__init__()
         self.models = list(models)
         self.loaded: set[str] = set()
+        self.remote: set[str] = set()
+        """Those of the models that are in Ollama's cloud, by whatever name."""
         self.vocabulary_size: int | None = VOCABULARY_SIZE
         self.capabilities: list[str] | None = ["completion"]
         self.check_host = False
@@ -215,7 +217,9 @@ class FakeOllama(RawServer):
 
     async def _tags(self, connection: Connection, request: Request) -> None:
         (model,) = json.loads(Recorded("tags_one").body)["models"]
-        models = [{**model, "name": name, "model": name} for name in self.models]
+        models = [
+            {**model, "name": name, "model": name, **self._place(name)} for name in self.models
+        ]
         connection.send_json(200, {"models": models})
 
     async def _ps(self, connection: Connection, request: Request) -> None:
@@ -232,7 +236,12 @@ class FakeOllama(RawServer):
         if self.vocabulary_size is not None:
             info["llama.vocab_size"] = self.vocabulary_size
         can = {} if self.capabilities is None else {"capabilities": self.capabilities}
-        connection.send_json(200, {"model_info": info, **can})
+        connection.send_json(200, {"model_info": info, **can, **self._place(model)})
+
+    def _place(self, model: str) -> dict[str, str]:
+        """Return the fields of Ollama since 0.12 (api/types.go) that only a remote model has."""
+        remote = {"remote_model": "gpt-oss:20b", "remote_host": "https://ollama.com:443"}
+        return remote if model.lower() in self.remote else {}
 
     async def _generate(self, connection: Connection, request: Request) -> None:
         await self._generate_reply(request)(connection, request)

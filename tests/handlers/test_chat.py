@@ -364,6 +364,38 @@ async def test_a_crash_here_is_a_500_in_the_same_shape(
     assert "division" not in answer.text
 
 
+async def test_a_cloud_model_under_another_name_is_refused_too(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.remote = {"smollm2:135m"}
+    client = connect(chat)
+    for name in ("smollm2:135m", "SmolLM2:135M"):
+        assert_error(await post(client, model=name), 403, f"Model '{name}' would send")
+    assert (await post(client, model="llama3.1:70b")).status_code == 200
+    assert (await post(connect(chat, allow_cloud_models=True))).status_code == 200
+    assert [request.json["model"] for request in fake.asked()] == ["llama3.1:70b", "smollm2:135m"]
+
+
+async def test_what_is_known_of_a_model_is_asked_again_once_in_a_while(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ollama.KNOWN_FOR_S", 0.05)
+    client = connect(chat)
+    assert (await post(client)).status_code == 200
+    await asyncio.sleep(0.1)
+    fake.remote = {"smollm2:135m"}  # pulled anew
+    assert_error(await post(client), 403, "Model ")
+
+
+async def test_requests_that_come_together_ask_once_of_their_model(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    client = connect(chat)
+    answers = await asyncio.gather(*(post(client) for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(fake.asked("/api/show")) == 1
+
+
 async def test_context_continues_a_conversation(connect: Connect, fake: FakeOllama) -> None:
     await post(connect(chat), context=[1, 49151])
     assert fake.asked()[0].json["context"] == [1, 49151]
