@@ -15,6 +15,7 @@ READ_AHEAD_BYTES = 256 * 1024
 """How much of a body is held for a slow reader before the upstream has to wait."""
 TCP_KEEPALIVE_S = 60
 """Silent seconds before TCP probes the upstream; NAT gateways forget after 350."""
+MAX_HEAD_BYTES = 64 * 1024
 
 Header = tuple[bytes, bytes]
 
@@ -81,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._headers: list[Header] = []
         self._keep_alive = self._complete = self._framed = self._paused = False
-        self._buffered = 0
+        self._buffered = self._head_size = 0
         self._transport.write(request)
         while not self._status:
             await self._progress()
@@ -131,6 +132,8 @@ class Connection(asyncio.Protocol):
     async def _progress(self) -> None:
         if self._error:
             raise self._error
+        if self._transport.is_closing():
+            raise ConnectionBroken("the connection was closed")
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -159,7 +162,13 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(InvalidAnswer("what came is not HTTP"))
             return
-        self._buffered += len(data)
+        if not self._status:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD_BYTES:
+                self._fail(InvalidAnswer(f"the answer's head is over {MAX_HEAD_BYTES} bytes"))
+                return
+        elif self._chunks:
+            self._buffered += len(data)
         if self._buffered > READ_AHEAD_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -176,6 +185,11 @@ class Connection(asyncio.Protocol):
         self._fail(ConnectionBroken(str(exc or "the connection was closed")))
 
     # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """Refuse what comes behind a whole answer: nobody has asked for it."""
+        if self._complete:
+            raise InvalidAnswer("more came than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; those of trailers and of interim answers are not."""

@@ -73,7 +73,7 @@ class Pool:
                 )
         except TimeoutError:
             raise ConnectTimeout(f"no connection in {self._connect_timeout_s:g} s") from None
-        except OSError as error:  # ssl.SSLError is one too
+        except (OSError, UnicodeError) as error:  # ssl.SSLError, and a host that is no name
             raise ConnectFailed(str(error)) from error
         return connection
 

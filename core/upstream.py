@@ -39,7 +39,7 @@ class Upstream:
         """
         try:
             url = urlsplit(settings.ollama_base_url)
-            port = url.port or {"http": 80, "https": 443}[url.scheme]
+            port = {"http": 80, "https": 443}[url.scheme] if url.port is None else url.port
             host = url.netloc if url.netloc.isascii() else url.netloc.encode("idna").decode()
         except ValueError:  # UnicodeError is one too
             raise SettingsError(

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from core import pool as module
+from core.connection import ConnectionBroken
 from core.pool import Pool
 from core.transport import HTTPTransport
 from tests.fake_ollama import (
@@ -66,6 +67,13 @@ async def get(transport: HTTPTransport, path: str = "/x", method: str = "GET") -
         ((b"HTTP/1.1 100 Continue\r\n\r\n", OK + b"Content-Length: 5\r\n\r\nhello"), False),
         ((b"HTTP/1.0 200 OK\r\n\r\nhel", b"lo"), True),
         ((b"HT", b"TP/1.1 200 OK\r\nContent-Le", b"ngth: 5\r\n\r", b"\nhello"), False),
+        (
+            (
+                OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: " + b"x" * 600_000,
+                b"\r\n\r\n",
+            ),
+            False,
+        ),
     ],
 )
 async def test_every_framing_of_a_body_is_read(
@@ -88,6 +96,10 @@ async def test_every_framing_of_a_body_is_read(
             httpx.RemoteProtocolError,
         ),
         (raw(OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"), httpx.RemoteProtocolError),
+        (
+            raw(OK + b"X: " + b"x" * 70_000),
+            httpx.RemoteProtocolError,
+        ),
         (
             raw(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
             httpx.RemoteProtocolError,
@@ -204,13 +216,15 @@ async def test_no_more_than_so_many_are_kept(
     [
         (OK + b"Content-Length: 5\r\nConnection: close\r\n\r\nhello",),
         (OK + b"Content-Length: 5\r\n\r\nhello", b"and more"),
+        (OK + b"Content-Length: 5\r\n\r\nhello" + OK + b"Content-Length: 3\r\n\r\nabc",),
+        (OK + b"Content-Length: 5\r\n\r\nhello" + OK + b"Content-Length: 3\r\n\r\n", b"abc"),
     ],
 )
 async def test_a_connection_that_cannot_be_used_again_is_not(
     fake: FakeOllama, transport: HTTPTransport, parts: tuple[bytes, ...]
 ) -> None:
     fake.reply(raw(*parts), path="/x")
-    await get(transport)
+    assert await get(transport) == (200, b"hello")
     await asyncio.sleep(0.05)
     await get(transport, "/api/version")
     assert fake.connections == 2
@@ -268,3 +282,20 @@ async def test_a_large_body_is_sent_whole(fake: FakeOllama, transport: HTTPTrans
     response = await transport.handle_async_request(request)
     await response.aclose()
     assert fake.asked("/x")[0].body == body
+
+
+async def test_a_connection_that_is_lost_before_its_request_fails_it(
+    fake: FakeOllama, transport: HTTPTransport
+) -> None:
+    connection = await transport._pool._connect()
+    connection.abort()
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(1):
+        with pytest.raises(ConnectionBroken):
+            await connection.exchange(b"GET /api/version HTTP/1.1\r\n\r\n")
+
+
+async def test_a_host_that_is_no_name_is_a_connect_error() -> None:
+    pool = Pool("a..b", 80, connect_timeout_s=2)
+    with pytest.raises(httpx.ConnectError):
+        await get(HTTPTransport(pool))

@@ -56,3 +56,8 @@ async def test_the_version_is_asked_below_the_urls_path(
     assert await upstream.is_connected()
     assert [request.path for request in fake.requests] == [path]
     upstream.pool.close()
+
+
+@pytest.mark.parametrize("url", ["http://a..b", f"http://{'a' * 64}.example", "http://127.0.0.1:0"])
+async def test_nothing_is_connected_at_an_impossible_place(url: str) -> None:
+    assert not await Upstream(Settings(ollama_base_url=url)).is_connected()
