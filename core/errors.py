@@ -173,10 +173,14 @@ class RequestTimeout(ApiError):
 
     status = 504
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        advice: str = "Try a shorter message, a smaller model or a lower num_predict",
+    ) -> None:
+        """Tell how many `seconds` were waited for, and what to do about it."""
         super().__init__(
-            f"Request timeout: no complete answer within {seconds:g} seconds. "
-            "Try a shorter message, a smaller model or a lower num_predict"
+            f"Request timeout: no complete answer within {seconds:g} seconds. {advice}"
         )
         self.headers = {"connection": "close"}  # its body may still be coming, without end
 

@@ -123,6 +123,15 @@ class LineSplitter:
         self._rest = [rest] if rest else []
         return block
 
+    def is_cut(self) -> bool:
+        """Tell whether what is left is the beginning of an object, without its end."""
+        rest = b"".join(self._rest)
+        try:
+            msgspec.json.decode(rest)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return rest.startswith(b"{")
+        return False
+
 
 class AnswerReader:
     """Turns the bytes of a streamed answer into the lines that a client is sent."""
@@ -158,7 +167,8 @@ class AnswerReader:
             OllamaError: the answer is not complete. Ollama's guard against repeated tokens ends
                 it like this, and so does stopping the server.
         """
-        yield from self.feed(b"\n")
+        if not self.finished and not self._splitter.is_cut():
+            yield from self.feed(b"\n")
         if not self.finished:
             raise _incomplete()
 

@@ -75,7 +75,10 @@ class OllamaAPI:
                 response = await self.send(method, path, body)
                 content = await read(response.stream)
         except TimeoutError:
-            raise RequestTimeout(METADATA_TIMEOUT_S) from None
+            raise RequestTimeout(
+                METADATA_TIMEOUT_S,
+                "Ollama does not answer. Is its machine overloaded?",
+            ) from None
         if response.status_code != httpx.codes.OK:
             raise failed_response(response, content)
         try:

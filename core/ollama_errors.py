@@ -17,8 +17,11 @@ _MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"
 _INTERNAL = re.compile(
     r"""https?://[^\s"']+           # a URL
       | \b\d{1,3}(\.\d{1,3}){3}(:\d+)?  # an IPv4 address
-      | \[[0-9a-fA-F:.%\w]*:[0-9a-fA-F:.%\w]*\](:\d+)?  # an IPv6 address
-      | (?<![\w./])(~|[A-Za-z]:\\|/)[\w.@-]+([/\\][\w.@:-]+)+  # a file's path
+      | \[[0-9a-fA-F:.%\w]*:[0-9a-fA-F:.%\w]*\](:\d+)?  # an IPv6 address, in brackets
+      | (?<![\w:])(?=[0-9a-fA-F:]*::|([0-9a-fA-F]+:){7})[0-9a-fA-F:.]{3,}(?![\w:])  # or without
+      | (?<=\blookup\ )\S+ | (?<=\bdial\ tcp\ )[^\s:]\S*  # a host, as Go's errors name it
+      | (?<![\w./])(~[/\\]|[A-Za-z]:\\|\\\\|/)  # a file's path; folders may have blanks
+        ([\w.@$-]+(\ [\w.@$-]+)*[/\\])+[\w.@:-]+
     """,
     re.VERBOSE,
 )

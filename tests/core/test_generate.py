@@ -226,3 +226,17 @@ def test_what_came_before_a_last_line_that_fails_is_yielded_first() -> None:
     first, last = line(response="a", done=False), line(response="", done=True, error="boom")
     assert read(first + last) == read(first, last)
     assert read(first + last)[0] == [StreamToken("a", done=False)]
+
+
+@pytest.mark.parametrize(
+    "cut", [b'{"resp', b'{"response":"\xed\x95', b'{"response":"a","done":true']
+)
+def test_an_answer_that_ends_within_a_line_is_incomplete(cut: bytes) -> None:
+    lines, error = read(line(response="a") + cut)
+    assert lines == [StreamToken("a", done=False)]
+    assert error is not None
+    assert "ended before it was complete" in error
+
+
+def test_an_error_without_a_line_feed_is_told() -> None:
+    assert read(b'{"error":"boom"}') == ([], "Ollama connection error: boom")

@@ -87,5 +87,28 @@ def test_busy_says_in_whole_seconds_when_to_try_again(header: dict[str, str], se
     assert error.headers["retry-after"] == str(seconds)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("open /Users/My Name/models/x.gguf: denied", "open [internal] denied"),
+        (r"open C:\Users\My Name\.ollama\blobs\sha256-ab: no", "open [internal] no"),
+        (r"open \\nas\models$\m.gguf failed", "open [internal] failed"),
+        ("open ~/models/m.gguf", "open [internal]"),
+        ("dial tcp [::1]:80: refused", "dial tcp [internal]: refused"),
+        ("dial tcp gpu.lan:80: refused", "dial tcp [internal] refused"),
+        (
+            "dial tcp: lookup gpu.lan on 10.0.0.2:53: no",
+            "dial tcp: lookup [internal] on [internal]: no",
+        ),
+        ("at 2001:db8:0:0:0:0:0:1, and at fe80::1", "at [internal], and at [internal]"),
+        ('Post "https://gpu.lan/x?key=1": EOF', 'Post "[internal]": EOF'),
+        ("at 12:34:56 std::runtime_error, face::book, 1/2, /", None),
+        ("model hf.co/user/model:Q4_K_M failed", None),
+    ],
+)
+def test_what_is_inside_stays_there(text: str, told: str | None) -> None:
+    assert str(failure(text)) == f"Ollama connection error: {told or text}"
+
+
 def test_a_long_text_is_cut() -> None:
     assert len(str(failure("x" * 100_000))) < 1000

@@ -4,7 +4,15 @@ import pytest
 
 from handlers import models
 from tests.conftest import Connect
-from tests.fake_ollama import Connection, FakeOllama, Request, error, page, recorded
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Request,
+    error,
+    never_answers,
+    page,
+    recorded,
+)
 
 
 async def test_the_installed_models_are_listed_in_ollamas_order(
@@ -65,11 +73,27 @@ async def test_ollama_down_is_a_500(connect: Connect, fake: FakeOllama) -> None:
     assert "127.0.0.1" not in answer.text
 
 
-async def test_what_models_can_do_is_told_on_request(connect: Connect, fake: FakeOllama) -> None:
+async def test_a_list_that_does_not_come_is_a_504_that_says_so(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.05)
+    fake.reply(never_answers, path="/api/tags")
+    answer = await connect(models).get("/api/models")
+    assert answer.status_code == 504
+    assert answer.json()["error"] == (
+        "Request timeout: no complete answer within 0.05 seconds. "
+        "Ollama does not answer. Is its machine overloaded?"
+    )
+
+
+async def test_what_models_can_do_is_told_on_request(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ollama.UNKNOWN_FOR_S", 0)
     fake.capabilities = ["completion", "vision"]
     client = connect(models)
     fake.reply(error(500, "no"), path="/api/show")
-    for known in (1, 2):  # a failure is not kept
+    for known in (1, 2):  # a failure is not kept for long
         answer = (await client.get("/api/models?capabilities=true")).json()
         assert (answer["models"], answer["count"]) == (fake.models, 2)
         assert list(answer["capabilities"].values()) == [["completion", "vision"]] * known
