@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,7 @@ Key = tuple[Any, str]
 """A key as PyJWT takes it, and the one algorithm it is for."""
 
 PUBLIC_KEY_ALGORITHMS = {"RS256", "ES256"}
+MIN_RSA_BITS = 2048
 MAX_TOKEN_LENGTH = 8192
 MAX_SUBJECT_LENGTH = 255
 LEEWAY_S = 30
@@ -73,7 +75,10 @@ class TokenVerifier:
         if settings.jwt_secret:
             keys.append(SecretKey(settings.jwt_secret))
         if settings.jwt_public_key_file:
-            keys.append(PublicKey(Path(settings.jwt_public_key_file)))
+            public = PublicKey(Path(settings.jwt_public_key_file))
+            if not settings.aws_lambda_function_name:
+                _ = public.key  # known to be usable at the start, where no cold start counts
+            keys.append(public)
         if settings.jwt_jwks_url:
             keys.append(PublishedKeys(settings.jwt_jwks_url, transport))
         if len(keys) > 1:
@@ -112,7 +117,7 @@ class TokenVerifier:
             raise InvalidCredentials("the token has expired") from None
         except (jwt.InvalidAudienceError, jwt.InvalidIssuerError):
             raise InvalidCredentials("the token is for or from somebody else") from None
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, jwt.InvalidKeyError):
             raise InvalidCredentials("the token is not valid") from None
         subject: str = claims["sub"]
         if not 0 < len(subject) <= MAX_SUBJECT_LENGTH or not subject.isprintable():
@@ -135,27 +140,38 @@ class PublicKey:
     """The key of which the issuer keeps the private half: RSA for RS256, P-256 for ES256."""
 
     def __init__(self, path: Path) -> None:
-        """Read the PEM file at `path`; raises SettingsError if it is none of a public key."""
+        """Read the PEM file at `path`; raises SettingsError if it cannot be."""
         try:
             self._pem = path.read_bytes()
         except OSError as error:
             raise SettingsError(f"JWT_PUBLIC_KEY_FILE cannot be read: {error.strerror}") from None
-        if b"-----BEGIN PUBLIC KEY-----" not in self._pem:
-            raise SettingsError(
-                "JWT_PUBLIC_KEY_FILE is unusable: expected a PEM file with BEGIN PUBLIC KEY in it"
-            )
 
     async def find(self, header: Mapping[str, Any]) -> Key:
-        """Return the key and its algorithm, whatever `header` names."""
-        return self._key
+        """Return the key and its algorithm, whatever `header` names.
+
+        Raises:
+            SettingsError: the file has no such key in it.
+        """
+        return self.key
 
     @cached_property
-    def _key(self) -> Key:
-        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    def key(self) -> Key:
+        """The key and its algorithm; raises SettingsError if the file has no such key in it."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-        key = load_pem_public_key(self._pem)
-        return key, "ES256" if isinstance(key, EllipticCurvePublicKey) else "RS256"
+        with suppress(ValueError, UnsupportedAlgorithm):
+            key = load_pem_public_key(self._pem)
+            if isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
+                return key, "RS256"
+            if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+                return key, "ES256"
+        raise SettingsError(
+            "JWT_PUBLIC_KEY_FILE is unusable: expected a PEM file with BEGIN PUBLIC KEY in it, of "
+            f"an RSA key of {MIN_RSA_BITS} bits or more, or a P-256 key"
+        )
 
 
 class _JWKS(msgspec.Struct):
@@ -206,17 +222,18 @@ class PublishedKeys:
                 httpx.AsyncClient(transport=self._transport, trust_env=False) as client,
             ):
                 response = (await client.get(self._url)).raise_for_status()
-            keys = jwt.PyJWKSet(msgspec.json.decode(response.content, type=_JWKS).keys)
-        except (httpx.HTTPError, TimeoutError, msgspec.DecodeError, jwt.PyJWTError) as error:
+            published = jwt.PyJWKSet(msgspec.json.decode(response.content, type=_JWKS).keys)
+            keys = {
+                key.key_id: key
+                for key in published
+                if key.algorithm_name in PUBLIC_KEY_ALGORITHMS and key.public_key_use != "enc"
+            }
+        except Exception as error:  # whatever an issuer may publish, the keys before it stay
             _logger.error(
                 "JWT_JWKS_URL: no keys from there: %s", str(error) or type(error).__name__
             )
         else:
-            self._keys = {
-                key.key_id: key
-                for key in keys
-                if key.algorithm_name in PUBLIC_KEY_ALGORITHMS and key.public_key_use != "enc"
-            }
+            self._keys = keys
             self._stale = time.monotonic() + JWKS_MAX_AGE_S
         finally:
             self._next_fetch = time.monotonic() + JWKS_RETRY_S

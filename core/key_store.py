@@ -51,7 +51,7 @@ def parse_keys(text: str | bytes) -> list[ApiKey]:
     """Return the keys of a JSON array.
 
     Raises:
-        msgspec.DecodeError: it is none, or not of keys.
+        msgspec.DecodeError, UnicodeDecodeError: it is none, or not of keys.
     """
     return msgspec.json.decode(text, type=list[ApiKey])
 
@@ -69,7 +69,7 @@ def read_keys(path: Path) -> list[ApiKey]:
         return []
     except OSError as error:
         raise SettingsError(f"API_KEYS_FILE cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise SettingsError(
             "API_KEYS_FILE is unusable: expected the JSON that python -m core.keys writes"
         ) from None
@@ -91,7 +91,7 @@ class KeyStore:
         """
         try:
             self._inline = parse_keys(inline) if inline else []
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise SettingsError(
                 "API_KEYS is unusable: expected the JSON that python -m core.keys writes"
             ) from None

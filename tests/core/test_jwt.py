@@ -225,6 +225,8 @@ async def test_an_issuer_that_was_down_is_asked_again(monkeypatch: pytest.Monkey
         httpx.Response(200, json=["keys"]),
         httpx.Response(200, json={"keys": []}),
         httpx.Response(200, json={"keys": [{"kty": "?"}]}),
+        httpx.Response(200, content=b'{"keys":"\xff"}'),
+        httpx.Response(200, json={"keys": [{"kty": "RSA", "n": 1, "e": [], "kid": {}}]}),
     ],
 )
 async def test_known_keys_stay_when_the_issuer_fails(
@@ -292,11 +294,12 @@ async def test_all_who_wait_share_one_fetch_that_outlives_each_of_them() -> None
 
 async def test_weak_keys_are_not_used(tmp_path: Path) -> None:
     weak = rsa_key(size=1024)
-    check = verifier(jwt_public_key_file=pem(tmp_path / "key.pem", weak)).verify
+    with pytest.raises(SettingsError, match="2048 bits"):
+        verifier(jwt_public_key_file=pem(tmp_path / "key.pem", weak))
     with pytest.warns(jwt.InsecureKeyLengthWarning):
-        text = token(weak, "RS256")
-    with pytest.raises(jwt.InvalidKeyError):
-        await check(text)
+        text = token(weak, "RS256", kid="weak")
+    with pytest.raises(InvalidCredentials):
+        await Issuer(jwk("weak", weak)).verifier().verify(text)
 
 
 def test_without_a_key_there_are_no_tokens() -> None:
@@ -308,14 +311,34 @@ def test_one_kind_of_key_at_a_time() -> None:
         verifier(jwt_secret=SECRET, jwt_jwks_url=URL)
 
 
-def test_a_file_without_a_public_key_stops_the_start(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="JWT_PUBLIC_KEY_FILE cannot be read: No such file"):
         verifier(jwt_public_key_file=str(tmp_path / "nothing"))
-    private = tmp_path / "private.pem"
-    private.write_text("-----BEGIN PRIVATE KEY-----\nsecret\n", "ascii")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"-----BEGIN PRIVATE KEY-----\nsecret\n",
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        b"\xff",
+        None,
+    ],
+)
+async def test_a_file_without_a_public_key_of_use_stops_the_start(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "key.pem"
+    if content is None:
+        pem(path, ec.generate_private_key(ec.SECP384R1()))
+    else:
+        path.write_bytes(content)
     with pytest.raises(SettingsError, match="JWT_PUBLIC_KEY_FILE is unusable") as caught:
-        verifier(jwt_public_key_file=str(private))
+        verifier(jwt_public_key_file=str(path))
     assert "secret" not in str(caught.value)
+    function = verifier(jwt_public_key_file=str(path), aws_lambda_function_name="chat")
+    with pytest.raises(SettingsError):
+        await function.verify(token())
 
 
 @pytest.mark.parametrize(

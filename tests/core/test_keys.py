@@ -161,6 +161,18 @@ def test_a_directory_that_is_not_there_is_told_in_one_line(run: Run, path: Path)
         run("create", "--name", "ci")
 
 
+def test_bytes_that_are_no_text_are_no_keys(
+    path: Path, store: KeyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = create(path, "ci")
+    assert store.authenticate(text).name == "ci"
+    path.write_bytes(b'[{"name":"\xff"}]')
+    with pytest.raises(SettingsError, match="API_KEYS_FILE is unusable"):
+        read_keys(path)
+    assert store.authenticate(text).name == "ci"
+    assert "The keys that were read before stay valid" in caplog.text
+
+
 def test_a_stored_key_is_found_by_its_text_alone(path: Path, store: KeyStore) -> None:
     text = create(path, "ci")
     assert store.authenticate(text).name == "ci"
