@@ -47,12 +47,14 @@ class Turn:
 
     async def answer(self) -> ChatAnswer:
         """Return the whole answer."""
-        async with self._app.queue.slot(self._client) as slot:
-            self._record.queued_s = slot.queued_s
-            try:
+        slot = self._app.queue.slot(self._client)
+        try:
+            async with slot:
                 answer = await ollama_client(self._app).chat(self.chat, self._record.request_id)
-            except ModelNotFound as error:
-                raise self._without_others_models(error) from None
+        except ModelNotFound as error:
+            raise self._without_others_models(error) from None
+        finally:
+            self._record.queued_s = slot.queued_s
         self._count(answer)
         return answer
 
@@ -61,18 +63,20 @@ class Turn:
         return StreamResponse(self._lines(), heartbeat_s=self._app.settings.stream_heartbeat_s)
 
     async def _lines(self) -> AsyncGenerator[Lines]:
-        async with self._app.queue.slot(self._client) as slot:
-            self._record.queued_s = slot.queued_s
-            stream = ollama_client(self._app).stream(self.chat, self._record.request_id)
-            try:
+        slot = self._app.queue.slot(self._client)
+        try:
+            async with slot:
+                stream = ollama_client(self._app).stream(self.chat, self._record.request_id)
                 async with aclosing(stream) as batches:
                     async for lines in batches:
                         self._record.mark_first_token()
                         if isinstance(lines[-1], StreamEnd):
                             self._count(lines[-1])
                         yield lines
-            except ModelNotFound as error:
-                raise self._without_others_models(error) from None
+        except ModelNotFound as error:
+            raise self._without_others_models(error) from None
+        finally:
+            self._record.queued_s = slot.queued_s
 
     def _count(self, end: ChatAnswer | StreamEnd) -> None:
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count

@@ -57,7 +57,7 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         """Take in a request that is over."""
-        path = record.path.rstrip("/")
+        path = record.path.removesuffix("/") or "/"
         path = path if path in self._paths else "other"
         method = record.method if record.method in _METHODS else "other"
         self._labelled(self._requests, method, path, record.status).inc()
@@ -68,9 +68,10 @@ class Metrics:
             self._rate_limited.inc()
         elif record.error == "ClientDisconnect":
             self._cancels.inc()
-        if record.model and record.status == 200:  # noqa: PLR2004 - then the model exists
-            model = record.model.lower()
+        if record.queued_s or (record.model and not record.error):
             self._queued.observe(record.queued_s)
+        if record.model and (not record.error or record.first_token_s is not None):
+            model = record.model.lower()  # which exists, as it has answered
             self._labelled(self._tokens, model).inc(record.tokens)
             if record.first_token_s is not None:
                 self._labelled(self._first_token, model).observe(record.first_token_s)

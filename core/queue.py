@@ -73,7 +73,7 @@ class FairQueue:
             raise
         finally:
             timer.cancel()
-        slot.queued_s = monotonic() - joined_at
+            slot.queued_s = monotonic() - joined_at
 
     def release(self, slot: "Slot") -> None:
         """Give `slot` back, and hand it to whose turn it is."""

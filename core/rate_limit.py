@@ -128,7 +128,7 @@ class FailureLimiter:
 class RateLimitMiddleware:
     """Limits the requests of each client, and tells it in headers how many are left.
 
-    Every request counts, whatever becomes of it, but probes of /api/health. The headers are those
+    Every request that is not for everybody counts, whatever becomes of it. The headers are those
     of draft-ietf-httpapi-ratelimit-headers-11, on every answer to a request that was counted.
     """
 

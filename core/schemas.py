@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Count = Annotated[int, Meta(ge=0)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
-ModelName = Annotated[str, Meta(max_length=255, pattern=r"^[A-Za-z0-9._:/@-]+$(?!\n)")]
+ModelName = Annotated[str, Meta(max_length=255, pattern=r"^(?!.*//)[A-Za-z0-9._:/@-]+$(?!\n)")]
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 

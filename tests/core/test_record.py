@@ -17,7 +17,16 @@ from core.settings import Settings
 from core.stats import Stats
 from handlers import chat
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, Reply, error, never_answers, stalls_after, tokens
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Reply,
+    Request,
+    error,
+    never_answers,
+    stalls_after,
+    tokens,
+)
 from tests.gateway import MangumTransport
 
 CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
@@ -75,6 +84,24 @@ async def test_a_request_is_one_line_without_a_word_of_what_was_said(
     text = lines.path.read_text("utf-8")
     assert "비밀" not in text
     assert "prompt" not in text
+
+
+async def test_a_log_file_that_cannot_be_written_stops_no_request(
+    serve: Serve, fake: FakeOllama, lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = await serve()
+    lines.path.unlink()
+    lines.path.mkdir()
+    async with httpx.AsyncClient(timeout=5) as client:
+        for _ in range(2):
+            assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+        told = capsys.readouterr().err
+        assert "LOG_FILE cannot be written: Is a directory" in told
+        assert told.count('"path":"/api/chat"') == 2
+        lines.path.rmdir()
+        assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+        assert len(await lines.of_requests(1)) == 1
+    assert capsys.readouterr().err == ""
 
 
 async def test_a_function_has_one_line_for_a_request_too(fake: FakeOllama, lines: Lines) -> None:
@@ -158,6 +185,46 @@ async def test_metrics_count_and_their_labels_are_bounded(serve: Serve, fake: Fa
     assert f"{name}_queue_waiting 0.0" in text
     assert "no-such" not in text
     assert "secret" not in text
+
+
+async def test_a_name_that_no_model_has_is_no_label(serve: Serve, fake: FakeOllama) -> None:
+    async def missing(connection: Connection, request: Request) -> None:
+        await asyncio.sleep(0.05)
+        await error(404, "model 'no-such' not found")(connection, request)
+
+    fake.reply(missing)
+    url = await serve(stream_heartbeat_s=0.01)  # the 200 comes before the model is known
+    async with httpx.AsyncClient() as client:
+        chat = {**CHAT, "model": "no-such"}
+        answer = await client.post(f"{url}/api/chat/stream", json=chat)
+        assert answer.status_code == 200
+        assert "is not installed" in answer.text
+        for path in ("/", "/api/health///"):
+            await client.get(url + path)
+        text = (await client.get(f"{url}/metrics")).text
+    assert "no-such" not in text
+    name = "ollama_web_api_requests_total"
+    assert f'{name}{{method="GET",path="/",status="200"}} 1.0' in text
+    assert f'{name}{{method="GET",path="other",status="404"}} 1.0' in text
+
+
+async def test_who_waited_in_vain_is_told_of_with_the_time(
+    serve: Serve, fake: FakeOllama, lines: Lines
+) -> None:
+    fake.reply(never_answers)
+    url = await serve(max_concurrent=1, queue_timeout_s=0.1, request_timeout_s=0.4)
+    async with httpx.AsyncClient() as client, asyncio.TaskGroup() as group:
+        for path in ("/api/chat", "/api/chat", "/api/chat/stream"):
+            group.create_task(client.post(url + path, json=CHAT))
+    first, second, last = await lines.of_requests(3)
+    for refused in (first, second):
+        assert refused["error"] == "QueueFull"
+        assert isinstance(refused["queue_ms"], int)
+        assert refused["queue_ms"] >= 100
+    assert last["queue_ms"] == 0
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"{url}/metrics")).text
+    assert "ollama_web_api_queue_wait_seconds_count 2.0" in text
 
 
 async def test_stats_are_the_specifications_table(serve: Serve, fake: FakeOllama) -> None:
