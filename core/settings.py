@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         SecondsOrNone, Meta(description="seconds that running requests get to end on SIGTERM")
     ] = 30
     log_format: Annotated[
-        Literal["json", "console"], Meta(description="lines for programs, or for people")
+        Literal["json", "console"], Meta(description="json for programs, console for people")
     ] = "json"
     log_file: Annotated[
         str, Meta(description="file to log to, in the place of the standard output")

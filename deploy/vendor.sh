@@ -11,7 +11,7 @@ vendor() {
     local package=$1 integrity=$2 archive folder
     shift 2
     archive=$work/$(npm pack --silent --pack-destination "$work" "$package" 2>/dev/null | tail -n 1)
-    if [ "sha512-$(openssl dgst -sha512 -binary "$archive" | base64 -w 0)" != "$integrity" ]; then
+    if [ "sha512-$(openssl dgst -sha512 -binary "$archive" | openssl base64 -A)" != "$integrity" ]; then
         echo "$package is not what was pinned here" >&2
         exit 1
     fi
@@ -22,7 +22,7 @@ vendor() {
     (cd "$work/package" && cp "$@" LICEN[CS]E "$OLDPWD/$folder/")
     chmod 644 "$folder"/*
     rm -rf "$work"/*
-    echo "$package: $(ls "$folder" | paste -sd ' ')"
+    echo "$package: $(ls "$folder" | tr '\n' ' ')"
 }
 
 vendor marked@18.2.1 \

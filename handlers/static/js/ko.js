@@ -28,7 +28,7 @@ export const ko = {
   images: "이미지",
   removeImage: "이미지 빼기",
   notAnImage: (name) => `${name}: 이 브라우저가 읽을 수 있는 이미지가 아닙니다.`,
-  blind: (model) => `${model} 모델은 이미지를 볼 수 없습니다. 위에서 볼 수 있는 모델을 고르세요.`,
+  blind: (model) => `${model} 모델은 이미지를 볼 수 없습니다. 이미지를 볼 수 있는 모델을 위에서 고르세요.`,
   attach: "이미지 추가",
   message: "메시지",
   hint: "Enter로 보내고 Shift+Enter로 줄을 바꿉니다",
