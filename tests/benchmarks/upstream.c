@@ -35,6 +35,7 @@ enum { FDS = 65536, EVENTS = 256, REQUEST_MAX = 16384, BLOCK_TOKENS = 1024, TOKE
     "{\"models\":[{\"name\":\"smollm2:135m\",\"model\":\"smollm2:135m\",\"modified_at\":"      \
     "\"2026-11-23T07:40:00Z\",\"size\":270898672,\"digest\":\"9077fe9d2ae1\",\"details\":{}}]}"
 #define VERSION "{\"version\":\"0.24.0\"}"
+#define SHOW "{\"model_info\":{\"llama.vocab_size\":49152},\"capabilities\":[\"completion\"]}"
 #define DATE "Date: Mon, 23 Nov 2026 07:47:56 GMT\r\n"
 #define STREAM_HEAD                                                       \
     "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n" DATE      \
@@ -56,7 +57,7 @@ struct connection {
 };
 
 static struct connection *connections[FDS]; /* by socket, and by timer */
-static struct bytes plain, tags, version, unknown, stream_head, token, block, tail;
+static struct bytes plain, tags, version, show, unknown, stream_head, token, block, tail;
 static int poller;
 
 static void fail(const char *what)
@@ -85,6 +86,7 @@ static void make_answers(void)
     plain = whole("200 OK", PLAIN);
     tags = whole("200 OK", TAGS);
     version = whole("200 OK", VERSION);
+    show = whole("200 OK", SHOW);
     unknown = whole("404 Not Found", "{\"error\":\"unknown\"}");
     stream_head = (struct bytes){STREAM_HEAD, sizeof STREAM_HEAD - 1};
     token = chunk(TOKEN, "");
@@ -213,6 +215,8 @@ static void answer(struct connection *c)
         c->head = version;
     else if (!strncmp(c->request, "GET /api/tags ", 14))
         c->head = tags;
+    else if (!strncmp(c->request, "POST /api/show ", 15))
+        c->head = show;
     else if (strncmp(c->request, "POST /api/generate ", 19))
         c->head = unknown;
     else if (strstr(body, "\"stream\":false") || strstr(body, "\"stream\": false"))
