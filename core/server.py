@@ -24,6 +24,8 @@ KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 uses a connection again for 100 s; uvicorn's 5 s would race it."""
 HEAD_TIMEOUT_S = 20
 MAX_HEAD_BYTES = 64 * 1024
+WRITE_TIMEOUT_S = 60
+"""How long a client may take nothing of its answer, before Linux ends its connection."""
 BACKLOG = 2048
 GC_THRESHOLD = 20_000
 """Objects between two looks for garbage; Python's 700 come together in two requests."""
@@ -43,6 +45,10 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_TIMEOUT_S * 1000
+            )
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_head = self._refused = False
         self._head_size = 0
@@ -72,7 +78,13 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
+        """Start the request, unless the one before it has no answer yet.
+
+        Of two at once uvicorn would not notice when their client leaves. Who sends the second so
+        early asks it again when the connection is closed behind the first answer (RFC 9112, 9.3.2).
+        """
+        if not self._is_idle():
+            raise BadRequest("The request before this one is not answered yet")
         self._stop_head_timer()
         self._end_head()
         super().on_headers_complete()
@@ -137,9 +149,7 @@ class Protocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        if not self._is_idle() and (
-            self.pipeline or self.cycle.response_started or not self.cycle.more_body
-        ):
+        if not self._is_idle() and (self.cycle.response_started or not self.cycle.more_body):
             self.cycle.keep_alive = False
             return
         response = error.response()

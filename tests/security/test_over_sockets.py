@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import httpx
@@ -136,10 +137,36 @@ async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(
 ) -> None:
     large = json.dumps({**CHAT, "message": "가" * 50_000}).encode()
     last = b"GET /api/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    for cut in (10, len(last)):
-        first = chat_request(large) + last[:cut]
-        answer = await raw(await serve(), first, last[cut:], wait_s=0.1)
-        assert answer.count(b"HTTP/1.1 200 ") == 2
+    first = chat_request(large) + last[:10]
+    answer = await raw(await serve(), first, last[10:], wait_s=0.1)
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+    answer = await raw(await serve(), chat_request(large) + last)
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ") == 1
+    assert b"connection: close" in answer, "so that the client asks again"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has it")
+@pytest.mark.parametrize("path", [b"/api/chat", b"/api/chat/stream"])
+async def test_who_takes_nothing_of_an_answer_does_not_keep_it(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 1)
+    size = 16 * 2**20
+    fake.reply(tokens([], final_text="x" * size))
+    url = httpx.URL(await serve())
+    reader, writer = await asyncio.open_connection(url.host, url.port, limit=1)
+    writer.write(chat_request(path=path))
+    await fake.wait_for(1)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(5)
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    got = 0
+    with pytest.raises(ConnectionError):  # noqa: PT012
+        while data := await reader.read(2**20):
+            got += len(data)
+        raise ConnectionError
+    assert got < size
+    writer.transport.abort()
 
 
 def chunked(*chunks: bytes, trailers: bytes = b"") -> list[bytes]:
