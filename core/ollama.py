@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,7 +13,7 @@ from starlette.datastructures import State
 
 from core.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.generate import AnswerReader, GenerateRequest, Lines, read_answer, read_streamed_answer
-from core.ollama_api import OllamaAPI, drain, network_errors, read
+from core.ollama_api import OllamaAPI, drain, network_errors, parse, read
 from core.ollama_errors import failed_response, says_model_is_missing
 from core.schemas import ChatAnswer, ChatRequest
 from core.settings import Settings
@@ -22,6 +23,8 @@ KNOWN_FOR_S = 600
 """How long what Ollama tells of a model is believed: it may be pulled anew under its name."""
 UNKNOWN_FOR_S = 10
 """How long it is not asked again of which it does not tell."""
+MAX_LOOKUPS = 8
+"""How many models are asked about at once for one request."""
 
 
 class _Tag(msgspec.Struct):
@@ -71,7 +74,7 @@ class OllamaClient:
             OllamaError: Ollama cannot be reached, or fails.
             RequestTimeout: it does not answer.
         """
-        tags = await self._api.metadata("GET", "/api/tags", _Tags)
+        tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
         return [
             tag.name
             for tag in tags.models
@@ -83,12 +86,17 @@ class OllamaClient:
 
         Those of which Ollama does not tell are left out.
         """
-        models = await asyncio.gather(*map(self._model, names))
-        return {
-            name: model.capabilities
-            for name, model in zip(names, models, strict=True)
-            if model and model.capabilities is not None
-        }
+        few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
+
+        async def of(name: str) -> list[str] | None:
+            with suppress(ApiError):
+                async with few_at_once:
+                    model = await self._model(name)
+                return model.capabilities if model else None
+            return None
+
+        told = zip(names, await asyncio.gather(*map(of, names)), strict=True)
+        return {name: capabilities for name, capabilities in told if capabilities is not None}
 
     async def chat(self, chat: ChatRequest, request_id: str = "") -> ChatAnswer:
         """Return the whole answer to `chat`; `request_id` is for logs on the way.
@@ -152,7 +160,7 @@ class OllamaClient:
 
     async def _check_vocabulary(self, model: str, context: list[int]) -> None:
         """Refuse token ids that the model does not have: Ollama up to 0.24 dies of them."""
-        known = await self._model(model)  # if it is None, /api/generate tells what is wrong
+        known = await self._model(model)
         size = known.vocabulary_size if known else None
         if size is not None and max(context) >= size:
             raise BadRequest(
@@ -161,7 +169,12 @@ class OllamaClient:
             )
 
     async def _model(self, name: str) -> _Model | None:
-        """Return what Ollama tells of a model, asked once in a while; None if it does not."""
+        """Return what Ollama tells of a model, asked once in a while; None if it does not.
+
+        Raises:
+            ApiError: it fails. So may /api/generate then, and a model in the cloud may be told
+                from others by this alone.
+        """
         key = name.lower()
         if not self._is_known(key):
             async with self._lookups.setdefault(key, asyncio.Lock()):
@@ -178,10 +191,13 @@ class OllamaClient:
         self._known[name.lower()] = model, now + (KNOWN_FOR_S if model else UNKNOWN_FOR_S)
 
     async def _show(self, name: str) -> _Model | None:
+        response, content = await self._api.ask("POST", "/api/show", {"model": name})
+        if httpx.codes.is_server_error(response.status_code):
+            raise failed_response(response, content)
         try:
-            show = await self._api.metadata("POST", "/api/show", _Show, {"model": name})
+            show = parse(response, content, _Show)
         except ApiError:
-            return None
+            return None  # /api/generate tells what is wrong, unless the way there knows no more
         sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
         size = sizes[0] if sizes and isinstance(sizes[0], int) else None
         return _Model(size, show.capabilities, bool(show.remote_model))

@@ -64,29 +64,37 @@ class OllamaAPI:
                 )
             )
 
-    async def metadata(self, method: str, path: str, type_: type[_T], body: object = None) -> _T:
-        """Return the answer to what Ollama knows at once, as a `type_`.
+    async def ask(
+        self, method: str, path: str, body: object = None
+    ) -> tuple[httpx.Response, bytes]:
+        """Return the answer, and its body, to what Ollama knows at once.
 
         Raises:
-            ApiError: there is none, or it is something else.
+            OllamaError, RequestTimeout: there is none.
         """
         try:
             async with asyncio.timeout(METADATA_TIMEOUT_S):
                 response = await self.send(method, path, body)
-                content = await read(response.stream)
+                return response, await read(response.stream)
         except TimeoutError:
             raise RequestTimeout(
                 METADATA_TIMEOUT_S,
                 "Ollama does not answer. Is its machine overloaded?",
             ) from None
-        if response.status_code != httpx.codes.OK:
-            raise failed_response(response, content)
-        try:
-            return msgspec.json.decode(content, type=type_)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise OllamaError(
-                "what came is not an answer of Ollama. Check OLLAMA_BASE_URL"
-            ) from None
+
+
+def parse(response: httpx.Response, content: bytes, type_: type[_T]) -> _T:
+    """Return an answer as a `type_`.
+
+    Raises:
+        ApiError: it reports a failure, or is something else.
+    """
+    if response.status_code != httpx.codes.OK:
+        raise failed_response(response, content)
+    try:
+        return msgspec.json.decode(content, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise OllamaError("what came is not an answer of Ollama. Check OLLAMA_BASE_URL") from None
 
 
 async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:

@@ -421,7 +421,9 @@ async def test_ids_beyond_the_vocabulary_are_refused(connect: Connect, fake: Fak
     assert len(fake.asked()) == 1
 
 
-@pytest.mark.parametrize("reply", [None, error(404, "model 'x' not found"), closes_before_head])
+@pytest.mark.parametrize(
+    "reply", [None, error(404, "model 'x' not found"), page(405), page(200), page(302)]
+)
 async def test_an_unknown_vocabulary_is_no_obstacle(
     connect: Connect, fake: FakeOllama, reply: Reply | None
 ) -> None:
@@ -429,6 +431,18 @@ async def test_an_unknown_vocabulary_is_no_obstacle(
     if reply:
         fake.reply(reply, path="/api/show")
     assert (await post(connect(chat), context=[40000])).status_code == 200
+
+
+@pytest.mark.parametrize("reply", [error(500, "no"), closes_before_head, page(502)])
+@pytest.mark.parametrize("body", [{}, {"context": [1]}])
+async def test_nothing_is_sent_to_a_model_that_ollama_fails_to_tell_of(
+    connect: Connect, fake: FakeOllama, reply: Reply, body: dict[str, object]
+) -> None:
+    fake.reply(reply, path="/api/show")
+    client = connect(chat)
+    assert_error(await post(client, **body), 500, "Ollama connection error: ")
+    assert not fake.asked()
+    assert (await post(client, **body)).status_code == 200, "a failure is not kept"
 
 
 async def test_stream_true_answers_as_the_stream_endpoint_does(

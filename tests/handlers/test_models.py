@@ -101,6 +101,13 @@ async def test_what_models_can_do_is_told_on_request(
     assert len(fake.asked("/api/show")) == 3  # each is asked once, and one again
 
 
+async def test_few_models_are_asked_about_at_once(connect: Connect, fake: FakeOllama) -> None:
+    fake.models = [f"m{number}:1b" for number in range(50)]
+    answer = await connect(models).get("/api/models?capabilities=true")
+    assert len(answer.json()["capabilities"]) == 50
+    assert fake.connections <= 8
+
+
 async def test_an_ollama_that_does_not_tell_what_models_can_do(
     connect: Connect, fake: FakeOllama
 ) -> None:
