@@ -17,6 +17,9 @@ from core.schemas import ChatRequest
 from core.settings import Settings
 
 MAX_FORMAT_DEPTH = 64
+MAX_FORMAT_REPETITIONS = 100_000
+"""In all of a schema: some ten million make llama.cpp take all memory there is."""
+MAX_PROBLEM = 200
 
 # Charsets that clients declare. Korean Windows calls cp949 by the name of its subset, euc-kr.
 _CHARSETS = {
@@ -40,6 +43,8 @@ _JSON_TYPES = {
 }
 
 _LEFT_OF_HANGUL = string.punctuation + string.whitespace
+
+_REPETITIONS = ("minItems", "maxItems", "minProperties", "maxProperties")
 
 _decode = msgspec.json.Decoder(ChatRequest).decode
 
@@ -92,6 +97,10 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
         raise BadRequest("message: must not be empty or blank. Write what to say to the model")
     if chat.format is not UNSET and _is_deeper_than(MAX_FORMAT_DEPTH, chat.format):
         raise BadRequest(f"format: the schema is nested deeper than {MAX_FORMAT_DEPTH} levels")
+    if chat.format is not UNSET and _repetitions(chat.format) > MAX_FORMAT_REPETITIONS:
+        raise BadRequest(
+            f"format: {', '.join(_REPETITIONS)} are over {MAX_FORMAT_REPETITIONS} in all"
+        )
     for index, image in enumerate(chat.images):
         if not _is_base64(image):
             raise BadRequest(
@@ -154,7 +163,9 @@ def _is_hangul_lost(message: str, request: Request) -> bool:
 
 def _in_json_terms(text: str) -> str:
     """Turn msgspec's "Expected `str`, got `int` - at `$.message`" into words for any client."""
-    problem, _, path = text.partition(" - at `$")
+    problem, _, path = text.rpartition(" - at `$")
+    if not problem:
+        problem, path = path, ""
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
         problem, path = "is required, and missing", f"{path.rstrip('`')}.{missing[1]}"
     problem = re.sub(
@@ -162,7 +173,7 @@ def _in_json_terms(text: str) -> str:
         lambda names: " or ".join(_JSON_TYPES.get(name, name) for name in names[1].split(" | ")),
         problem,
     )
-    return f"{path.strip('.`') or 'The body'}: {problem[0].lower()}{problem[1:]}"
+    return f"{path.strip('.`') or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}"
 
 
 def _is_deeper_than(depth: int, value: Any) -> bool:
@@ -171,6 +182,16 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
     if not isinstance(value, list):
         return False
     return depth == 0 or any(_is_deeper_than(depth - 1, item) for item in value)
+
+
+def _repetitions(schema: Any) -> float:
+    """Return the sum of all counts of repetitions in `schema`."""
+    if isinstance(schema, list):
+        return sum(map(_repetitions, schema))
+    if not isinstance(schema, dict):
+        return 0
+    counts = [schema[name] for name in _REPETITIONS if isinstance(schema.get(name), int | float)]
+    return float(sum(max(0, count) for count in counts)) + _repetitions([*schema.values()])
 
 
 def _is_base64(text: str) -> bool:

@@ -20,6 +20,8 @@ _START = {
     "headers": [(b"content-type", b"application/x-ndjson")],
 }
 
+_JSON_STARTS = frozenset('{["-0123456789tfn')
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -36,9 +38,13 @@ async def answer(llama: Llama, asked: GenerateRequest) -> AsyncGenerator[Generat
     async with aclosing(llama.generate(prompt, parameters)) as pieces:
         async for piece in pieces:
             if piece.content:
+                if "json_schema" in parameters and not text:
+                    _check(piece.content[0] in _JSON_STARTS)
                 text += piece.content
                 yield GenerateLine(model=asked.model, response=piece.content)
             if piece.stop:
+                if "json_schema" in parameters and piece.stop_type == "eos":
+                    _check(_is_json(text))
                 # Like Ollama's: the ids of the text that was sent, without a stop word's.
                 context = [*prompt, *await llama.tokenize(text)]
                 yield _last_line(asked.model, context, piece, time.perf_counter_ns() - started)
@@ -81,6 +87,20 @@ def _turn(asked: GenerateRequest) -> str:
     if asked.system:
         turn = f"<|im_start|>system\n{asked.system}<|im_end|>\n{turn}"
     return turn
+
+
+def _check(follows_schema: bool) -> None:
+    """Fail as Ollama does of a schema that it cannot use; llama.cpp goes on without it."""
+    if not follows_schema:
+        raise EngineError("invalid JSON schema in format")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _last_line(model: str, context: list[int], end: Piece, duration_ns: int) -> GenerateLine:

@@ -125,6 +125,22 @@ def test_depth_bombs_are_refused(field: str) -> None:
         parse(f'{{"message": "a", "{field}": {bomb}}}')
 
 
+def test_a_schema_may_not_repeat_without_end() -> None:
+    def request(*counts: object) -> str:
+        parts = [{"type": "array", "minItems": count, "maxLength": 10**9} for count in counts]
+        return msgspec.json.encode({"message": "a", "format": {"anyOf": parts}}).decode()
+
+    assert parse(request(50_000, 50_000, "many", -(10**9))).format
+    with pytest.raises(BadRequest, match=r"^format: minItems, .* are over 100000 in all$"):
+        parse(request(50_000, 50_000, -(10**9), 1))
+
+
+def test_an_error_does_not_repeat_all_that_was_sent() -> None:
+    with pytest.raises(BadRequest, match=r"^think: ") as caught:
+        parse(msgspec.json.encode({"message": "a", "think": " - at `$.x`" * 1000}).decode())
+    assert len(str(caught.value)) < 300
+
+
 def test_a_schema_is_refused_beyond_a_depth_that_ollama_can_take() -> None:
     def nested(depth: int) -> str:
         schema: object = {}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -82,6 +83,25 @@ async def test_answers_in_json(engine: httpx.AsyncClient) -> None:
     assert [*json.loads(answer["response"])] == ["city", "old"]
     answer = await whole(engine, "Give JSON with key a.", format="json", num_predict=10)
     assert answer["response"].startswith("{")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "[:::"},
+        {"$ref": "#/definitions/none"},
+        {"type": "string", "pattern": "^(["},
+        {"properties": [1]},
+        {"type": "string", "minLength": 5, "maxLength": 2},
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_schema_that_cannot_be_followed_is_no_schema_to_ignore(
+    engine: httpx.AsyncClient, schema: dict[str, Any], stream: bool
+) -> None:
+    body = asked(FRANCE, format=schema, stream=stream)
+    response = await engine.post("/api/generate", json=body)
+    assert json.loads(response.text.splitlines()[-1]) == {"error": "invalid JSON schema in format"}
 
 
 @pytest.mark.parametrize("token", [-1, 49152, 2**31, 2**40])
