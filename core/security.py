@@ -23,6 +23,8 @@ HEADERS = {
 }
 """What every answer has, unless it has its own."""
 HSTS = "max-age=31536000"
+FULL_NAME_TIMEOUT_S = 1
+"""How long a request waits for this machine's full name, of which DNS may take its time to tell."""
 
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 _SECURE_HEADERS = [*_RAW_HEADERS, (b"strict-transport-security", HSTS.encode())]
@@ -92,7 +94,8 @@ class AllowedHostsMiddleware:
         self.gateway = gateway
         self.listed = bool(allowed_hosts)
         self.patterns = [host.lower() for host in (*_LOOPBACK_NAMES, *allowed_hosts)]
-        self.machine_names: set[str] | None = None
+        self.machine = socket.gethostname().lower()
+        self.full_name: asyncio.Task[str] | None = None
         self._listed = lru_cache(maxsize=1024)(self._is_listed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,9 +119,13 @@ class AllowedHostsMiddleware:
             return False
         if self._listed(hosts[0]):
             return True
-        if self.machine_names is None:
-            self.machine_names = await asyncio.to_thread(_machine_names)
-        return _name(hosts[0]) in self.machine_names
+        name = _name(hosts[0])
+        if name in {self.machine, f"{self.machine.partition('.')[0]}.local"}:
+            return True
+        if self.full_name is None:
+            self.full_name = asyncio.create_task(asyncio.to_thread(socket.getfqdn))
+        await asyncio.wait({self.full_name}, timeout=FULL_NAME_TIMEOUT_S)
+        return self.full_name.done() and name == self.full_name.result().lower()
 
     def _is_listed(self, host: bytes) -> bool:
         name = _name(host)
@@ -141,9 +148,3 @@ def _is_address(name: str) -> bool:
 
 def _matches(name: str, pattern: str) -> bool:
     return name.endswith(pattern[1:]) if pattern.startswith("*") else name == pattern
-
-
-def _machine_names() -> set[str]:
-    """Return what this machine calls itself; the full name may take seconds to find out."""
-    name = socket.gethostname().lower()
-    return {name, f"{name.partition('.')[0]}.local", socket.getfqdn().lower()}

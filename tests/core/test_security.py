@@ -1,10 +1,13 @@
+import asyncio
 import socket
+import time
 from typing import Any
 
 import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core import security
 from core.environment import SettingsError
 from core.errors import CredentialsNeeded, RateLimited
 from core.exchange import ExchangeMiddleware
@@ -249,3 +252,31 @@ def test_hosts_are_checked_at_the_start() -> None:
 def test_networks_are_checked_at_the_start(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is unusable: expected networks such as "):
         Settings.from_env({name: value})
+
+
+async def test_nobody_waits_long_for_the_full_name_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookups = 0
+
+    def slow() -> str:
+        nonlocal lookups
+        lookups += 1
+        time.sleep(0.5)
+        return "Machine.example.com"
+
+    monkeypatch.setattr(socket, "getfqdn", slow)
+    monkeypatch.setattr(security, "FULL_NAME_TIMEOUT_S", 0.1)
+    http = client()
+
+    async def status(host: str) -> int:
+        return (await http.get("/", headers={"Host": host})).status_code
+
+    async with asyncio.timeout(0.4):
+        assert await status(socket.gethostname()) == 200
+        statuses = await asyncio.gather(*(status("machine.example.com") for _ in range(50)))
+    assert set(statuses) == {400}
+    await asyncio.sleep(0.6)
+    assert await status("machine.example.com") == 200
+    assert await status("evil.example.com") == 400
+    assert lookups == 1
