@@ -62,11 +62,12 @@ def cut(lines: bytes) -> tuple[bytes, bytes]:
 
 async def with_heartbeats(lines: AsyncGenerator[Lines], idle_s: float) -> AsyncGenerator[Lines]:
     """Yield what `lines` yields, and an empty token after every `idle_s` seconds of silence."""
+    timeout: float | None = idle_s
     async with aclosing(lines):
         while True:
             upcoming = asyncio.ensure_future(anext(lines, None))
             try:
-                while not (await asyncio.wait({upcoming}, timeout=idle_s))[0]:
+                while not (await asyncio.wait({upcoming}, timeout=timeout))[0]:
                     yield HEARTBEAT
             finally:
                 if not upcoming.done():
@@ -74,4 +75,6 @@ async def with_heartbeats(lines: AsyncGenerator[Lines], idle_s: float) -> AsyncG
                     await asyncio.wait({upcoming})
             if (batch := upcoming.result()) is None:
                 return
+            if isinstance(batch[-1], StreamEnd):
+                timeout = None  # nothing may follow
             yield batch

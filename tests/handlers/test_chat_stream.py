@@ -15,6 +15,7 @@ from tests.fake_ollama import (
     Connection,
     FakeOllama,
     Reply,
+    Request,
     after,
     closes_before_head,
     error,
@@ -201,6 +202,26 @@ async def test_heartbeats_fill_the_silence(connect: Connect, fake: FakeOllama) -
     assert lines[-1]["context"] == CONTEXT
 
 
+async def test_nothing_follows_the_last_line_though_the_body_goes_on(
+    serve: Serve, fake: FakeOllama, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stays(connection: Connection, request: Request) -> None:
+        connection.send_head()
+        connection.send_line({"response": "4", "done": True})
+        await asyncio.sleep(0.3)
+        connection.send_end()
+
+    fake.reply(stays)
+    url = await serve(stream_heartbeat_s=0.05)
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{url}/api/chat/stream", json={"message": "hi"})
+        assert [line["done"] for line in lines_of(answer)] == [False, True]
+        await asyncio.sleep(0.5)
+        stats = (await client.get(f"{url}/api/stats")).json()
+    assert [model["count"] for model in stats["models"]] == [1]
+    assert "Traceback" not in caplog.text
+
+
 async def test_after_a_heartbeat_a_failure_is_the_last_line(
     connect: Connect, fake: FakeOllama
 ) -> None:
@@ -280,6 +301,23 @@ async def test_a_client_that_goes_away_ends_the_look_at_its_model(
     async with asyncio.timeout(0.1):
         await request.disconnected.wait()
     assert not fake.asked()
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
+async def test_a_client_that_has_asked_for_more_and_goes_away_closes_its_upstream(
+    serve: Serve, fake: FakeOllama, path: str
+) -> None:
+    fake.reply(never_answers)
+    url = httpx.URL(await serve())
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(post_bytes(path))
+    request = await fake.wait_for(1)
+    writer.write(b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+    await asyncio.sleep(0.1)
+    assert not request.disconnected.is_set()
+    writer.close()
+    async with asyncio.timeout(0.1):
+        await request.disconnected.wait()
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
