@@ -22,7 +22,7 @@ class LogFile(WatchedFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Write the line of `record` to where it can be."""
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) or not sys.stderr:
             super().handleError(record)
             return
         with suppress(OSError):

@@ -11,17 +11,21 @@ from core.errors import ApiError, BadRequest, OllamaBusy, OllamaError
 BUSY_RETRY_AFTER_S = 5
 _MAX_TEXT = 500
 
-# Answered with 500, yet the client's fault (recordings err_option_type_*, err_format_bad*).
-_CLIENT_FAULTS = re.compile(r'option "\w+" must be of type|invalid format:|detokenize error')
+# Answered with 500, yet the client's fault (recordings err_option_type_*, err_format_bad*, and
+# llm/server.go).
+_CLIENT_FAULTS = re.compile(
+    r'option "\w+" must be of type|invalid format:|invalid JSON schema in format|detokenize error'
+)
 _MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
 _INTERNAL = re.compile(
-    r"""https?://[^\s"']+           # a URL
+    r"""\b(?i:[a-z][a-z0-9+.-]{0,9})://[^\s"']+  # a URL
+      | \b[A-Za-z][\w-]*(\.[\w-]+)*:\d{3,5}\b     # a host and its port
       | \b\d{1,3}(\.\d{1,3}){3}(:\d+)?  # an IPv4 address
-      | \[[0-9a-fA-F:.%\w]*:[0-9a-fA-F:.%\w]*\](:\d+)?  # an IPv6 address, in brackets
+      | \[[\w.%]{0,9}:[\w.%:]{0,45}\](:\d+)?  # an IPv6 address, in brackets
       | (?<![\w:])(?=[0-9a-fA-F:]*::|([0-9a-fA-F]+:){7})[0-9a-fA-F:.]{3,}(?![\w:])  # or without
       | (?<=\blookup\ )\S+ | (?<=\bdial\ tcp\ )[^\s:]\S*  # a host, as Go's errors name it
       | (?<![\w./])(~[/\\]|[A-Za-z]:\\|\\\\|/)  # a file's path; folders may have blanks
-        ([\w.@$-]+(\ [\w.@$-]+)*[/\\])+[\w.@:-]+
+        ([\w.@$~()+,-]+(\ [\w.@$~()+,-]+)*[/\\])+[\w.@:~()+,-]+
     """,
     re.VERBOSE,
 )
@@ -75,7 +79,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _without_internals(text: str) -> str:
-    return _INTERNAL.sub("[internal]", text)[:_MAX_TEXT]
+    return _INTERNAL.sub("[internal]", text[: 8 * _MAX_TEXT])[:_MAX_TEXT]
 
 
 def _retry_after_s(response: httpx.Response) -> int:

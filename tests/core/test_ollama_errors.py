@@ -101,9 +101,13 @@ def test_busy_says_in_whole_seconds_when_to_try_again(header: dict[str, str], se
             "dial tcp: lookup [internal] on [internal]: no",
         ),
         ("at 2001:db8:0:0:0:0:0:1, and at fe80::1", "at [internal], and at [internal]"),
-        ('Post "https://gpu.lan/x?key=1": EOF', 'Post "[internal]": EOF'),
+        ('Post "HTTPS://gpu.lan/x?key=1": EOF', 'Post "[internal]": EOF'),
+        ("connect to gpu-box.corp:11434 refused", "connect to [internal] refused"),
+        ("tcp://gpu.corp:99/a failed", "[internal] failed"),
+        (r"C:\Program Files (x86)\Ollama\x.dll is bad", "[internal] is bad"),
+        (r"C:\Users\KIMCHU~1\AppData\x.dll is bad", "[internal] is bad"),
         ("at 12:34:56 std::runtime_error, face::book, 1/2, /", None),
-        ("model hf.co/user/model:Q4_K_M failed", None),
+        ("model hf.co/user/model:Q4_K_M failed, llama3.1:70b too: 404", None),
     ],
 )
 def test_what_is_inside_stays_there(text: str, told: str | None) -> None:
@@ -111,4 +115,5 @@ def test_what_is_inside_stays_there(text: str, told: str | None) -> None:
 
 
 def test_a_long_text_is_cut() -> None:
+    failure("[" + ":" * 10_000_000)
     assert len(str(failure("x" * 100_000))) < 1000

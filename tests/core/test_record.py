@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from core import logs
 from core.app import create_app
+from core.log_file import LogFile
 from core.record import Record, Recorder
 from core.settings import Settings
 from core.stats import Stats
@@ -102,6 +103,16 @@ async def test_a_log_file_that_cannot_be_written_stops_no_request(
         assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
         assert len(await lines.of_requests(1)) == 1
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_without_any_place_to_go_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = LogFile(tmp_path / "log")
+    (tmp_path / "log").unlink()
+    (tmp_path / "log").mkdir()
+    monkeypatch.setattr("sys.stderr", None)
+    handler.handle(logging.makeLogRecord({"msg": "x"}))
 
 
 async def test_a_function_has_one_line_for_a_request_too(fake: FakeOllama, lines: Lines) -> None:
