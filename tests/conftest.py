@@ -12,8 +12,8 @@ import httpx
 import pytest
 import uvicorn
 
+from core import protocol
 from core.app import create_app
-from core.server import Protocol
 from core.settings import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
@@ -96,7 +96,8 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
             config = uvicorn.Config(
                 create_app(asgi.routes, settings, instrumented=True),
                 port=0,
-                http=Protocol,
+                http=protocol.Protocol,
+                timeout_keep_alive=protocol.KEEP_ALIVE_S,
                 log_config=None,
                 timeout_graceful_shutdown=1,
             )

@@ -26,11 +26,11 @@ from core.exchange import ExchangeMiddleware
 from core.jwt import TokenVerifier
 from core.key_store import KeyStore, digest
 from core.keys import create
+from core.protocol import Protocol
 from core.rate_limit import FailureLimiter, RateLimiter
 from core.record import Recorder
 from core.responses import JSONResponse
 from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
-from core.server import Protocol
 from core.settings import Settings
 
 Talk = Callable[[bytes], Awaitable[bytes]]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core import server
+from core import protocol
 from core.addresses import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, tokens
@@ -49,7 +49,7 @@ def error_of(answer: bytes) -> str:
 async def test_a_slow_head_is_not_waited_for(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
     answer = await raw(await serve(), *parts, wait_s=0.05)
     if parts:
         assert answer.startswith(b"HTTP/1.1 408 ")
@@ -61,7 +61,7 @@ async def test_a_slow_head_is_not_waited_for(
 async def test_a_slow_head_on_a_kept_connection_is_not_waited_for(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
     request = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answer = await raw(await serve(), request, b"GET /api/he", wait_s=0.1)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -71,7 +71,7 @@ async def test_a_slow_head_on_a_kept_connection_is_not_waited_for(
 async def test_an_idle_connection_is_kept_longer_than_a_head_may_take(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
     request = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
     answer = await raw(
         await serve(), request + b"\r\n", request + b"Connection: close\r\n\r\n", wait_s=0.5
@@ -89,7 +89,7 @@ async def test_an_idle_connection_is_kept_longer_than_a_head_may_take(
 async def test_what_is_no_request_does_not_keep_a_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.3)
+    monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 0.3)
     answer = await raw(await serve(), request_ + b"Host: localhost\r\n\r\n", b"\r\n", wait_s=0.1)
     assert answer.startswith(b"HTTP/1.1 ")
 
@@ -119,7 +119,7 @@ def chat_request(body: bytes = json.dumps(CHAT).encode(), path: bytes = b"/api/c
 async def test_nothing_that_comes_behind_a_request_touches_its_answer(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes, behind: bytes
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
     fake.reply(tokens(pace_s=0.05))
     answer = await raw(await serve(), chat_request(path=path), behind, b"more", wait_s=0.1)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -150,7 +150,7 @@ async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(
 async def test_who_takes_nothing_of_an_answer_does_not_keep_it(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes
 ) -> None:
-    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 1)
+    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 1)
     size = 16 * 2**20
     fake.reply(tokens([], final_text="x" * size))
     url = httpx.URL(await serve())
