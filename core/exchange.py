@@ -24,7 +24,7 @@ from core.responses import NDJSON
 from core.schemas import StreamError
 
 LAST_WORDS_S = 5
-"""How long a client that does not read may hold up the line that says its stream has failed."""
+"""How long a client that does not read may hold up the words that say what has failed."""
 LINGER_S = 2
 """How long a connection stays open for a body that nobody has asked for."""
 AT_ONCE_S = 0.02
@@ -177,8 +177,13 @@ class _Exchange:
         await self.send(message)
 
     async def fail(self, error: ApiError, scope: Scope) -> None:
-        """Tell the client of `error` in the way that is still open."""
+        """Tell the client of `error` in the way that is still open, if it reads at all."""
         self._record.error = type(error).__name__
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._tell(error, scope)
+
+    async def _tell(self, error: ApiError, scope: Scope) -> None:
         if not self._record.status:
             if not self._has_read and "expect" in Headers(scope=scope):
                 # The client waits for a "100 Continue" that will not come. Whether its next bytes
@@ -189,6 +194,4 @@ class _Exchange:
                 await error.response()(scope, self._receive, self.send)
         elif self._is_stream and not self._complete:
             line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await self.send({"type": "http.response.body", "body": line})
+            await self.send({"type": "http.response.body", "body": line})

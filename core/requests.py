@@ -184,14 +184,15 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
     return depth == 0 or any(_is_deeper_than(depth - 1, item) for item in value)
 
 
-def _repetitions(schema: Any) -> float:
-    """Return the sum of all counts of repetitions in `schema`."""
+def _repetitions(schema: Any) -> int:
+    """Return the sum of all counts of repetitions in `schema`, none over the limit by much."""
     if isinstance(schema, list):
         return sum(map(_repetitions, schema))
     if not isinstance(schema, dict):
         return 0
     counts = [schema[name] for name in _REPETITIONS if isinstance(schema.get(name), int | float)]
-    return float(sum(max(0, count) for count in counts)) + _repetitions([*schema.values()])
+    bounded = [int(min(max(0, count), MAX_FORMAT_REPETITIONS + 1)) for count in counts]
+    return sum(bounded) + _repetitions([*schema.values()])
 
 
 def _is_base64(text: str) -> bool:

@@ -133,6 +133,9 @@ def test_a_schema_may_not_repeat_without_end() -> None:
     assert parse(request(50_000, 50_000, "many", -(10**9))).format
     with pytest.raises(BadRequest, match=r"^format: minItems, .* are over 100000 in all$"):
         parse(request(50_000, 50_000, -(10**9), 1))
+    for count in ("1e308", "9" * 400):
+        with pytest.raises(BadRequest, match=r"^format: "):
+            parse(f'{{"message": "a", "format": {{"minItems": {count}}}}}')
 
 
 def test_an_error_does_not_repeat_all_that_was_sent() -> None:
