@@ -11,6 +11,7 @@ import httpx
 import msgspec
 from starlette.datastructures import State
 
+from core import ollama_api
 from core.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.generate import AnswerReader, GenerateRequest, Lines, read_answer, read_streamed_answer
 from core.ollama_api import OllamaAPI, drain, network_errors, parse, read
@@ -84,13 +85,14 @@ class OllamaClient:
     async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return what each model of `names` can do, in Ollama's words; no model is loaded.
 
-        Those of which Ollama does not tell are left out.
+        Those of which Ollama does not tell, or not in time, are left out.
         """
         few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
+        deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
 
         async def of(name: str) -> list[str] | None:
-            with suppress(ApiError):
-                async with few_at_once:
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout_at(deadline), few_at_once:
                     model = await self._model(name)
                 return model.capabilities if model else None
             return None

@@ -1,3 +1,4 @@
+import asyncio
 import json
 
 import pytest
@@ -106,6 +107,17 @@ async def test_few_models_are_asked_about_at_once(connect: Connect, fake: FakeOl
     answer = await connect(models).get("/api/models?capabilities=true")
     assert len(answer.json()["capabilities"]) == 50
     assert fake.connections <= 8
+
+
+async def test_models_that_ollama_hangs_at_are_not_waited_for_one_by_one(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.2)
+    fake.models = [f"m{number}:1b" for number in range(100)]
+    fake.reply(*[never_answers] * 100, path="/api/show")
+    async with asyncio.timeout(1):
+        answer = await connect(models).get("/api/models?capabilities=true")
+    assert (answer.json()["count"], answer.json()["capabilities"]) == (100, {})
 
 
 async def test_an_ollama_that_does_not_tell_what_models_can_do(
