@@ -185,10 +185,13 @@ class _Exchange:
 
     async def _tell(self, error: ApiError, scope: Scope) -> None:
         if not self._record.status:
-            if not self._has_read and "expect" in Headers(scope=scope):
+            headers = Headers(scope=scope)
+            if not self._has_read and "expect" in headers:
                 # The client waits for a "100 Continue" that will not come. Whether its next bytes
                 # are the body or another request, nobody could tell (RFC 9110, 10.1.1).
                 error.headers = {**error.headers, "connection": "close"}
+            closes = "close" in {error.headers.get("connection"), headers.get("connection")}
+            if not self._body_has_come and (closes or scope.get("http_version") == "1.0"):
                 await error.response()(scope, self._receive, self._send_and_linger)
             else:
                 await error.response()(scope, self._receive, self.send)

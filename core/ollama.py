@@ -51,6 +51,14 @@ class _Model(msgspec.Struct):
     is_cloud: bool
 
 
+class _Lookup:
+    """A question about a model, and who waits for its answer."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.error: ApiError | None = None
+
+
 class OllamaClient:
     """Calls one Ollama server, for any number of requests at once."""
 
@@ -66,7 +74,7 @@ class OllamaClient:
         # Relays on the internet end an answer of which nothing comes for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
         self._known: dict[str, tuple[_Model | None, float]] = {}  # each with its end
-        self._lookups = WeakValueDictionary[str, asyncio.Lock]()
+        self._lookups = WeakValueDictionary[str, _Lookup]()
 
     async def models(self) -> list[str]:
         """Return the names of the installed models, in Ollama's order.
@@ -179,9 +187,17 @@ class OllamaClient:
         """
         key = name.lower()
         if not self._is_known(key):
-            async with self._lookups.setdefault(key, asyncio.Lock()):
+            lookup = self._lookups.setdefault(key, _Lookup())
+            async with lookup.lock:
+                if lookup.error:
+                    raise lookup.error
                 if not self._is_known(key):
-                    await self._look_up(name)
+                    try:
+                        await self._look_up(name)
+                    except ApiError as error:
+                        lookup.error = error  # of all who wait for it, and of nobody after them
+                        self._lookups.pop(key, None)
+                        raise
         return self._known[key][0]
 
     def _is_known(self, key: str) -> bool:

@@ -19,7 +19,7 @@ _CLIENT_FAULTS = re.compile(
 _MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
 _INTERNAL = re.compile(
     r"""\b(?i:[a-z][a-z0-9+.-]{0,9})://[^\s"']+  # a URL
-      | \b[A-Za-z][\w-]*(\.[\w-]+)*:\d{3,5}\b     # a host and its port
+      | (?<![\w.-])[A-Za-z][\w-]{0,62}(\.[\w-]{1,63}){0,9}:\d{3,5}\b  # a host and its port
       | \b\d{1,3}(\.\d{1,3}){3}(:\d+)?  # an IPv4 address
       | \[[\w.%]{0,9}:[\w.%:]{0,45}\](:\d+)?  # an IPv6 address, in brackets
       | (?<![\w:])(?=[0-9a-fA-F:]*::|([0-9a-fA-F]+:){7})[0-9a-fA-F:.]{3,}(?![\w:])  # or without

@@ -15,6 +15,8 @@ MAX_HEAD_BYTES = 64 * 1024
 WRITE_TIMEOUT_S = 60
 """How long a client may take nothing of its answer, before Linux ends its connection."""
 
+_OF_BODIES = {b"content-length", b"transfer-encoding"}
+
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol, refusing what is no HTTP in the one shape that errors have here.
@@ -68,7 +70,11 @@ class Protocol(HttpToolsProtocol):
         """
         if not self._is_idle():
             raise BadRequest("The request before this one is not answered yet")
-        self._stop_head_timer()
+        if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
+            # The parser would take the body for a request of its own.
+            refusal = BadRequest("A request with a body cannot offer an Upgrade. Send it without")
+            self._refuse(refusal)
+            raise refusal
         self._end_head()
         super().on_headers_complete()
 
@@ -101,6 +107,7 @@ class Protocol(HttpToolsProtocol):
         return not self.cycle or self.cycle.response_complete
 
     def _end_head(self) -> None:
+        self._stop_head_timer()
         self._in_head = False
         self._head_size = 0
 

@@ -95,7 +95,7 @@ class AllowedHostsMiddleware:
         self.listed = bool(allowed_hosts)
         self.patterns = [host.lower() for host in (*_LOOPBACK_NAMES, *allowed_hosts)]
         self.machine = socket.gethostname().lower()
-        self.full_name: asyncio.Task[str] | None = None
+        self.full_name: asyncio.Task[str | None] | None = None
         self._listed = lru_cache(maxsize=1024)(self._is_listed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,9 +123,9 @@ class AllowedHostsMiddleware:
         if name in {self.machine, f"{self.machine.partition('.')[0]}.local"}:
             return True
         if self.full_name is None:
-            self.full_name = asyncio.create_task(asyncio.to_thread(socket.getfqdn))
+            self.full_name = asyncio.create_task(asyncio.to_thread(_full_name))
         await asyncio.wait({self.full_name}, timeout=FULL_NAME_TIMEOUT_S)
-        return self.full_name.done() and name == self.full_name.result().lower()
+        return self.full_name.done() and name == self.full_name.result()
 
     def _is_listed(self, host: bytes) -> bool:
         name = _name(host)
@@ -136,6 +136,13 @@ def _name(host: bytes) -> str:
     """Return the name or address in a Host header, in small letters; empty if it has none."""
     match = _HOST.fullmatch(host.decode("latin-1"))
     return match[1].lower() if match else ""
+
+
+def _full_name() -> str | None:
+    try:
+        return socket.getfqdn().lower()
+    except UnicodeError:  # the machine's own name is none of DNS
+        return None
 
 
 def _is_address(name: str) -> bool:

@@ -387,6 +387,19 @@ async def test_what_is_known_of_a_model_is_asked_again_once_in_a_while(
     assert_error(await post(client), 403, "Model ")
 
 
+@pytest.mark.parametrize("connect", ["function", "bundle"], indirect=True)
+async def test_requests_that_come_together_fail_together(
+    connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.3)
+    fake.reply(never_answers, path="/api/show")
+    client = connect(chat)
+    async with asyncio.timeout(1):
+        answers = await asyncio.gather(*(post(client) for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {504}
+    assert (await post(client)).status_code == 200
+
+
 async def test_requests_that_come_together_ask_once_of_their_model(
     connect: Connect, fake: FakeOllama
 ) -> None:

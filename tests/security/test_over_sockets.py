@@ -282,3 +282,39 @@ async def test_requests_cannot_be_smuggled(serve: Serve, fake: FakeOllama) -> No
     twice = head + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n{}xxx"
     assert (await raw(url, twice)).startswith(b"HTTP/1.1 400 ")
     assert not fake.requests
+
+
+async def test_an_offer_to_upgrade_does_not_make_a_request_of_a_body(serve: Serve) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: "
+    body = b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = await raw(await serve(), POST + offer + b"%d\r\n\r\n" % len(body), body, wait_s=0.1)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert error_of(answer).startswith("A request with a body cannot offer an Upgrade")
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+async def test_a_refusal_reaches_a_client_that_closes_behind_a_large_body(
+    serve: Serve, version: bytes
+) -> None:
+    url = httpx.URL(await serve(max_body_bytes=1000))
+    head = POST.replace(b"HTTP/1.1", version) + b"Connection: close\r\n"
+    size = 8 * 2**20
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(head + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
+    await writer.drain()  # as urllib does, which reads only when all is sent
+    assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
+async def test_a_slow_body_behind_its_refusal_is_no_slow_head(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    head = POST.replace(b"/api/chat", b"/api/models") + b"Transfer-Encoding: chunked\r\n\r\n"
+    last = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    chunks = [b"5\r\n", b"xxxxx\r\n"] * 3
+    answer = await raw(await serve(), head, *chunks, b"0\r\n\r\n" + last, wait_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert b"HTTP/1.1 408 " not in answer
