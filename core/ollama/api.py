@@ -1,6 +1,7 @@
 """Ollama's HTTP API over httpx: each call sends JSON, and every failure is an ApiError."""
 
 import asyncio
+import errno
 import logging
 from collections.abc import Sequence
 from typing import TypeVar
@@ -10,6 +11,7 @@ import msgspec
 
 from core.contract.errors import OllamaError, RequestTimeout
 from core.ollama.failures import failed_response, not_ollama
+from core.ollama.transport import ForeignProtocol
 
 METADATA_TIMEOUT_S = 10
 """For requests that Ollama answers from memory, within milliseconds."""
@@ -133,16 +135,26 @@ class _NetworkErrors:
     ) -> None:
         if isinstance(error, httpx.TransportError):
             _logger.warning("%s: %s", type(error).__name__, error)
-            if isinstance(error, httpx.ConnectTimeout):
-                text = "Ollama did not accept a connection in time. Is its machine up?"
-            elif isinstance(error, httpx.ConnectError):
-                text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
-            else:
-                text = (
-                    "the connection to Ollama broke before the answer was complete. "
-                    "Send the message again"
-                )
-            raise OllamaError(text) from error
+            raise OllamaError(_explanation(error)) from error
+
+
+def _explanation(error: httpx.TransportError) -> str:
+    cause = error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number in {errno.EMFILE, errno.ENFILE}:
+        return (
+            "this server has no file descriptor left to reach Ollama with. Try again soon; its "
+            "operator can raise the limit (ulimit -n)"
+        )
+    if isinstance(error, httpx.ConnectTimeout):
+        return "Ollama did not accept a connection in time. Is its machine up?"
+    if isinstance(error, httpx.ConnectError):
+        return "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
+    if isinstance(error, ForeignProtocol):
+        return "the server at OLLAMA_BASE_URL does not speak HTTP. Check its scheme and port"
+    if number in {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}:
+        return "Ollama's machine stopped responding. Is it up, and its network?"
+    return "the connection to Ollama broke before the answer was complete. Send the message again"
 
 
 network_errors = _NetworkErrors()
