@@ -129,6 +129,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
             Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
+            Gauge("dropped_log_lines", "Log lines that nobody read in time", logs.dropped_lines),
         ],
     )
     recorder.observers = (

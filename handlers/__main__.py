@@ -2,8 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
+
+if __name__ == "__main__":  # the imports take a while, in which these signals may come
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 from core import __version__
 from core.serving.server import serve

@@ -36,6 +36,8 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._exit_at = float("inf")
+        self.ended_by: signal.Signals | None = None
+        """The first signal that told it to stop."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -74,18 +76,19 @@ class Server(uvicorn.Server):
         """Start to stop on the first signal, and stop at once on the second."""
         if self._app.recorder.draining:
             super().handle_exit(sig, frame)
+            self._captured_signals.clear()  # uvicorn would raise them in the event loop
         else:
             self._app.recorder.draining = True
             self._exit_at = monotonic() + self._settings.shutdown_grace_s
-            self._captured_signals.append(sig)
+            self.ended_by = signal.Signals(sig)
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether it is time to exit."""
         if self._app.recorder.draining:
             if monotonic() >= self._exit_at:
-                self._exit_at = float("inf")
                 for task in self.server_state.tasks:
                     task.cancel()
+                self.should_exit = True  # uvicorn waits for their last words, but not for long
             self.should_exit |= not self._app.recorder.in_flight
         return await super().on_tick(counter)
 
@@ -111,6 +114,10 @@ def serve(app: Application, settings: Settings) -> None:
     for name, sock in zip(("the API", "the chat page"), sockets, strict=False):
         _logger.info("Listening for %s on %s://%s", name, scheme, _address(sock))
     server.run(sockets)
+    logs.flush()
+    if server.ended_by:  # so that a shell or a service manager sees what ended it
+        signal.signal(server.ended_by, signal.SIG_DFL)
+        signal.raise_signal(server.ended_by)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:

@@ -75,8 +75,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="PEM file of its key, if not in the same file")
     ] = ""
     shutdown_grace_s: Annotated[
-        SecondsOrNone, Meta(description="seconds that running requests get to finish on SIGTERM")
-    ] = 30
+        SecondsOrNone,
+        Meta(
+            description="seconds that running requests get to finish on SIGTERM; `docker stop` "
+            "kills after 10"
+        ),
+    ] = 8
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
     ] = "json"
