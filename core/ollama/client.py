@@ -1,5 +1,6 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import httpx
@@ -20,6 +21,9 @@ from core.ollama.wire import (
     read_streamed_answer,
 )
 from core.settings.schema import Settings
+
+HINT_TIMEOUT_S = 1
+"""How long an error waits for the names of the installed models, which only help."""
 
 
 class _Tag(msgspec.Struct):
@@ -42,7 +46,9 @@ class OllamaClient:
     ) -> None:
         """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
         self._settings = settings
-        self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
+        self._api = OllamaAPI(
+            settings.ollama_base_url, transport, headers, built_in=settings.built_in_model
+        )
         self._facts = ModelFacts(self._api)
         # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
@@ -60,6 +66,14 @@ class OllamaClient:
             for tag in tags.models
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
+
+    async def models_for_hint(self) -> list[str] | None:
+        """Return the installed models, or None if Ollama does not list them within a second."""
+        try:
+            async with asyncio.timeout(HINT_TIMEOUT_S):
+                return await self.models()
+        except (ApiError, TimeoutError):
+            return None
 
     async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return what each model in `names` can do, in Ollama's words; no model is loaded.
@@ -118,7 +132,7 @@ class OllamaClient:
         if response.status_code != httpx.codes.OK:
             body = await read(response.stream)
             if says_model_is_missing(response, body):
-                raise ModelNotFound(model, await self._installed())
+                raise ModelNotFound(model, None)
             raise failed_response(response, body)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         return response.stream
@@ -140,12 +154,6 @@ class OllamaClient:
                 f"context: token id {max(context)} does not belong to model '{model}', whose ids "
                 f"end at {size - 1}. Send the context of an answer from the same model, or none"
             )
-
-    async def _installed(self) -> list[str] | None:
-        try:
-            return await self.models()
-        except ApiError:
-            return None
 
 
 def ollama_client(state: State) -> OllamaClient:

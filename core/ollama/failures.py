@@ -43,6 +43,8 @@ def failed_response(response: httpx.Response, body: bytes) -> ApiError:
     """Return the error for a response from Ollama that is not a 200."""
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         return OllamaBusy(_retry_after_s(response))
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        return OllamaBusy(_retry_after_s(response), "it, or a relay in front, limits requests")
     try:
         text = msgspec.json.decode(body, type=dict[str, Any])["error"]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -13,6 +14,7 @@ import uvicorn
 
 from core.observe import logs
 from core.serving.application import Application
+from core.serving.built_in import BuiltInModel
 from core.serving.protocol import KEEP_ALIVE_S, Protocol
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
@@ -32,8 +34,12 @@ class Server(uvicorn.Server):
     second signal ends the wait. SIGHUP reloads keys and certificates.
     """
 
-    def __init__(self, app: Application, settings: Settings) -> None:
+    def __init__(
+        self, app: Application, settings: Settings, model: BuiltInModel | None = None
+    ) -> None:
+        """Run `model` for as long as this serves."""
         self._app = app
+        self._model = model
         self._settings = settings
         self._exit_at = float("inf")
         self.ended_by: signal.Signals | None = None
@@ -54,11 +60,23 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving."""
+        """Start serving.
+
+        Raises:
+            SettingsError: the built-in model is wanted, and did not start.
+        """
+        if self._model:
+            await self._model.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         await super().startup(sockets)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # all of this is permanent: scanning it took a tenth of a plain chat's time
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop serving, then end the built-in model."""
+        await super().shutdown(sockets)
+        if self._model:
+            await self._model.stop()
 
     def reload(self) -> None:
         """Reload the API keys and the certificate; open connections keep the old one."""
@@ -100,7 +118,11 @@ def serve(app: Application, settings: Settings) -> None:
         SettingsError: a port is not free, or the certificate cannot be read.
     """
     logs.configure(settings)
-    server = Server(app, settings)
+    model = None
+    if settings.built_in_model:
+        model = BuiltInModel()
+        os.environ["OLLAMA_BASE_URL"] = model.url  # the application has not read it yet
+    server = Server(app, settings, model)
     try:
         server.config.load()
     except OSError:  # includes ssl.SSLError

@@ -112,6 +112,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ollama_base_url: Annotated[
         BaseURL, Meta(description="URL of Ollama, or of the tunnel to it")
     ] = "http://127.0.0.1:11434"
+    built_in_model: Annotated[
+        bool,
+        Meta(
+            description="answer with the small built-in model instead of Ollama; start.sh sets it "
+            "where it finds none"
+        ),
+    ] = False
     ollama_connect_timeout_s: Annotated[
         Seconds, Meta(description="seconds to wait for a connection to Ollama")
     ] = 5

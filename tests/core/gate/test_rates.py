@@ -331,6 +331,27 @@ async def test_a_hung_redis_delays_only_one_request(
     redis.signal(signal.SIGCONT)
 
 
+async def test_a_frozen_redis_delays_no_request_for_longer_than_its_limit(
+    redis: RedisServer, limiter_for: MakeLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit, "STORE_RETRY_S", 0)
+    monkeypatch.setattr(redis_store, "TIMEOUT_S", 0.5)
+    limiter = limiter_for(redis.url)
+
+    async def delay() -> float:
+        started = time.monotonic()
+        await limiter.hit("ci", MINUTE)
+        return time.monotonic() - started
+
+    await asyncio.gather(*(delay() for _ in range(8)))
+    redis.signal(signal.SIGSTOP)
+    delays: list[float] = []
+    for count in (1, 40, 40, 1, 1):  # on open connections, then on those still to be opened
+        delays += await asyncio.gather(*(delay() for _ in range(count)))
+    redis.signal(signal.SIGCONT)
+    assert max(delays) < 0.6
+
+
 async def test_a_late_redis_answer_is_not_mistaken_for_another(
     redis: RedisServer, limiter_for: MakeLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

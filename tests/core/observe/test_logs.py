@@ -98,6 +98,7 @@ async def test_an_unwritable_log_file_fails_no_request(
         assert told.count('"path":"/api/chat"') == 2
         lines.path.rmdir()
         assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+        logs.flush()
         assert len(await lines.of_requests(1)) == 1
     assert capfd.readouterr().err == ""
 
