@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -22,6 +23,8 @@ from core.settings.schema import Settings
 BACKLOG = 2048
 GC_THRESHOLD = 20_000
 """Allocations between garbage collections; two requests reach Python's default of 700."""
+
+_TICKS_PER_S = 10  # uvicorn's
 
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class Server(uvicorn.Server):
         self._model = model
         self._settings = settings
         self._exit_at = float("inf")
+        self._is_full = False
         self.ended_by: signal.Signals | None = None
         """The first signal that told it to stop."""
         super().__init__(
@@ -101,7 +105,9 @@ class Server(uvicorn.Server):
             self.ended_by = signal.Signals(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether it is time to exit."""
+        """Return whether it is time to exit; once a second, see whether clients can connect."""
+        if counter % _TICKS_PER_S == 0:
+            self._check_descriptors()
         if self._app.recorder.draining:
             if monotonic() >= self._exit_at:
                 for task in self.server_state.tasks:
@@ -109,6 +115,21 @@ class Server(uvicorn.Server):
                 self.should_exit = True  # uvicorn waits for their last words, but not for long
             self.should_exit |= not self._app.recorder.in_flight
         return await super().on_tick(counter)
+
+    def _check_descriptors(self) -> None:
+        """Log when there are none left, and when there are again: accepting fails in silence."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if not self._is_full:
+                _logger.error(
+                    "New clients are turned away: %s. Raise the limit (ulimit -n)", error.strerror
+                )
+            self._is_full = True
+        else:
+            if self._is_full:
+                _logger.warning("New clients can connect again")
+            self._is_full = False
 
 
 def serve(app: Application, settings: Settings) -> None:
@@ -118,6 +139,7 @@ def serve(app: Application, settings: Settings) -> None:
         SettingsError: a port is not free, or the certificate cannot be read.
     """
     logs.configure(settings)
+    _raise_file_limit()
     model = None
     if settings.built_in_model:
         model = BuiltInModel()
@@ -140,6 +162,15 @@ def serve(app: Application, settings: Settings) -> None:
     if server.ended_by:  # so that a shell or a service manager sees what ended it
         signal.signal(server.ended_by, signal.SIG_DFL)
         signal.raise_signal(server.ended_by)
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the hard limit does: each client and each answer is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
+        _logger.info("At most %s files may be open at once (ulimit -n)", soft)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:

@@ -346,10 +346,14 @@ async def test_a_frozen_redis_delays_no_request_for_longer_than_its_limit(
     await asyncio.gather(*(delay() for _ in range(8)))
     redis.signal(signal.SIGSTOP)
     delays: list[float] = []
-    for count in (1, 40, 40, 1, 1):  # on open connections, then on those still to be opened
+    for count in (1, 40, 1):  # on open connections, then on those still to be opened
         delays += await asyncio.gather(*(delay() for _ in range(count)))
+    # CPython 3.11's `wait_for` swallows a cancellation that arrives as its call returns.
+    for microseconds in range(0, 1500, 50):
+        monkeypatch.setattr(redis_store, "TIMEOUT_S", microseconds / 1e6)
+        delays += await asyncio.gather(*(delay() for _ in range(2)))
+        assert max(delays) < 0.6
     redis.signal(signal.SIGCONT)
-    assert max(delays) < 0.6
 
 
 async def test_a_late_redis_answer_is_not_mistaken_for_another(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -290,3 +291,36 @@ def test_keys_are_picked_up_without_a_restart(slow_ollama: str, tmp_path: Path) 
         assert refused.status_code == 403
         keys("revoke", "ci")
         assert becomes(key, 401)
+
+
+@contextmanager
+def limited(ollama: str, limit: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve with a limit on open files, given in the words of `ulimit`."""
+    own = {"OLLAMA_BASE_URL": ollama, "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console"}
+    enter = "import os, sys; os.execvp('bash', ['bash', '-c', *sys.argv[1:]])"
+    script = f'ulimit {limit}; exec "$0" -m handlers'
+    with running("-c", enter, script, sys.executable, **own) as process:
+        yield process, wait_for(process.stdout, "Listening for the API on ")
+
+
+def test_as_many_files_may_be_open_as_the_hard_limit_allows(slow_ollama: str) -> None:
+    with limited(slow_ollama, "-Sn 64") as (process, url):
+        httpx.get(f"{url}/api/health", trust_env=False)
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard > 64
+
+
+def test_running_out_of_descriptors_is_called_that(slow_ollama: str) -> None:
+    with limited(slow_ollama, "-n 64") as (process, url), ExitStack() as stack:
+        address = httpx.URL(url).host, httpx.URL(url).port or 0
+        client = stack.enter_context(httpx.Client(trust_env=False))
+        assert client.get(f"{url}/api/openapi.json").status_code == 200
+        crowd = [stack.enter_context(socket.create_connection(address)) for _ in range(80)]
+        wait_for(process.stdout, "New clients are turned away: Too many open files")
+        told = client.post(f"{url}/api/chat", json=CHAT)  # on the connection that it has kept
+        assert told.status_code == 500
+        assert "no file descriptor left" in told.json()["error"]
+        for sock in crowd:
+            sock.close()
+        wait_for(process.stdout, "New clients can connect again")
+        assert client.post(f"{url}/api/chat", json=CHAT).status_code == 200
