@@ -170,7 +170,6 @@ class AnswerReader:
         if not block or self.finished:
             return
         tokens = self._tokens(block)
-        # A dict or a generator would cost more than the rest of a token's way through here.
         ends = [token.done for token in tokens]
         pieces = [token.message.content for token in tokens]
         if tokens and True not in ends:
@@ -194,7 +193,7 @@ class AnswerReader:
             raise _incomplete()
 
     def _tokens(self, block: bytes) -> list[_Token]:
-        """Decode `block` in one go; return nothing if a line needs a closer look."""
+        """Decode `block` at once; return nothing if a line needs a closer look."""
         if self._thinking is not None:
             return []
         try:
