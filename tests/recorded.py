@@ -18,7 +18,7 @@ class Recorded:
         """Read a recording; if `chat`, one of /api/generate as /api/chat would have sent it."""
         self.name = name
         self.raw = (FOLDER / f"{name}.http").read_bytes()
-        if chat and MANIFEST[name]["path"] == "/api/generate":
+        if chat and self.raw and MANIFEST[name]["path"] == "/api/generate":
             self.raw = _in_chat_form(self.raw)
         self.request = MANIFEST[name]
         self.ended: str = self.request["ended"]
@@ -52,10 +52,10 @@ def said(text: str, **thinking: str) -> dict[str, Any]:
 
 
 def _in_chat_form(raw: bytes) -> bytes:
-    """Reformat every whole chunk, or the whole of a plain answer, and keep what was cut off."""
+    """Reformat every whole line, and keep what was cut off."""
     head, _, body = raw.partition(b"\r\n\r\n")
     if b"Transfer-Encoding: chunked" not in head:
-        body = _line_in_chat_form(body)
+        body = _lines_in_chat_form(body)
         head = re.sub(rb"(?<=Content-Length: )\d+", b"%d" % len(body), head)
         return head + b"\r\n\r\n" + body
     chunks = []
@@ -63,14 +63,18 @@ def _in_chat_form(raw: bytes) -> bytes:
         end = size.end() + int(size[1], 16)
         if body[end : end + 2] != b"\r\n":
             break
-        chunk = _line_in_chat_form(body[size.end() : end])
+        chunk = _lines_in_chat_form(body[size.end() : end])
         chunks.append(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         body = body[end + 2 :]
     return b"".join((head, b"\r\n\r\n", *chunks, body))
 
 
+def _lines_in_chat_form(text: bytes) -> bytes:
+    return b"\n".join(map(_line_in_chat_form, text.split(b"\n")))
+
+
 def _line_in_chat_form(text: bytes) -> bytes:
-    if not text.startswith(b"{"):
+    if b'"response":' not in text:
         return text
     line: dict[str, Any] = {}
     for name, value in json.loads(text).items():
@@ -78,8 +82,7 @@ def _line_in_chat_form(text: bytes) -> bytes:
             line |= said(value)
         elif name not in {"context", "thinking"}:
             line[name] = value
-    ending = b"\n" if text.endswith(b"\n") else b""
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + ending
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 STREAMS = [name for name in MANIFEST if Recorded(name).is_stream]

@@ -121,8 +121,9 @@ def decoded(context: Sequence[int], limit: int) -> list[Message]:
     room = limit + 16 * MAX_MESSAGES  # for the parts of a message that are not its text
     if size > room:
         raise _too_long(limit)
-    count = len(context) - _HEAD
-    spread = struct.pack(f"<{count}I", *context[_HEAD:])
+    rest = context[_HEAD:]
+    count = len(rest)
+    spread = struct.pack(f"<{count}I", *rest)
     padded = bytearray(_BYTES * count)
     for index in range(_BYTES):
         padded[index::_BYTES] = spread[index::4]
