@@ -64,6 +64,8 @@ class Record(msgspec.Struct, kw_only=True):
     model: str = ""
     status: int = 0
     """The HTTP status of the answer; 0 until it starts."""
+    may_have_run: bool = False
+    """Whether Ollama may have worked on a relayed request: to repeat it may run a model twice."""
     error: type[BaseException] | None = None
     """What went wrong, even after the answer started."""
     queued_s: float = 0

@@ -16,8 +16,8 @@ class Recorded:
     def __init__(self, name: str) -> None:
         self.name = name
         self.raw = (FOLDER / f"{name}.http").read_bytes()
-        self.request = MANIFEST[name]
-        self.ended: str = self.request["ended"]
+        self.request = MANIFEST.get(name, {})
+        self.ended: str = self.request.get("ended", "complete")
         self.headers: dict[str, str] = {}
         self.body = b""
         self.status = 0

@@ -12,7 +12,7 @@ FLOORS = [
     {"context"},
     {"ollama", "keys", "observe"},
     {"gate", "chat"},
-    {"serving"},
+    {"serving", "v1"},
     {"app"},
     {"handlers"},
 ]
