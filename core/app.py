@@ -61,6 +61,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         yield
         upstream.pool.close()
         await limiter.aclose()
+        if instrumented:
+            app.state.ledger.close()
 
     app = BareStarlette(
         routes=[*routes, *_with_slash(routes)],
@@ -114,20 +116,25 @@ def _middleware(
     ]
 
 
-def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter) -> None:
-    # prometheus-client is slow to import
+def _instrument(
+    app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter, ledger: Ledger
+) -> None:
+    # prometheus-client and sqlite3 are slow to import
     from core.observe.metrics import Gauge, Metrics  # noqa: PLC0415
     from core.observe.stats import Stats  # noqa: PLC0415
+    from core.usage.ledger import Ledger  # noqa: PLC0415
 
     recorder: Recorder = app.state.recorder
     queue: FairQueue = app.state.queue
     app.state.stats = Stats()
+    app.state.ledger = ledger = Ledger(app.state.settings.usage_file)
     app.state.metrics = Metrics(
         [route.path for route in routes if isinstance(route, Route)],
         [
             Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
             Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
+            Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
     )
@@ -135,6 +142,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
         *recorder.observers,
         app.state.metrics.observe,
         app.state.stats.observe,
+        ledger.observe,
     )
 
 

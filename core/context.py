@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from time import monotonic
 
 import msgspec
@@ -70,6 +71,7 @@ class Record(msgspec.Struct, kw_only=True):
     """What went wrong, even after the answer started."""
     queued_s: float = 0
     first_token_s: float | None = None
+    prompt_tokens: int = 0
     tokens: int = 0
     duration_s: float = 0
 
@@ -78,6 +80,11 @@ class Record(msgspec.Struct, kw_only=True):
         """Return the record that `Recorder.begin` stored in `scope`."""
         record: Record = scope["state"]["record"]
         return record
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole answer was sent."""
+        return self.status == HTTPStatus.OK and self.error is None
 
     def mark_first_token(self) -> None:
         """Mark the start of the model's answer."""

@@ -11,6 +11,7 @@ from handlers import (
     page,
     ready,
     stats,
+    usage,
     v1_chat_completions,
     v1_completions,
     v1_embeddings,
@@ -19,7 +20,7 @@ from handlers import (
     v1_responses,
 )
 
-_API = (chat, chat_stream, health, models, openapi, ready, stats, metrics)
+_API = (chat, chat_stream, health, models, openapi, ready, stats, usage, metrics)
 _V1 = (
     *(v1_chat_completions, v1_completions, v1_embeddings, v1_responses, v1_messages),
     v1_models,

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"contract", "settings"},
     {"context"},
-    {"ollama", "keys", "observe"},
+    {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},
     {"serving", "v1"},
     {"app"},

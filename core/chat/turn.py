@@ -82,6 +82,8 @@ class Turn:
             self._record.queued_s = slot.queued_s
 
     def _count(self, end: ChatAnswer | StreamEnd) -> None:
+        prompt = end.prompt_eval_count
+        self._record.prompt_tokens = 0 if prompt is UNSET else prompt
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count
 
     def _without_hidden_models(self, error: ModelNotFound) -> ModelNotFound:

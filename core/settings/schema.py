@@ -80,6 +80,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
     ] = "json"
+    usage_file: Annotated[
+        str,
+        Meta(description="SQLite file that keeps who used how much; unset, memory does"),
+    ] = ""
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
     request_timeout_s: Annotated[

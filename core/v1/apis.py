@@ -19,6 +19,11 @@ class Usage(Struct):
     output_tokens: int = 0
 
     @property
+    def read(self) -> int:
+        """The tokens of the prompt."""
+        return self.prompt_tokens or self.input_tokens
+
+    @property
     def written(self) -> int:
         """The tokens of the answer."""
         return self.completion_tokens or self.output_tokens

@@ -21,7 +21,7 @@ from core.contract.errors import (
 from core.ollama.api import drain, network_errors, read
 from core.ollama.client import OllamaClient, ollama_client
 from core.ollama.failures import failed_response, failure, not_ollama
-from core.v1.apis import Answer, Api
+from core.v1.apis import Answer, Api, Usage
 from core.v1.events import EventReader, error_text
 from core.v1.request import RelayRequest, parse
 
@@ -67,7 +67,7 @@ class Relay:
             text = error_text(body)
             raise failure(text) if text else _incomplete()
         if answer.usage:
-            self._record.tokens = answer.usage.written
+            self._count(answer.usage)
         return Response(body, media_type="application/json")
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -87,8 +87,12 @@ class Relay:
                         break
             if not reader.complete:
                 raise _incomplete()
-            self._record.tokens = reader.usage.written
+            self._count(reader.usage)
             await drain(stream)
+
+    def _count(self, usage: Usage) -> None:
+        self._record.prompt_tokens = usage.read
+        self._record.tokens = usage.written
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[httpx.AsyncByteStream]:
