@@ -116,9 +116,7 @@ def _middleware(
     ]
 
 
-def _instrument(
-    app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter, ledger: Ledger
-) -> None:
+def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter) -> None:
     # prometheus-client and sqlite3 are slow to import
     from core.observe.metrics import Gauge, Metrics  # noqa: PLC0415
     from core.observe.stats import Stats  # noqa: PLC0415
