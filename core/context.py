@@ -26,6 +26,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Overrides MAX_CONCURRENT_PER_CLIENT."""
     models: tuple[str, ...] | None = None
     """`fnmatch` patterns of the models it may see and use; None allows all."""
+    tokens: str | None = None
+    """The token budget of a key; None is without limit."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Caller":

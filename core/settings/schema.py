@@ -187,6 +187,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="refuse requests while that store is down, instead of letting them through"
         ),
     ] = False
+    user_tokens: Annotated[
+        Rate, Meta(description="tokens that a caller without an API key may use, as 200000/day")
+    ] = "off"
     auth_failure_limit: Annotated[
         Rate, Meta(description="wrong credentials allowed per address")
     ] = "10/minute"

@@ -6,6 +6,7 @@ Nothing of what was said is counted or kept.
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -25,6 +26,12 @@ CREATE TABLE IF NOT EXISTS usage (
     requests INTEGER, prompt_tokens INTEGER, tokens INTEGER, seconds REAL,
     PRIMARY KEY (day, caller, model)
 ) WITHOUT ROWID
+"""
+_BUDGETS = """
+CREATE TABLE IF NOT EXISTS budgets (key TEXT PRIMARY KEY, ends INTEGER, spent INTEGER)
+"""
+_SPENT = """
+INSERT INTO budgets VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET spent = excluded.spent
 """
 _ADD = """
 INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -66,6 +73,7 @@ class Ledger:
         self.failures = 0
         """How often the file could not be written."""
         self._pending: dict[tuple[str, str, str], list[float]] = {}
+        self._spent: dict[str, tuple[str, int, int]] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._closing = threading.Event()
@@ -83,9 +91,24 @@ class Ledger:
             counts = self._pending.setdefault(key, [0, 0, 0, 0.0])
             for index, count in enumerate((1, record.prompt_tokens, record.tokens, seconds)):
                 counts[index] += count
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
-            self._thread.start()
+        self._start()
+
+    def keep_spent(self, key: str, end: int, spent: int) -> None:
+        """Remember that `spent` tokens of a budget's window are used, until its `end`."""
+        with self._lock:
+            self._spent[key] = key, end, spent
+        self._start()
+
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """Return the windows that are still open: the tokens used, and the seconds left."""
+        now = int(time.time())
+        try:
+            with self._writing:
+                rows = self._open().execute("SELECT * FROM budgets WHERE ends > ?", (now,))
+                return {key: (spent, ends - now) for key, ends, spent in rows}
+        except sqlite3.Error as error:
+            self._report(error)
+            return {}
 
     def read(self, caller: str | None = None, since: date = date.min) -> list[Usage]:
         """Return the counts of one caller, or of all; blocks while the file is read."""
@@ -99,14 +122,19 @@ class Ledger:
         with self._writing:
             with self._lock:
                 pending, self._pending = self._pending, {}
-            if not pending:
+                spent, self._spent = self._spent, {}
+            if not pending and not spent:
                 return
             try:
                 rows = [(*key, *counts) for key, counts in pending.items()]
                 with self._open() as connection:
                     connection.executemany(_ADD, rows)
+                    connection.executemany(_SPENT, spent.values())
+                    connection.execute("DELETE FROM budgets WHERE ends <= ?", (int(time.time()),))
             except sqlite3.Error as error:
                 self._keep(pending)
+                with self._lock:
+                    self._spent = spent | self._spent
                 self._report(error)
             else:
                 if self._failing:
@@ -124,6 +152,11 @@ class Ledger:
                 self._connection.close()
                 self._connection = None
 
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
+            self._thread.start()
+
     def _run(self) -> None:
         while not self._closing.wait(FLUSH_S):
             self.flush()
@@ -137,6 +170,7 @@ class Ledger:
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute(_SCHEMA)
+            self._connection.execute(_BUDGETS)
         return self._connection
 
     def _keep(self, pending: dict[tuple[str, str, str], list[float]]) -> None:
