@@ -11,7 +11,7 @@ import pytest
 
 from core.keys.records import digest
 from tests.conftest import Serve
-from tests.core.gate.test_rates import RedisServer, redis, start_redis  # noqa: F401 - fixtures
+from tests.core.gate.conftest import RedisServer
 from tests.fake_ollama import FakeOllama, tokens
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
@@ -100,7 +100,7 @@ async def test_a_budget_survives_a_restart_where_usage_is_kept(
 
 async def test_servers_share_a_budget_in_redis(
     ask: Callable[..., Any],
-    redis: RedisServer,  # noqa: F811
+    redis: RedisServer,
 ) -> None:
     assert [a.status_code for a in await ask(CI, 1, rate_limit_storage=redis.url)] == [200]
     assert [a.status_code for a in await ask(CI, 2, rate_limit_storage=redis.url)] == [200, 429]
