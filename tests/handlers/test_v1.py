@@ -37,6 +37,8 @@ KEYS = json.dumps([STORED])
 
 
 class Clients:
+    opened: list["Clients"] = []  # noqa: RUF012 - closed by `close_all` after each test
+
     def __init__(self, url: str, key: str = KEY, retries: int = 0) -> None:
         self.openai = openai.AsyncOpenAI(
             base_url=f"{url}/v1", api_key=key, max_retries=retries, timeout=20
@@ -44,6 +46,12 @@ class Clients:
         self.anthropic = anthropic.AsyncAnthropic(
             base_url=url, api_key=key, max_retries=retries, timeout=20
         )
+
+        self.opened.append(self)
+
+    async def close(self) -> None:
+        await self.openai.close()
+        await self.anthropic.close()
 
     async def plain(self, path: str) -> Any:
         if path == CHAT:
@@ -74,6 +82,13 @@ class Clients:
             )
         async for event in stream:
             yield event
+
+
+@pytest.fixture(autouse=True)
+async def close_all() -> AsyncIterator[None]:
+    yield
+    while Clients.opened:
+        await Clients.opened.pop().close()
 
 
 @pytest.fixture
