@@ -82,10 +82,10 @@ class Program:
         sockets = len([c for c in process.net_connections() if c.status != psutil.CONN_LISTEN])
         return State(sockets, queue["running"] + queue["waiting"], process.memory_info().rss / 1e6)
 
-    async def calm_state(self) -> State:
-        """Return what it still holds once connections have had time to end."""
+    async def calm_state(self, sockets: int) -> State:
+        """Return what it holds once it has no more `sockets`, or has had time for that."""
         deadline = time.monotonic() + CALM_S
-        while (state := self.state()).sockets > 1 or state.slots:  # 1: the question itself
+        while (state := self.state()).sockets > sockets or state.slots:
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.2)

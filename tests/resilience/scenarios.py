@@ -48,6 +48,7 @@ class Stage(NamedTuple):
 
 @asynccontextmanager
 async def stage(
+    long: bool,
     *enter: str,
     ollama: Program | None = None,
     errors: bool = False,
@@ -70,7 +71,7 @@ async def stage(
         await asker.aclose()
         for _ in range(repeated(source.url)):
             tally.note(Outcome.WRONG, "a request reached the upstream twice")
-        rows.append(Row(tally, before, await server.calm_state()))
+        rows.append(Row(tally, before, await server.calm_state(1 if long else before.sockets)))
 
 
 async def under_load(
@@ -90,7 +91,7 @@ async def under_load(
 async def open_streams(long: bool) -> Row:
     """Many streams that are open for a long time."""
     count, seconds = (1000, 120) if long else (100, 3)
-    async with stage(MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300") as on:
+    async with stage(long, MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300") as on:
         on.asker._limit_s = seconds + 60
         asks = (on.asker.ask(pace_s=seconds / TOKENS, streamed=True) for _ in range(count))
         await asyncio.gather(*asks)
@@ -102,7 +103,7 @@ async def mixed(long: bool) -> Row:
     count = 20_000 if long else 1200
     chance = random.Random(13)  # noqa: S311
     ways = list(WAYS) if long else [way for way in WAYS if "silence" not in way]
-    async with stage(REQUEST_TIMEOUT_S="3") as on:
+    async with stage(long, REQUEST_TIMEOUT_S="3") as on:
         asked = ("-" if chance.random() >= FAILING else chance.choice(ways) for _ in range(count))
         await on.asker.ask_all(asked, at_once=64)
         await on.asker.ask_all(WAYS)
@@ -111,7 +112,7 @@ async def mixed(long: bool) -> Row:
 
 async def upstream_killed(long: bool) -> Row:
     """Ollama is killed and started again."""
-    async with stage(errors=True) as on:
+    async with stage(long, errors=True) as on:
 
         async def hurt() -> None:
             for _ in range(10 if long else 1):
@@ -126,7 +127,7 @@ async def upstream_killed(long: bool) -> Row:
 
 async def upstream_frozen(long: bool) -> Row:
     """Ollama is frozen, and goes on later: no request may fail."""
-    async with stage() as on:
+    async with stage(long) as on:
 
         async def hurt() -> None:
             for _ in range(5 if long else 1):
@@ -144,7 +145,7 @@ async def upstream_unplugged(long: bool) -> Row:
     with machine() as other:
         enter = ("ip", "netns", "exec", other.name)
         source = upstream(*enter, host=other.address)
-        async with stage(ollama=source, errors=True, REQUEST_TIMEOUT_S="60") as on:
+        async with stage(long, ollama=source, errors=True, REQUEST_TIMEOUT_S="60") as on:
             on.asker._limit_s = 25  # errors are due 15 s after the last packet
 
             async def hurt() -> None:
@@ -160,7 +161,7 @@ async def upstream_unplugged(long: bool) -> Row:
 def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any, Any, Row]]:
     async def scenario(long: bool) -> Row:
         ends = number is not signal.SIGHUP
-        async with stage(errors=ends, breaks=ends, SHUTDOWN_GRACE_S="0.3") as on:
+        async with stage(long, errors=ends, breaks=ends, SHUTDOWN_GRACE_S="0.3") as on:
 
             async def hurt() -> None:
                 for _ in range(10 if long else 2):
@@ -180,7 +181,7 @@ def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any,
 async def redis_hurt(long: bool) -> Row:
     """The rate limiter's store is killed, started again and frozen: no request may fail."""
     with program(redis()) as store:
-        async with stage(RATE_LIMIT="999999999/minute", RATE_LIMIT_STORAGE=store.url) as on:
+        async with stage(long, RATE_LIMIT="999999999/minute", RATE_LIMIT_STORAGE=store.url) as on:
 
             async def hurt() -> None:
                 for _ in range(5 if long else 1):
@@ -200,7 +201,7 @@ async def log_unread(long: bool) -> Row:
     """Nobody reads the log, and its pipe is full."""
     reader, writer = os.pipe()
     try:
-        async with stage(stdout=writer) as on:
+        async with stage(long, stdout=writer) as on:
             await on.asker.ask_all(["-"] * (20_000 if long else 800))
     finally:
         os.close(reader)
@@ -210,7 +211,7 @@ async def log_unread(long: bool) -> Row:
 
 async def log_disk_full(long: bool) -> Row:
     """LOG_FILE is on a full disk."""
-    async with stage(LOG_FILE="/dev/full") as on:
+    async with stage(long, LOG_FILE="/dev/full") as on:
         await on.asker.ask_all(["-"] * (5000 if long else 300))
     return on.rows[0]
 
@@ -218,7 +219,7 @@ async def log_disk_full(long: bool) -> Row:
 async def descriptors_out(long: bool) -> Row:
     """More clients than the gateway may have open files; one it cannot accept may be cut off."""
     limit = ("bash", "-c", 'ulimit -n 100; exec "$@"', "bash")
-    async with stage(*limit, errors=True, breaks=True) as on:
+    async with stage(long, *limit, errors=True, breaks=True) as on:
         for _ in range(10 if long else 1):
             await on.asker.ask_all(["-"] * 200, pace_s=0.02, at_once=200)
     return on.rows[0]
@@ -227,7 +228,7 @@ async def descriptors_out(long: bool) -> Row:
 async def leavers(long: bool) -> Row:
     """Clients disconnect at random moments."""
     chance = random.Random(13)  # noqa: S311
-    async with stage() as on:
+    async with stage(long) as on:
         for _ in range(20 if long else 2):
             waits = (chance.uniform(0, 0.5) for _ in range(100))
             await asyncio.gather(*(on.asker.leave(wait, 0.05) for wait in waits))
@@ -237,7 +238,7 @@ async def leavers(long: bool) -> Row:
 
 async def malformed_requests(long: bool) -> Row:
     """Requests that are not valid, or not HTTP at all."""
-    async with stage() as on:
+    async with stage(long) as on:
         url = httpx.URL(on.gateway.url)
         count = 10_000 if long else 440
         await malformed.send_all(url.host, url.port or 80, count, on.asker.tally)
@@ -246,7 +247,7 @@ async def malformed_requests(long: bool) -> Row:
 
 async def soak(long: bool) -> Row:
     """Nothing is hurt, for a long time."""
-    async with stage() as on:
+    async with stage(long) as on:
         await on.asker.ask_all(["-"] * (100_000 if long else 1500))
     return on.rows[0]
 
