@@ -61,7 +61,10 @@ class CredentialsNeeded(Unauthorized):
 
     def __init__(self, address: str | None) -> None:
         """Name the client's `address`; None if unknown."""
-        who = f"{address} is" if address else "clients behind a proxy not in TRUSTED_PROXIES are"
+        unnamed = (
+            "clients behind a proxy that TRUSTED_PROXIES lacks, or that does not name them, are"
+        )
+        who = f"{address} is" if address else unnamed
         super().__init__(
             "Credentials are needed: send an API key or token as Authorization: Bearer ..., or a "
             "key as X-API-Key. This server's operator creates keys with python -m core.keys create "
