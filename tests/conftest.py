@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from core.app import create_app
-from core.serving import protocol
+from core.serving.server import configuration
 from core.settings.schema import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
@@ -93,14 +93,8 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
 
         async def serve(**values: Any) -> str:
             settings = Settings(**{"ollama_base_url": fake.url, **values})
-            config = uvicorn.Config(
-                create_app(asgi.routes, settings, instrumented=True),
-                port=0,
-                http=protocol.Protocol,
-                timeout_keep_alive=protocol.KEEP_ALIVE_S,
-                log_config=None,
-                timeout_graceful_shutdown=1,
-            )
+            config = configuration(create_app(asgi.routes, settings, instrumented=True), settings)
+            config.port = 0
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve())
 

@@ -2,7 +2,7 @@
 
 ApiError
 ├── BadRequest 400
-│   └── HostNotAllowed 400
+│   └── HostNotAllowed, InvalidHTTP 400
 ├── Unauthorized 401
 │   ├── CredentialsNeeded 401
 │   └── InvalidCredentials 401
@@ -15,10 +15,12 @@ ApiError
 ├── HeadTooLarge 431
 ├── InternalError 500
 │   └── OllamaError 500
+├── CodingNotSupported 501
 ├── RequestTimeout 504
 └── TryAgainLater
     ├── RateLimited 429
-    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping 503
+    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping,
+        TooManyConnections 503
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,6 +51,16 @@ class HostNotAllowed(BadRequest):
     """The request names a host other than this server: perhaps DNS rebinding."""
 
 
+class InvalidHTTP(BadRequest):
+    """The bytes are no HTTP request."""
+
+
+class CodingNotSupported(ApiError):
+    """The request's body has a transfer coding other than `chunked`."""
+
+    status = 501
+
+
 class Unauthorized(ApiError):
     """The request is not authenticated."""
 
@@ -75,8 +87,12 @@ class CredentialsNeeded(Unauthorized):
 class InvalidCredentials(Unauthorized):
     """The key or token of the request is not valid."""
 
-    def __init__(self, reason: str) -> None:
-        """State the `reason`, which must be ASCII and contain nothing that the client sent."""
+    def __init__(self, reason: str, *, key: str = "") -> None:
+        """State the `reason`, which must be ASCII and contain nothing that the client sent.
+
+        `key` is the name of the key, for the log.
+        """
+        self.key = key
         super().__init__(
             f"Invalid credentials: {reason}. Send a valid API key or token as "
             "Authorization: Bearer ..., or a key as X-API-Key"
@@ -225,6 +241,12 @@ class OllamaBusy(TryAgainLater):
 
 class QueueFull(TryAgainLater):
     """The request got no slot, at once or in time."""
+
+    status = 503
+
+
+class TooManyConnections(TryAgainLater):
+    """As many connections are open as may be, and all are in use."""
 
     status = 503
 

@@ -12,21 +12,20 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from core.app import create_app
 from core.contract.responses import JSONResponse
 from core.keys.editing import create
 from core.keys.records import digest
-from core.serving.protocol import Protocol
+from core.serving.application import Application
+from core.serving.server import configuration
 from core.settings.schema import Settings
 
 Talk = Callable[[bytes], Awaitable[bytes]]
@@ -39,7 +38,7 @@ async def inside(request: Request) -> JSONResponse:
     return JSONResponse({"inside": request.url.path})
 
 
-def gate(**environ: str) -> ASGIApp:
+def gate(**environ: str) -> Application:
     """Return the whole gate, without anonymous access unless `environ` allows it."""
     values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", "RATE_LIMIT": "off", **environ})
     return create_app([Route("/{path:path}", inside, methods=["GET", "POST"])], values)
@@ -53,12 +52,11 @@ def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:
 @pytest.fixture
 async def talk() -> AsyncIterator[Talk]:
     """Send a request head to a gate that knows no clients, and return its answer."""
-    config = uvicorn.Config(
-        gate(ANONYMOUS_CLIENTS="none"), http=Protocol, log_config=None, proxy_headers=False
-    )
+    config = configuration(gate(ANONYMOUS_CLIENTS="none"), Settings())
     config.load()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Protocol(config, ServerState(), {}), "127.0.0.1"
+        lambda: config.http_protocol_class(config, ServerState(), {}),  # type: ignore[call-arg]
+        "127.0.0.1",
     )
 
     async def talk(head: bytes) -> bytes:

@@ -89,10 +89,7 @@ async def test_an_untrusted_local_proxy_makes_nobody_local(name: str) -> None:
 async def test_a_trusted_proxy_that_names_no_client_is_a_stranger(
     name: str, proxy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if name == "x-forwarded-for":
-        headers = [(name, "")]
-    else:
-        headers = [(name, "127.0.0.1")]
+    headers = [(name, "" if name == "x-forwarded-for" else "127.0.0.1")]
     assert (await resolved(proxy, *headers, trusted=proxy)).split()[0] == NOWHERE
     (line,) = caplog.messages
     assert line.startswith(f"A proxy of TRUSTED_PROXIES at {proxy} sends {name} but no client")

@@ -73,7 +73,8 @@ async def test_a_request_is_one_line_without_any_chat_text(
         assert dict(fake.asked()[0].headers)["x-request-id"] == "my-id.1"
         (line,) = await lines.of_requests(1)
     assert line["id"] == "my-id.1"
-    assert (line["client"], line["model"], line["status"]) == ("127.0.0.1", "smollm2:135m", 200)
+    assert (line["client"], line["address"]) == ("address:127.0.0.1", "127.0.0.1")
+    assert (line["model"], line["status"]) == ("smollm2:135m", 200)
     assert line["tokens"] == 3
     assert isinstance(line["first_token_ms"], int)
     assert isinstance(line["total_ms"], int)
@@ -169,7 +170,7 @@ async def test_a_failure_is_logged_by_its_name_and_counted(
 def test_the_console_shows_a_human_readable_line() -> None:
     line = logs.ConsoleFormatter().format(record(status=200, model="m\n", duration_s=1.5))
     assert line.endswith(
-        r"INFO    id=i client= method=POST path=/api/chat status=200 model=m\x0a "
+        r"INFO    id=i client= address= method=POST path=/api/chat status=200 model=m\x0a "
         "queue_ms=0 tokens=0 total_ms=1500"
     )
 
