@@ -6,11 +6,13 @@ from time import monotonic
 
 from core.settings.networks import Address
 
-MANY_64 = {56: 16, 48: 64}
-"""From how many /64 networks on a wider one counts as one, by its prefix length.
+MANY_64 = 16
+"""From how many /64 networks on a /56 counts as one client.
 
 Providers give a household a /64, a /56 or a /48, whose owner could otherwise be 65,536 clients.
 """
+MANY_56 = 32
+"""From how many /56 networks on a /48 counts as one client."""
 MEMORY_S = 3600
 """How long the networks of a wider one are remembered."""
 MAX_REMEMBERED = 1024
@@ -32,15 +34,13 @@ class Sites:
             self._seen.clear()
             self._forget_at = monotonic() + MEMORY_S
         network = int(address) >> 64
-        prefix = 64
-        for length, many in MANY_64.items():
-            if self._has_many(length, network, many):
-                prefix = length
-        return _network(address, prefix)
+        is_56 = self._has_many(56, network, MANY_64)
+        is_48 = self._has_many(48, network >> 8, MANY_56)
+        return _network(address, 48 if is_48 else 56 if is_56 else 64)
 
-    def _has_many(self, length: int, network: int, many: int) -> bool:
-        """Remember `network`, a /64, and return whether the one of `length` around it has many."""
-        key = length, network >> (64 - length)
+    def _has_many(self, prefix: int, network: int, many: int) -> bool:
+        """Remember `network`, and return whether the wider one around it has many."""
+        key = prefix, network >> 8
         networks = self._seen.get(key)
         if networks is None:
             if len(self._seen) >= MAX_REMEMBERED:
