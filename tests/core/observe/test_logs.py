@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -25,6 +24,7 @@ from tests.fake_ollama import (
     tokens,
 )
 from tests.gateway import MangumTransport
+from tests.log_lines import Lines
 
 CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
 
@@ -32,32 +32,6 @@ CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
 def record(**values: object) -> Record:
     fixed = {"request_id": "i", "method": "POST", "path": "/api/chat", "started_at": 0.0}
     return Record(**{**fixed, **values})  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def lines(tmp_path: Path) -> "Iterator[Lines]":
-    path = tmp_path / "log"
-    handlers, level = logging.root.handlers[:], logging.root.level
-    logs.configure(Settings(log_file=str(path)))
-    yield Lines(path)
-    logging.root.handlers[0].close()
-    logging.root.handlers[:], logging.root.level = handlers, level
-
-
-class Lines:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    async def of_requests(self, count: int) -> list[dict[str, object]]:
-        async with asyncio.timeout(5):
-            while (
-                len(found := [each for each in self.all() if each["logger"] == "request"]) < count
-            ):
-                await asyncio.sleep(0.01)
-        return found
-
-    def all(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.path.read_text("utf-8").split("\n")[:-1]]
 
 
 async def test_a_request_is_one_line_without_any_chat_text(
