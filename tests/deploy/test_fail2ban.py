@@ -69,7 +69,7 @@ async def test_nobody_else_is_banned(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "keys.json"
-    key = create(path, "ci", rate="3/hour", models=["llama*"])
+    key = create(path, "ci", rate="3/hour", models=("llama*",))
     url = await serve(
         anonymous_clients=Networks("none"), api_keys_file=str(path), jwt_secret=SECRET
     )
