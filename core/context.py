@@ -19,6 +19,11 @@ def _known(address: str) -> str:
     return "" if address == _UNKNOWN else address
 
 
+def _encodable(path: str) -> str:
+    """Return `path` without lone surrogates, which AWS may pass on and UTF-8 does not have."""
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The client of a request: the unit of rate limits and of fair queueing."""
 
@@ -113,7 +118,7 @@ class Recorder:
         record = Record(
             request_id=request_id,
             method=scope["method"],
-            path=scope["path"],
+            path=_encodable(scope["path"]),
             started_at=monotonic(),
             address=_known((scope.get("client") or ("",))[0]),
             answer_headers=[(b"x-request-id", request_id.encode())],

@@ -56,8 +56,6 @@ def _fields(record: Record) -> dict[str, Any]:
         "path": record.path[:_MAX_PATH],
         "status": record.status,
     }
-    if not record.path.isascii():  # a lone surrogate has no UTF-8
-        fields["path"] = record.path[:_MAX_PATH].encode("utf-8", "backslashreplace").decode()
     if record.refused_key:
         fields["refused_key"] = record.refused_key
     if record.model:

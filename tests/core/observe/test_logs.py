@@ -3,13 +3,17 @@
 import asyncio
 import json
 import logging
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
+from starlette.types import Message
 
 from core.app import create_app
 from core.context import Record
+from core.keys.editing import create
 from core.observe import logs
 from core.observe.log_file import LogFile
 from core.settings.schema import Settings
@@ -179,3 +183,60 @@ async def test_a_request_refused_after_waiting_is_logged_with_its_wait(
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"{url}/metrics")).text
     assert "ollama_web_api_queue_wait_seconds_count 2.0" in text
+
+
+async def test_a_refused_key_is_logged_by_its_name(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    key, expired = create(path, "ci"), create(path, "old", lifetime=timedelta(microseconds=1))
+    url = await serve(api_keys_file=str(path))
+    async with httpx.AsyncClient(base_url=url) as client:
+        for credential in (f"{key}x", expired, "owa_12345678_x", key):
+            await client.get("/api/models", headers={"X-API-Key": credential})
+    found = await lines.of_requests(4)
+    assert [line.get("refused_key") for line in found] == ["ci", "old", None, None]
+    assert [line["client"] for line in found] == ["", "", "", "key:ci"]
+    assert {line["address"] for line in found} == {"127.0.0.1"}
+    text = lines.path.read_text("utf-8")
+    assert key not in text
+    assert expired not in text
+
+
+async def test_a_tokens_subject_and_a_key_of_its_name_are_told_apart(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    secret = "0123456789abcdef0123456789abcdef"  # noqa: S105
+    token = jwt.encode({"sub": "ci", "exp": 2**33}, secret)
+    url = await serve(api_keys_file=str(path), jwt_secret=secret)
+    async with httpx.AsyncClient(base_url=url) as client:
+        for credential in (create(path, "ci"), token):
+            await client.get("/api/health")
+            await client.get("/api/models", headers={"X-API-Key": credential})
+    found = [line["client"] for line in await lines.of_requests(4)]
+    assert found == ["address:127.0.0.1", "key:ci", "address:127.0.0.1", "jwt:ci"]
+
+
+async def test_a_function_logs_and_answers_a_path_that_is_no_unicode(
+    fake: FakeOllama, lines: Lines
+) -> None:
+    app = create_app(chat.routes, Settings(ollama_base_url=fake.url))
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/\udce9",
+        "headers": [(b"host", b"localhost")],
+    }
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app({**scope, "client": ("127.0.0.1", 1), "scheme": "http"}, none, send)
+    assert [message.get("status") for message in sent] == [404, None]
+    assert [line["path"] for line in lines.all()] == [r"/\udce9"]
+
+
+async def none() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
