@@ -17,7 +17,7 @@ from core.contract.errors import (
     HeadTimeout,
     HeadTooLarge,
     InvalidHTTP,
-    RateLimited,
+    TooManyConnections,
 )
 from core.gate.browsers import HEADERS
 from core.observe import logs
@@ -36,7 +36,7 @@ LATE_BODY_S = 30
 MAX_LATE_BODY_BYTES = 64 * 2**20
 """...and how much of it: clients read the answer only when they have sent everything."""
 REFUSED_S = 1
-"""How long a refused connection stays open: closed at once, Windows could lose the answer."""
+"""How long a refused connection is read: closed at once, it would be reset, the answer lost."""
 WRITE_TIMEOUT_S = 60
 """How long a client may leave its answer unread before Linux drops the connection."""
 
@@ -87,7 +87,7 @@ class Protocol(HttpToolsProtocol):
             )
         self._known = self._limits.is_trusted(self._host)
         if refusal := self._limits.add(self, self._host):
-            self._refuse(refusal, linger_s=REFUSED_S if isinstance(refusal, RateLimited) else 0)
+            self._refuse(refusal, lingers=not isinstance(refusal, TooManyConnections))
         else:
             self._start_head_timer(HEAD_TIMEOUT_S)
 
@@ -258,7 +258,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(error)
         raise error
 
-    def _refuse(self, error: ApiError, *, linger_s: float = 0) -> None:
+    def _refuse(self, error: ApiError, *, lingers: bool = True) -> None:
         """Read no more, and answer with `error`, unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
@@ -271,10 +271,15 @@ class Protocol(HttpToolsProtocol):
         response.headers.update({**HEADERS, "connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
-        if linger_s:
-            self.loop.call_later(linger_s, self.transport.close)
-        else:
+        if not self._is_idle():
+            self.cycle.disconnected = True  # the application must not answer too
+            self.cycle.message_event.set()
+        if not lingers:
             self.transport.close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(REFUSED_S, self.transport.close)
 
     def _log(self, error: ApiError) -> None:
         """Log a refusal; the client of a trusted proxy is unknown, and the proxy is no attacker."""
