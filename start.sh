@@ -9,7 +9,7 @@ if [ -z "${OLLAMA_BASE_URL:-}" ] && ! (exec 3<>/dev/tcp/127.0.0.1/11434) 2>/dev/
     echo "no Ollama found: answering with the small built-in model smollm2:135m;" \
         "set OLLAMA_BASE_URL to use your own" >&2
     install core/engine/requirements.txt
-    export BUILT_IN_MODEL=true DEFAULT_MODEL="${DEFAULT_MODEL:-smollm2:135m}"
+    export BUILT_IN_MODEL=true
 fi
 
 trap '' HUP  # the server handles it, once it can

@@ -11,6 +11,7 @@ from starlette.datastructures import State
 from core.contract.errors import ApiError, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
+from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
 from core.ollama.transport import HTTPTransport
@@ -32,6 +33,7 @@ class Tag(msgspec.Struct):
 
     name: str
     modified_at: datetime | None = None
+    capabilities: list[str] | None = None  # since 0.32
     remote_model: str = ""  # since 0.12, for a model in the cloud, whatever its name
 
 
@@ -54,6 +56,8 @@ class OllamaClient:
             settings.ollama_base_url, transport, headers, built_in=settings.built_in_model
         )
         self._facts = ModelFacts(self._api)
+        self.default = DefaultModel(self, settings.default_model)
+        """The model for requests that name none."""
         # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
 
@@ -73,6 +77,7 @@ class OllamaClient:
             RequestTimeout: it does not answer.
         """
         tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
+        self._facts.learn({tag.name: tag.capabilities for tag in tags.models if tag.capabilities})
         return [
             tag
             for tag in tags.models
@@ -86,6 +91,13 @@ class OllamaClient:
                 return await self.models()
         except (ApiError, TimeoutError):
             return None
+
+    async def loaded(self) -> list[str]:
+        """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
+        try:
+            return [tag.name for tag in parse(*await self._api.ask("GET", "/api/ps"), _Tags).models]
+        except ApiError:
+            return []
 
     async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return what each model in `names` can do, in Ollama's words; no model is loaded.

@@ -4,10 +4,10 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import ssl
+from functools import partial
 from time import monotonic
 from types import FrameType
 
@@ -16,7 +16,8 @@ import uvicorn
 from core.observe import logs
 from core.serving.application import Application
 from core.serving.built_in import BuiltInModel
-from core.serving.protocol import KEEP_ALIVE_S, Protocol
+from core.serving.connections import Connections, raise_file_limit
+from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -48,20 +49,7 @@ class Server(uvicorn.Server):
         self._is_full = False
         self.ended_by: signal.Signals | None = None
         """The first signal that told it to stop."""
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Protocol,
-                ssl_certfile=settings.ssl_certfile or None,
-                ssl_keyfile=settings.ssl_keyfile or None,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=1,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-            )
-        )
+        super().__init__(configuration(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving.
@@ -132,6 +120,22 @@ class Server(uvicorn.Server):
             self._is_full = False
 
 
+def configuration(app: Application, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration for `app`; one server's only, for it counts connections."""
+    return uvicorn.Config(
+        app,
+        http=partial(Protocol, limits=Connections(settings)),  # type: ignore[arg-type] # is called
+        ssl_certfile=settings.ssl_certfile or None,
+        ssl_keyfile=settings.ssl_keyfile or None,
+        timeout_keep_alive=STRANGER_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+
+
 def serve(app: Application, settings: Settings) -> None:
     """Serve `app` on PORT and WEB_PORT until a signal ends it.
 
@@ -139,7 +143,7 @@ def serve(app: Application, settings: Settings) -> None:
         SettingsError: a port is not free, or the certificate cannot be read.
     """
     logs.configure(settings)
-    _raise_file_limit()
+    raise_file_limit()
     model = None
     if settings.built_in_model:
         model = BuiltInModel()
@@ -162,15 +166,6 @@ def serve(app: Application, settings: Settings) -> None:
     if server.ended_by:  # so that a shell or a service manager sees what ended it
         signal.signal(server.ended_by, signal.SIG_DFL)
         signal.raise_signal(server.ended_by)
-
-
-def _raise_file_limit() -> None:
-    """Allow as many open files as the hard limit does: each client and each answer is one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS reports a hard limit that it does not accept
-        _logger.info("At most %s files may be open at once (ulimit -n)", soft)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:

@@ -91,6 +91,7 @@ KINDS: list[Callable[[random.Random], bytes]] = [
     no_http,
     wrong_head,
     wrong_chunk,
+    large_head,
 ]
 
 
@@ -120,11 +121,10 @@ def judge(answer: bytes) -> Outcome:
     return Outcome.RIGHT_ERROR if is_right and told["success"] is False else Outcome.WRONG
 
 
-async def send_all(host: str, port: int, count: int, tally: Tally, *, long: bool) -> None:
+async def send_all(host: str, port: int, count: int, tally: Tally) -> None:
     """Send `count` malformed requests, and note what became of each."""
-    kinds = [*KINDS, large_head] if long else KINDS
     chance = random.Random(13)  # noqa: S311
-    upcoming = iter([kinds[index % len(kinds)](chance) for index in range(count)])
+    upcoming = iter([KINDS[index % len(KINDS)](chance) for index in range(count)])
 
     async def work() -> None:
         for data in upcoming:

@@ -241,7 +241,7 @@ async def malformed_requests(long: bool) -> Row:
     async with stage(long) as on:
         url = httpx.URL(on.gateway.url)
         count = 10_000 if long else 440
-        await malformed.send_all(url.host, url.port or 80, count, on.asker.tally, long=long)
+        await malformed.send_all(url.host, url.port or 80, count, on.asker.tally)
     return on.rows[0]
 
 
