@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.parse_args(arguments)
     try:
         settings = Settings.from_env(os.environ)
-        asyncio.run(_warn(settings))
+        if not settings.built_in_model:
+            logging.basicConfig(handlers=[logging.NullHandler()])  # Ollama may start later
+            asyncio.run(_warn(settings))
         serve(app, settings)
     except SettingsError as error:
         sys.exit(str(error))
