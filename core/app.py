@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
+from core.chat.body import MemoryBudget
 from core.chat.queue import FairQueue
 from core.context import Recorder
 from core.gate.addresses import ClientAddressMiddleware
@@ -54,7 +55,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     upstream = Upstream(settings)
     limiter = RateLimiter(settings)
     keys = KeyStore.from_settings(settings)
-    recorder = Recorder(logs.log_request)
+    memory = MemoryBudget(settings.max_memory_bytes)
+    recorder = Recorder(memory.release, logs.log_request)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -72,6 +74,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.upstream = upstream
     app.state.keys = keys
     app.state.queue = FairQueue(settings)
+    app.state.memory = memory
     app.state.recorder = recorder
     if instrumented:
         _instrument(app, routes, limiter)
@@ -121,6 +124,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
 
     recorder: Recorder = app.state.recorder
     queue: FairQueue = app.state.queue
+    memory: MemoryBudget = app.state.memory
     app.state.stats = Stats()
     app.state.metrics = Metrics(
         [route.path for route in routes if isinstance(route, Route)],
@@ -128,6 +132,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
             Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
             Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
+            Gauge("body_bytes", "Bytes of request bodies in memory", lambda: memory.used),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
     )
