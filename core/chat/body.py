@@ -109,7 +109,7 @@ async def read_body(
             f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came within "
             f"{BODY_TIMEOUT_S} seconds. Send the request again"
         )
-    return body[len(_BOM) :] if body.startswith(_BOM) else body
+    return body.removeprefix(_BOM)
 
 
 class _Text:
@@ -135,6 +135,4 @@ class _Text:
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"The body is over {limit} bytes. Send a shorter message or smaller images"
-    )
+    return BodyTooLarge(f"The body is over {limit} bytes. Send a shorter message or smaller images")

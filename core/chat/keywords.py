@@ -115,7 +115,9 @@ def _check_bounds(schema: Schema, path: str, is_integer: bool) -> None:
         if name in schema:
             value = schema[name]
             if not _is_number(value) or abs(value) > MAX_BOUND:
-                raise refused(f"{path}.{name}", f"must be a number between {-MAX_BOUND} and {MAX_BOUND}")
+                raise refused(
+                    f"{path}.{name}", f"must be a number between {-MAX_BOUND} and {MAX_BOUND}"
+                )
             step = (limits is lower) - (limits is upper) if "exclusive" in name else 0
             limits.append(int(value) + step if is_integer else value)
     if max(lower) > min(upper):
@@ -128,7 +130,10 @@ def _repetitions(schema: Schema, name: str, path: str) -> int:
     for key, count in counts.items():
         if type(count) is not int or not 0 <= count <= MAX_REPETITIONS:
             raise refused(f"{path}.{key}", f"must be an integer between 0 and {MAX_REPETITIONS}")
-    least, most = (counts.get(f"{limit}{name}", default) for limit, default in (("min", 0), ("max", MAX_REPETITIONS)))
+    least, most = (
+        counts.get(f"{limit}{name}", default)
+        for limit, default in (("min", 0), ("max", MAX_REPETITIONS))
+    )
     if least > most:
         raise refused(f"{path}.min{name}", f"{least} is above max{name}, {most}")
     return max(counts.values(), default=0)

@@ -49,6 +49,8 @@ def checked_format(raw: msgspec.Raw) -> msgspec.Raw:
         raise BadRequest(f"format: the schema is over {MAX_FORMAT_BYTES} bytes of JSON")
     try:
         value = msgspec.json.decode(raw, type=str | Schema)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"{error} - at `$.format`") from None
     except RecursionError:
         raise _too_deep() from None
     if isinstance(value, dict):
@@ -76,7 +78,9 @@ class _Check:
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            raise refused("format.$ref", f"{error.args[1][0][:MAX_NAME]} refers to itself") from None
+            raise refused(
+                "format.$ref", f"{error.args[1][0][:MAX_NAME]} refers to itself"
+            ) from None
 
     def _walk(self, value: Any, depth: int) -> None:
         """Check what matters anywhere: depth, names, and references, which are always resolved."""
@@ -122,18 +126,9 @@ class _Check:
         if "$ref" in schema and schema["$ref"] not in self._followed:
             self._followed.add(schema["$ref"])
             self._visit(self._targets[schema["$ref"]], schema["$ref"], depth - 1)
-        for name in _ALTERNATIVES:
-            for index, part in enumerate(choices(schema, name, path)):
-                self._visit(part, f"{path}.{name}[{index}]", depth - 1)
+        for name, part in _subschemas(schema, path):
+            self._visit(part, name, depth - 1)
         self._merge(schema.get("allOf", []), f"{path}.allOf", depth)
-        for name in _SUBSCHEMAS:
-            parts = schema.get(name, [])
-            for part in parts if isinstance(parts, list) else [parts]:
-                if not (name == "additionalProperties" and isinstance(part, bool)):
-                    self._visit(part, f"{path}.{name}", depth - 1)
-        for name in _NAMED_SUBSCHEMAS:
-            for key, part in schema.get(name, {}).items():
-                self._visit(part, f"{path}.{name}.{key}", depth - 1)
 
     def _merge(self, parts: list[Schema], path: str, depth: int) -> None:
         """Count what the converter copies for an `allOf`: properties, from references as well."""
@@ -171,6 +166,24 @@ class _Check:
 
 def _too_deep() -> BadRequest:
     return BadRequest(f"format: the schema is nested deeper than {MAX_DEPTH} levels")
+
+
+def _subschemas(schema: Schema, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is a schema in `schema`, each with its path."""
+    for name in _ALTERNATIVES:
+        for index, part in enumerate(choices(schema, name, path)):
+            yield f"{path}.{name}[{index}]", part
+    for name in _SUBSCHEMAS:
+        parts = schema.get(name, [])
+        for part in parts if isinstance(parts, list) else [parts]:
+            if not (name == "additionalProperties" and isinstance(part, bool)):
+                yield f"{path}.{name}", part
+    for name in _NAMED_SUBSCHEMAS:
+        parts = schema.get(name, {})
+        if not isinstance(parts, dict):
+            raise refused(f"{path}.{name}", "must be an object")
+        for key, part in parts.items():
+            yield f"{path}.{name}.{key}", part
 
 
 def _direct_references(schema: Schema) -> Iterator[str]:

@@ -28,7 +28,7 @@ _ERRORS = {
     415: "The body is not declared as application/json",
     429: "Too many requests; Retry-After says in how many seconds to try again",
     500: "Ollama is unreachable, or Ollama or this server has failed",
-    503: "This server's queue or memory, or Ollama's queue, is full; Retry-After says in how many "
+    503: "The queue or the memory here, or Ollama's queue, is full; Retry-After says in how many "
     "seconds to try again",
     504: "No complete answer in time",
 }
@@ -46,6 +46,7 @@ def openapi_document() -> dict[str, Any]:
     for type_ in _ANSWERS:  # a field with a default is always sent
         fields = msgspec.structs.fields(type_)
         components[type_.__name__]["required"] = [f.name for f in fields if f.default is not UNSET]
+    components["ChatRequest"]["anyOf"] = [{"required": ["message"]}, {"required": ["messages"]}]
     line = {"anyOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
     stream = {
         "application/x-ndjson": {
