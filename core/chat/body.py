@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from core.context import Record
 from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge, MemoryFull
+from core.settings.schema import Settings
 
 BODY_TIMEOUT_S = 30
 """How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
@@ -17,7 +18,12 @@ SMALL_BODY_BYTES = 64 * 1024
 RESERVED_SHARE = 16
 """One part in so many of the memory is for small bodies: large ones cannot keep them out."""
 
+MAX_PARTS = 2**19
+"""Of values in a large body, besides those that its conversation may need: reading more would take
+longer than other clients may wait."""
+
 _BOM = codecs.BOM_UTF8
+_STRUCTURE = b",:[{"
 
 
 class MemoryBudget:
@@ -59,7 +65,7 @@ class MemoryBudget:
 
 
 async def read_body(
-    request: Request, charset: str, limit: int, budget: MemoryBudget
+    request: Request, charset: str, settings: Settings, budget: MemoryBudget
 ) -> bytes | bytearray:
     """Return the body as UTF-8 without a byte order mark; `charset` names a Python codec.
 
@@ -67,11 +73,13 @@ async def read_body(
 
     Raises:
         ClientDisconnect: the client left before its body was complete.
-        BodyTooLarge: the body is over `limit` bytes.
+        BodyTooLarge: the body is over MAX_BODY_BYTES.
         BodyTimeout: it has stopped arriving.
         MemoryFull: the bodies of other requests leave it no room.
-        BadRequest: it is not valid text in its charset.
+        BadRequest: it is not valid text in its charset, or has too many parts.
     """
+    limit = settings.max_body_bytes
+    max_parts = settings.max_conversation_bytes + MAX_PARTS
     declared = request.headers.get("content-length", "0")
     size = int(declared) if declared.isdecimal() else 0
     if size > limit:
@@ -80,7 +88,7 @@ async def read_body(
     record = Record.of(request.scope)
     text = _Text(charset)
     body: bytes | bytearray = b""
-    received = progressed = 0
+    received = progressed = parts = 0
     more = True
     now = asyncio.get_running_loop().time
     with suppress(TimeoutError):
@@ -99,6 +107,10 @@ async def read_body(
                     deadline.reschedule(now() + BODY_TIMEOUT_S)
                 chunk = text.feed(chunk, final=not more)
                 budget.hold(record, len(chunk))
+                if received > SMALL_BODY_BYTES:
+                    parts += len(chunk) - len(chunk.translate(None, _STRUCTURE))
+                    if parts > max_parts:
+                        raise BadRequest(f"The body consists of over {max_parts} values")
                 if body or more:
                     body = body or bytearray()
                     body += chunk

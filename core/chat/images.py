@@ -71,7 +71,6 @@ async def _is_base64(text: memoryview) -> bool:
             if whole > 0:
                 start -= len(piece) - whole
                 piece = piece[:whole]
-            await asyncio.sleep(0)
         if b"\\" in piece:
             for escape, letter in _ESCAPES:
                 piece = piece.replace(escape, letter)
@@ -80,4 +79,6 @@ async def _is_base64(text: memoryview) -> bool:
             return False
         size += len(piece)
         padding += len(piece) - len(letters)
+        if len(text) > PIECE_BYTES:
+            await asyncio.sleep(0)
     return size > 0 and size % _QUANTUM == 0 and padding <= _MAX_PADDING

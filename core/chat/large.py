@@ -1,7 +1,10 @@
 """Weighs the parts of a large body before they become objects of twenty times their size.
 
-`msgspec.Raw` leaves each part as the JSON it is: only what has been weighed is decoded.
+`msgspec.Raw` leaves each part as the JSON it is: only what has been weighed is decoded. Megabytes
+take milliseconds even so, hence the pauses in which other clients have their turn.
 """
+
+import asyncio
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -44,7 +47,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 
 
-def weighed(data: bytes | bytearray, limit: int) -> bytes:
+async def weighed(data: bytes | bytearray, limit: int) -> bytes:
     """Return the JSON in `data` with nothing but known fields, each of them once.
 
     A field that occurs twice would be decoded twice, but weighed once.
@@ -54,13 +57,14 @@ def weighed(data: bytes | bytearray, limit: int) -> bytes:
         msgspec.MsgspecError: it is not valid JSON, or has the wrong types.
     """
     body = _decode(data)
+    await asyncio.sleep(0)
     if body.context is not UNSET and _count(body.context, b",") >= max_integers(limit):
         raise too_long(limit)
     if body.images is not UNSET:
         _weigh_images(body.images)
     text = sum(_size(part) for part in (body.message, body.system))
     if body.messages is not UNSET:
-        messages = _weighed_messages(body.messages)
+        messages = await _weighed_messages(body.messages)
         text += sum(_size(message.content) for message in messages)
         body.messages = messages  # type: ignore[assignment]  # it will only be encoded
     if text > _LONGEST_ESCAPE * limit + _SLACK:
@@ -68,17 +72,22 @@ def weighed(data: bytes | bytearray, limit: int) -> bytes:
     for name in ("model", "stream", "options", "format", "think"):
         if _size(getattr(body, name)) > MAX_FIELD_BYTES:
             raise BadRequest(f"{name}: is over {MAX_FIELD_BYTES} bytes of JSON")
+    await asyncio.sleep(0)
     return msgspec.json.encode(body)
 
 
-def _weighed_messages(raw: Raw) -> list[_Message]:
+async def _weighed_messages(raw: Raw) -> list[_Message]:
     # Those in a text are escaped. The quote at the end of a text may be missed, never the first.
-    if _count(raw, b'"') - _count(raw, b'\\"') > MAX_QUOTES:
+    quotes = _count(raw, b'"')
+    await asyncio.sleep(0)
+    if quotes - _count(raw, b'\\"') > MAX_QUOTES:
         raise BadRequest(f"messages: they are more than {MAX_MESSAGES}, or have too many fields")
+    await asyncio.sleep(0)
     try:
         messages = _decode_messages(raw)
     except msgspec.ValidationError as error:
         raise msgspec.ValidationError(str(error).replace("`$", "`$.messages", 1)) from None
+    await asyncio.sleep(0)
     for message in messages:
         _weigh_images(message.images)
     return messages

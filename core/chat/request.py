@@ -62,10 +62,11 @@ class PendingChat:
         self._json = _encode(request) if is_large else b""
         self._request = None if is_large else request
 
-    def take(self) -> ChatRequest:
+    async def take(self) -> ChatRequest:
         """Return the request, for which its turn has come."""
         if self._request is None:
             self._request, self._json = _decode(self._json), b""
+            await asyncio.sleep(0)  # let other clients have their turn
         return self._request
 
 
@@ -82,9 +83,7 @@ async def read_chat_request(
     """
     charset = _charset(request.headers.get("content-type", ""))
     limit = settings.max_conversation_bytes
-    chat = await parse_chat_request(
-        await read_body(request, charset, settings.max_body_bytes, budget), limit
-    )
+    chat = await parse_chat_request(await read_body(request, charset, settings, budget), limit)
     chat.messages = messages_of(chat, limit)
     if len(chat.messages) > MAX_MESSAGES:
         raise too_long(limit)
@@ -105,7 +104,7 @@ async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest
     """
     try:
         if len(body) > SMALL_BODY_BYTES:
-            body = weighed(body, limit)
+            body = await weighed(body, limit)
             await asyncio.sleep(0)  # let other clients have their turn
         chat = _decode(body)
         if chat.format is not UNSET:

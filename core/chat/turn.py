@@ -51,7 +51,7 @@ class Turn:
         slot = self._app.queue.slot(self._caller)
         try:
             async with slot:
-                chat = self._pending.take()
+                chat = await self._pending.take()
                 answer = await ollama_client(self._app).chat(
                     chat, self._model, self._record.request_id
                 )
@@ -70,7 +70,7 @@ class Turn:
         slot = self._app.queue.slot(self._caller)
         try:
             async with slot:
-                chat = self._pending.take()
+                chat = await self._pending.take()
                 stream = ollama_client(self._app).stream(chat, self._model, self._record.request_id)
                 said = bytearray()  # a list of strings would take ten times the memory
                 async with aclosing(stream) as batches:
