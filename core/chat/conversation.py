@@ -118,17 +118,19 @@ def decoded(context: Sequence[int], limit: int) -> list[Message]:
     if marker != MARKER + VERSION:
         raise BadRequest(f"context: is not one that this server can read. {_START_AGAIN}")
     size, is_packed = divmod(size, 2)
-    room = _room(limit)
-    if size > room:
-        raise too_long(limit)
     rest = context[_HEAD:]
     count = len(rest)
+    room = _room(limit)
+    if count != -(-size // _BYTES):
+        raise _damaged()
+    if size > room:
+        raise too_long(limit)
     spread = struct.pack(f"<{count}I", *rest)
     padded = bytearray(_BYTES * count)
     for index in range(_BYTES):
         padded[index::_BYTES] = spread[index::4]
     data = bytes(padded[:size])
-    if count != -(-size // _BYTES) or any(spread[3::4]) or _checksum(data) != checksum:
+    if any(spread[3::4]) or _checksum(data) != checksum:
         raise _damaged()
     try:
         said = _decode(_inflated(data, room, limit) if is_packed else data)

@@ -46,7 +46,6 @@ def openapi_document() -> dict[str, Any]:
     for type_ in _ANSWERS:  # a field with a default is always sent
         fields = msgspec.structs.fields(type_)
         components[type_.__name__]["required"] = [f.name for f in fields if f.default is not UNSET]
-    components["ChatRequest"]["anyOf"] = [{"required": ["message"]}, {"required": ["messages"]}]
     line = {"anyOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
     stream = {
         "application/x-ndjson": {

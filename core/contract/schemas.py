@@ -76,9 +76,12 @@ class Message(Struct, kw_only=True, omit_defaults=True):
 class ChatRequest(Struct, kw_only=True):
     """A message for a model, or a conversation that ends with one. Unknown fields are ignored."""
 
-    message: Annotated[str, Meta(description="What to say to the model; not blank")] | UnsetType = (
-        UNSET
-    )
+    message: (
+        Annotated[
+            str, Meta(description="What to say to the model; not blank. Required without messages")
+        ]
+        | UnsetType
+    ) = UNSET
     messages: (
         Annotated[
             list[Message],

@@ -7,8 +7,8 @@ import time
 from asyncio.events import Handle
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -121,3 +121,161 @@ async def test_no_large_body_holds_up_the_others(
     with capsys.disabled():
         print(f"\n{name}: {fastest * 1000:.1f} ms")  # noqa: T201
     assert fastest < MAX_STEP_S
+
+
+def head(path: bytes = b"/api/chat", length: int = 0) -> bytes:
+    return POST.replace(b"/api/chat", path) + b"Content-Length: %d\r\n\r\n" % length
+
+
+async def until(url: str, metric: str, value: int) -> None:
+    """Wait until the server's `metric` is `value`."""
+    line = f"ollama_web_api_{metric} {float(value)!r}".encode()
+    async with asyncio.timeout(30), httpx.AsyncClient(timeout=30) as client:
+        while line not in (await client.get(f"{url}/metrics")).content.splitlines():
+            await asyncio.sleep(0.02)
+
+
+async def until_held(url: str, size: int) -> None:
+    """Wait until the server holds `size` bytes of bodies."""
+    await until(url, "body_bytes", size)
+
+
+async def start(url: str, body: bytes, length: int) -> asyncio.StreamWriter:
+    """Send the first bytes of a body of `length` bytes."""
+    parsed = httpx.URL(url)
+    _, writer = await asyncio.open_connection(parsed.host, parsed.port)
+    writer.write(head(length=length) + body)
+    await writer.drain()
+    return writer
+
+
+@pytest.mark.parametrize("pieces", [[], [b'{"message"'], [b'{"message"', b":", b'"', b"a"]])
+async def test_a_body_that_stops_arriving_is_a_408(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.4)
+    url = await serve(max_concurrent=1, max_queue=0)
+    answer = await raw(url, head(length=1000), *pieces, wait_s=0.05)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answer
+    assert b'"error":"The body has stopped arriving' in answer
+    assert not fake.asked()
+    await until_held(url, 0)
+
+
+async def test_a_slow_body_that_makes_progress_arrives(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(bodies, "MIN_PROGRESS_BYTES", 10)
+    body = json.dumps({**CHAT, "message": "a" * 100}).encode()
+    pieces = [body[at : at + 10] for at in range(0, len(body), 10)]
+    answer = await raw(await serve(), head(length=len(body)), *pieces, wait_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_bodies_of_all_clients_together_have_a_budget(
+    serve: Serve, fake: FakeOllama
+) -> None:
+    url = await serve(max_memory_bytes=1_600_000)
+    first = await start(url, b'{"message":"' + b"a" * 999_988, 2_000_000)
+    await until_held(url, 1_000_000)
+    large = json.dumps({**CHAT, "x": "a" * 600_000}).encode()
+    answer = await raw(url, head(length=len(large)))
+    assert answer.startswith(b"HTTP/1.1 503 "), "at once, before it is sent"
+    assert b"\r\nretry-after: 5\r\n" in answer
+    assert b"as many request bodies as its memory allows" in answer
+    growing = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n%b\r\n" % (len(large), large)
+    answer = await raw(url, growing + chunk, b"0\r\n\r\n")
+    assert b"HTTP/1.1 503 " in answer, "also when its size is not declared"
+    first.transport.abort()
+    await until_held(url, 0)
+    answer = await raw(url, growing + chunk + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(fake.asked()) == 1
+
+
+async def test_large_bodies_leave_room_for_small_ones(serve: Serve, fake: FakeOllama) -> None:
+    url = await serve(max_memory_bytes=1_600_000)
+    others = [await start(url, b'{"message":"' + b"a" * 749_988, 900_000) for _ in range(2)]
+    await until_held(url, 1_500_000)
+    async with httpx.AsyncClient() as client:
+        more = {**CHAT, "x": "a" * 70_000}
+        assert (await client.post(f"{url}/api/chat", json=more)).status_code == 503
+        assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+    for other in others:
+        other.transport.abort()
+    await until_held(url, 0)
+
+
+async def test_a_body_counts_until_its_request_has_ended(serve: Serve, fake: FakeOllama) -> None:
+    fake.reply(never_answers, never_answers)
+    url = await serve(max_concurrent=1)
+    body = json.dumps(CHAT).encode()
+    running_ = asyncio.create_task(raw(url, head(length=len(body)) + body))
+    await fake.wait_for(1)
+    waiting = await start(url, body, len(body))
+    await until_held(url, 2 * len(body))
+    waiting.transport.abort()
+    await until_held(url, len(body))
+    running_.cancel()
+    await asyncio.gather(running_, return_exceptions=True)
+    await until_held(url, 0)
+
+
+def memory_of(pid: int, name: str) -> int:
+    """Return a process's memory in bytes: `VmRSS` now, or `VmHWM` at its highest."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+@contextmanager
+def gateway(**environ: str) -> Iterator[tuple[int, str]]:
+    """Run the gateway as users do; yield its process's id and its URL."""
+    with running("-m", "handlers", **environ, PORT="0", WEB_PORT="0") as process:
+        assert process.stdout
+        found = None
+        while not found:
+            line = process.stdout.readline()
+            assert line, "it has ended"
+            found = re.search(r"for the API on (http://[\d.:]+)", line)
+        yield process.pid, found[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux has /proc")
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("an image", 1.2), ("a field that nobody knows", 0.1), ("a text with one emoji", 0.1)],
+)
+async def test_a_large_body_is_held_as_the_bytes_that_came(
+    fake: FakeOllama, capsys: pytest.CaptureFixture[str], name: str, kept: float
+) -> None:
+    """One emoji would make a Python string of 80 MiB; three times the size is the most ever."""
+    status, body = LARGE[name]
+    body = body.replace(b'"message":"a"', '"message":"😀"'.encode())[:MAX_BODY]
+    fake.capabilities = ["completion", "vision"]
+    fake.default = never_answers
+    count = 5
+    with gateway(OLLAMA_BASE_URL=fake.url, MAX_CONCURRENT="1") as (pid, url):
+        small = json.dumps(CHAT).encode()
+        running_ = await start(url, small, len(small))
+        await fake.wait_for(1)  # whatever it imports late, it has imported
+        before = memory_of(pid, "VmRSS")
+        writers = []
+        for number in range(count):
+            writers.append(await start(url, body, len(body)))
+            if status == HTTPStatus.OK:
+                await until(url, "queue_waiting", number + 1)
+            else:
+                await until(url, "body_bytes", len(small))
+        after, peak = memory_of(pid, "VmRSS"), memory_of(pid, "VmHWM")
+        for writer in (*writers, running_):
+            writer.transport.abort()
+    each, most = (after - before) / count / len(body), (peak - after) / len(body)
+    with capsys.disabled():
+        print(f"\n{name}: {each:.2f} times its size kept, {most:.2f} more for a moment")  # noqa: T201
+    assert each < kept
+    assert each + most < 3

@@ -94,7 +94,7 @@ async def test_the_largest_request_goes_through_and_into_no_file(
     images = ["A" * (4 * 2**20)] * 4
     answer = await function(chat).post("/api/chat", json={**HELLO, "images": images})
     assert answer.status_code == 200, answer.text
-    assert fake.requests[-1].json["images"] == images
+    assert fake.requests[-1].json["messages"][0]["images"] == images
     assert "buffered to a temporary file" not in (relay.folder / "error.log").read_text("utf-8")
 
 
