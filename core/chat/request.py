@@ -59,7 +59,8 @@ class PendingChat:
     def __init__(self, request: ChatRequest, *, is_large: bool) -> None:
         self.model = request.model
         self.stream = request.stream
-        self._json = _encode(request) if is_large else b""
+        # Copied, because msgspec's buffer leaves holes of half its size in the heap.
+        self._json = bytes(memoryview(_encode(request))) if is_large else b""
         self._request = None if is_large else request
 
     async def take(self) -> ChatRequest:
