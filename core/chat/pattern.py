@@ -10,6 +10,7 @@ only what is known to be safe, and refuses the rest:
     atom        = "." / class / escape / character / "(" alternation ")"
     class       = "[" ["^"] 1*(member ["-" member]) "]"
     quantifier  = "*" / "+" / "?" / "{" n [","] "}" / "{" n "," n "}"      ; n <= 2000
+    member      = character / escape / "\x" 2HEXDIG
     escape      = "\" ("d" / "w" / "s" / "D" / "W" / "S" / "t" / "r" / "n" / punctuation)
 
 A quantified atom must not match the empty text: its rule would call itself without end. Escapes
@@ -27,6 +28,7 @@ MAX_REPETITIONS = 2000
 """llama.cpp's own limit for one repetition (MAX_REPETITION_THRESHOLD in llama-grammar.cpp)."""
 
 _QUANTIFIER = re.compile(r"[*+?]|\{(\d{1,4})(?:(,)(\d{1,4})?)?\}")
+_CODE = re.compile(r"x[0-9A-Fa-f]{2}")
 _SETS = {"d": "0-9", "w": "A-Za-z0-9_", "s": r" \t\n\r"}
 _CONTROLS = "trn"
 _SPECIAL = "^$.[]()|{}*+?"
@@ -178,6 +180,9 @@ class Pattern:
             if character < " ":
                 raise PatternRefused("has a control character. Write an escape such as \\n")
             return character if character != "[" else "\\["
+        if code := _CODE.match(self._source, self._at):
+            self._at = code.end()
+            return f"\\{code[0]}"
         character = self._take()
         if character in _SETS:
             return _SETS[character]

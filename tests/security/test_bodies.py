@@ -281,7 +281,8 @@ async def test_a_large_body_is_held_as_the_bytes_that_came(
         for client in clients:
             client.transport.abort()
         await until(url, "queue_running", 0)
-    each = (sizes[-1] - sizes[2]) / 4  # the allocator keeps what the first ones needed for a moment
+    # The allocator keeps what the first ones needed for a moment, and at times a block more.
+    each = (min(sizes[5:]) - min(sizes[2:4])) / 3
     with capsys.disabled():
         print(f"\n{name}: {each:.2f} times its size kept; {[round(size, 2) for size in sizes]}")  # noqa: T201
     assert each < kept
