@@ -100,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
         20 * 2**20
     )
+    max_memory_bytes: Annotated[
+        Amount, Meta(description="largest size of all request bodies together, in bytes")
+    ] = 256 * 2**20
     stream_heartbeat_s: Annotated[
         SecondsOrNone,
         Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
