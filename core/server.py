@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core import logs
 from core.app import Application
 from core.environment import SettingsError
+from core.notify import Notifier
 from core.protocol import KEEP_ALIVE_S, Protocol
 from core.settings import Settings
 
@@ -58,6 +60,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._drain = DrainMiddleware(app)
         self._exit_at = float("inf")
+        self._systemd = Notifier(os.environ)
         super().__init__(
             uvicorn.Config(
                 self._drain,
@@ -79,6 +82,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what is there now stays: looking through it took a tenth of a plain chat
+        if self.started:
+            self._systemd.ready()
 
     def reload(self) -> None:
         """Read the API keys and the certificate again; a connection keeps what it has."""
@@ -100,9 +105,11 @@ class Server(uvicorn.Server):
             self._drain.draining = True
             self._exit_at = monotonic() + self._settings.shutdown_grace_s
             self._captured_signals.append(sig)
+            self._systemd.stopping()
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether it is time to end."""
+        self._systemd.alive()
         if self._drain.draining:
             if monotonic() >= self._exit_at:
                 self._exit_at = float("inf")
