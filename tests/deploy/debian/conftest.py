@@ -45,7 +45,10 @@ def debian() -> Iterator[Debian]:
             "APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq --yes --no-install-recommends "
             f'-oDPkg::Chroot-Directory="$1" install {PACKAGES}'
         )
-        left_out = " ".join(f"--exclude=./{path}/*" for path in ("dev", "proc", "sys", "var/cache"))
+        left_out = " ".join(
+            f"--exclude=./{path}/*"
+            for path in ("dev", "proc", "sys", "var/cache", "var/lib/apt/lists")
+        )
         subprocess.run(
             [
                 *(mmdebstrap, "--quiet", "--variant=minbase"),
