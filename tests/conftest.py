@@ -99,6 +99,7 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
                 http=protocol.Protocol,
                 timeout_keep_alive=protocol.KEEP_ALIVE_S,
                 log_config=None,
+                proxy_headers=False,
                 timeout_graceful_shutdown=1,
             )
             server = uvicorn.Server(config)
