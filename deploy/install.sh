@@ -49,7 +49,7 @@ version_at() { basename "$(readlink "$home/$1" || true)"; }
 # Every file of the service, the lock files among them, and the Python it runs on: what differs is another version.
 version_of_source() {
     local number hash
-    number=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+    number=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' core/__init__.py)
     hash=$({ "${PYTHON:-python3}" --version; files | xargs -0 sha256sum; } | sha256sum)
     echo "$number-${hash:0:12}"
 }

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.addresses import Networks
-from core.settings import Settings
+from core.settings.networks import Networks
+from core.settings.schema import Settings
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, stalls_after
 from tests.programs import ROOT, free_ports, program, started
@@ -225,7 +225,8 @@ async def test_a_gateway_that_is_late_or_down_is_an_error_of_the_one_shape(
 
 
 async def test_a_front_allows_for_more_time_than_the_gateway(run: Run) -> None:
-    path = {caddy: "caddy/Caddyfile", nginx: "nginx/ollama-web-api.conf"}[run]
+    paths: dict[Run, str] = {caddy: "caddy/Caddyfile", nginx: "nginx/ollama-web-api.conf"}
+    path = paths[run]
     text = (ROOT / "deploy" / path).read_text("utf-8")
     waits = [
         int(seconds) for seconds in re.findall(r"(?:read|response_header)_timeout (\d+)s", text)
