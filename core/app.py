@@ -110,7 +110,12 @@ def _middleware(
             tokens=TokenVerifier.from_settings(settings, check_key=not function),
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
-        Middleware(RateLimitMiddleware, limiter=limiter, rate=settings.rate_limit),
+        Middleware(
+            RateLimitMiddleware,
+            limiter=limiter,
+            rate=settings.rate_limit,
+            monitors=settings.monitor_clients,
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ from core.contract.errors import (
     CredentialsNeeded,
     InvalidCredentials,
 )
-from core.gate.public import is_public
+from core.gate.public import is_probe, is_public
 from core.gate.rates import FailureLimiter
 from core.gate.tokens import TokenVerifier
 from core.keys.records import PREFIX
@@ -45,6 +45,7 @@ class AuthMiddleware:
         self.app = app
         self.allowed = settings.allowed_clients
         self.anonymous = settings.anonymous_clients
+        self.monitors = settings.monitor_clients
         self.keys = keys
         self.tokens = tokens
         self.failures = failures
@@ -66,7 +67,7 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     async def _caller(self, scope: Scope, address: Address) -> Caller:
-        if not is_public(scope):
+        if not is_public(scope) and not (is_probe(scope) and address in self.monitors):
             if credential := _credential(scope):
                 return await self._holder(credential, address)
             if address not in self.anonymous:

@@ -132,6 +132,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anonymous_clients: Annotated[
         NetworkList, Meta(description="networks that may call without a key or token")
     ] = Networks("127.0.0.0/8,::1/128")
+    monitor_clients: Annotated[
+        NetworkList,
+        Meta(
+            description="networks whose GET /api/ready and /metrics need no key, and do not count "
+            "against a rate"
+        ),
+    ] = Networks("127.0.0.0/8,::1/128")
     trusted_proxies: Annotated[
         NetworkList,
         Meta(description="proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted"),
