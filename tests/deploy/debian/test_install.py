@@ -155,7 +155,7 @@ def test_it_is_upgraded_rolled_back_and_kept_from_a_version_that_does_not_start(
     settings = machine.root / "etc/ollama-web-api/gateway.env"
     kept = settings.read_text("utf-8")
     settings.write_text(f"{kept}PORT=many\n", "utf-8")
-    assert "PORT is unusable" in install(machine, "--yes", check=False)
+    assert "PORT is invalid" in install(machine, "--yes", check=False)
     assert version(machine) == second
     settings.write_text(kept, "utf-8")
     failed = install(machine, "--yes", check=False)
