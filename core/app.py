@@ -19,6 +19,7 @@ from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
 from core.observe import logs
 from core.ollama.upstream import Upstream
+from core.serving import workers
 from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
@@ -51,6 +52,8 @@ def create_app(
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
     if is_function(settings):
         logs.configure(settings)
+    elif instrumented:
+        workers.check(settings)
     upstream = Upstream(settings)
     limiter = RateLimiter(settings)
     keys = KeyStore.from_settings(settings)
