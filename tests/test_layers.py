@@ -13,7 +13,7 @@ FLOORS = [
     {"ollama", "keys", "observe"},
     {"gate", "chat"},
     {"serving"},
-    {"app"},
+    {"app", "doctor"},
     {"handlers"},
 ]
 BELOW = {
