@@ -1,9 +1,10 @@
 """Assembles an application: the one place where routes, middleware and settings meet."""
 
+import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -61,7 +62,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with _warm_up(app):
+            yield
         upstream.pool.close()
         await limiter.aclose()
 
@@ -76,9 +78,31 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.keys = keys
     app.state.queue = FairQueue(settings)
     app.state.recorder = recorder
+    app.state.loading = []
     if instrumented:
         _instrument(app, routes, limiter)
     return app
+
+
+@asynccontextmanager
+async def _warm_up(app: Starlette) -> AsyncIterator[None]:
+    """Load the models of WARM_UP in the background."""
+    settings: Settings = app.state.settings
+    if not settings.warm_up:
+        yield
+        return
+    from core.chat.warm_up import WarmUp  # noqa: PLC0415 - imports httpx
+    from core.ollama.client import ollama_client  # noqa: PLC0415
+
+    warm_up = WarmUp(settings, app.state.upstream, app.state.queue, ollama_client(app.state))
+    app.state.loading = warm_up.pending
+    task = asyncio.create_task(warm_up.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _middleware(

@@ -95,6 +95,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_model: Annotated[str, Meta(description="model for requests that name none")] = (
         "llama3.1:70b"
     )
+    warm_up: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(
+            description="models to load at the start, and when Ollama has come back, separated by "
+            "commas",
+            extra_json_schema={"format": "models such as llama3.1:8b,qwen2.5:72b"},
+        ),
+    ] = ()
     max_predict: Annotated[
         Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
     ] = 8192

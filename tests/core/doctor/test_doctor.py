@@ -78,7 +78,7 @@ async def test_a_healthy_server_has_no_problem(healthy: dict[str, str]) -> None:
     assert found["access"] == [("ok", "strangers need a key or a token")]
     status, text = await doctor(**healthy)
     assert status == 0
-    assert "ok    ollama      version 0.33.1 answers\n" in text
+    assert "ok    ollama     version 0.33.1 answers\n" in text
 
 
 async def test_an_ollama_that_is_down_old_or_another_server_is_found(
