@@ -24,6 +24,7 @@ from core.serving import workers
 from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 
@@ -64,6 +65,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with _warm_up(app):
             yield
+        app.state.close_traces()
         upstream.pool.close()
         await limiter.aclose()
 
@@ -79,6 +81,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.queue = FairQueue(settings)
     app.state.recorder = recorder
     app.state.loading = []
+    app.state.close_traces = lambda: None
     if instrumented:
         _instrument(app, routes, limiter)
     return app
@@ -163,11 +166,30 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
     )
+    _trace(app, [route.path for route in routes if isinstance(route, Route)])
     recorder.observers = (
         *recorder.observers,
         app.state.metrics.observe,
         app.state.stats.observe,
     )
+
+
+def _trace(app: Starlette, paths: Sequence[str]) -> None:
+    settings: Settings = app.state.settings
+    if not settings.otel_exporter_otlp_endpoint:
+        return
+    try:
+        from core.observe.traces import Traces  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT needs the packages opentelemetry-sdk and "
+            "opentelemetry-exporter-otlp-proto-http: install them, or unset it"
+        ) from None
+    traces = Traces(settings.otel_exporter_otlp_endpoint, paths)
+    recorder: Recorder = app.state.recorder
+    recorder.traced = True
+    recorder.observers = (*recorder.observers, traces.observe)
+    app.state.close_traces = traces.close
 
 
 def _with_slash(routes: Sequence[BaseRoute]) -> list[Route]:

@@ -66,7 +66,11 @@ class Record(msgspec.Struct, kw_only=True):
     """The HTTP status of the answer; 0 until it starts."""
     error: type[BaseException] | None = None
     """What went wrong, even after the answer started."""
+    traceparent: str = ""
+    """The W3C trace context of the client, if requests are traced."""
     queued_s: float = 0
+    asked_s: float | None = None
+    """When, after the start, Ollama was asked; None if it was not."""
     first_token_s: float | None = None
     tokens: int = 0
     duration_s: float = 0
@@ -76,6 +80,10 @@ class Record(msgspec.Struct, kw_only=True):
         """Return the record that `Recorder.begin` stored in `scope`."""
         record: Record = scope["state"]["record"]
         return record
+
+    def mark_asked(self) -> None:
+        """Mark that a slot is free, and Ollama is asked."""
+        self.asked_s = monotonic() - self.started_at
 
     def mark_first_token(self) -> None:
         """Mark the start of the model's answer."""
@@ -89,6 +97,8 @@ class Recorder:
     def __init__(self, *observers: Callable[[Record], None]) -> None:
         self.observers = observers
         self.in_flight = 0
+        self.traced = False
+        """Whether requests are traced, within the traces of their clients."""
         self.draining = False
         """Whether the server is stopping and refuses new requests."""
 
@@ -104,6 +114,9 @@ class Recorder:
             started_at=monotonic(),
             answer_headers=[(b"x-request-id", request_id.encode())],
         )
+        if self.traced:
+            values = (value for name, value in scope["headers"] if name == b"traceparent")
+            record.traceparent = next(values, b"").decode("latin-1")
         scope.setdefault("state", {})["record"] = record
         self.in_flight += 1
         return record

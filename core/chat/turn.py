@@ -50,6 +50,7 @@ class Turn:
         slot = self._app.queue.slot(self._caller)
         try:
             async with slot:
+                self._record.mark_asked()
                 answer = await ollama_client(self._app).chat(
                     self.chat, self._model, self._record.request_id
                 )
@@ -68,6 +69,7 @@ class Turn:
         slot = self._app.queue.slot(self._caller)
         try:
             async with slot:
+                self._record.mark_asked()
                 stream = ollama_client(self._app).stream(
                     self.chat, self._model, self._record.request_id
                 )

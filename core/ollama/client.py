@@ -76,7 +76,9 @@ class OllamaClient:
         """
         if not self._settings.allow_cloud_models:
             await self._check_place(model)
-        response = await self._api.send("POST", "/api/generate", {"model": model, "stream": False})
+        response = await self._api.send(
+            "POST", "/api/chat", {"model": model, "messages": [], "stream": False}
+        )
         body = await read(response.stream)
         if response.status_code != httpx.codes.OK:
             if says_model_is_missing(response, body):

@@ -82,6 +82,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "json"
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
+    otel_exporter_otlp_endpoint: Annotated[
+        BaseURL | Literal[""],
+        Meta(
+            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to; needs "
+            "the extra otel",
+            extra_json_schema={
+                "format": "an http:// or https:// URL such as http://127.0.0.1:4318"
+            },
+        ),
+    ] = ""
+
     request_timeout_s: Annotated[
         Seconds, Meta(description="seconds from a request's arrival to its last byte")
     ] = 300

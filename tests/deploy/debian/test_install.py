@@ -76,6 +76,9 @@ def test_the_service_answers_after_a_boot_and_has_few_rights(machine: Machine) -
         assert "NoNewPrivs:\t1" in status
         assert "Seccomp:\t2" in status
     assert "200" in machine.run("journalctl", "--unit", GATEWAY)
+    diagnosis = machine.run(GATEWAY, "doctor")
+    assert "this gateway answers on PORT 5000" in diagnosis
+    assert "FAIL" not in diagnosis
 
 
 def test_the_units_are_valid_and_exposed_little(machine: Machine) -> None:
