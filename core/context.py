@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from time import monotonic
 
 import msgspec
@@ -25,6 +26,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Overrides MAX_CONCURRENT_PER_CLIENT."""
     models: tuple[str, ...] | None = None
     """`fnmatch` patterns of the models it may see and use; None allows all."""
+    tokens: str | None = None
+    """The token budget of a key; None is without limit."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Caller":
@@ -64,6 +67,8 @@ class Record(msgspec.Struct, kw_only=True):
     model: str = ""
     status: int = 0
     """The HTTP status of the answer; 0 until it starts."""
+    may_have_run: bool = False
+    """Whether Ollama may have worked on a relayed request: to repeat it may run a model twice."""
     error: type[BaseException] | None = None
     """What went wrong, even after the answer started."""
     traceparent: str = ""
@@ -72,6 +77,7 @@ class Record(msgspec.Struct, kw_only=True):
     asked_s: float | None = None
     """When, after the start, Ollama was asked; None if it was not."""
     first_token_s: float | None = None
+    prompt_tokens: int = 0
     tokens: int = 0
     duration_s: float = 0
 
@@ -80,6 +86,11 @@ class Record(msgspec.Struct, kw_only=True):
         """Return the record that `Recorder.begin` stored in `scope`."""
         record: Record = scope["state"]["record"]
         return record
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole answer was sent."""
+        return self.status == HTTPStatus.OK and self.error is None
 
     def mark_asked(self) -> None:
         """Mark that a slot is free, and Ollama is asked."""
