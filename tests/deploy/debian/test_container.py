@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,11 +59,12 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(debian: Debian, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    podman = Podman(tmp_path_factory.mktemp("podman"))
-    podman("import", debian.bare, BASE)
-    podman.build(wheels)
-    return podman
+def podman(debian: Debian, wheels: Path) -> Iterator[Podman]:
+    with tempfile.TemporaryDirectory(prefix="podman") as folder:
+        podman = Podman(Path(folder))
+        podman("import", debian.bare, BASE)
+        podman.build(wheels)
+        yield podman
 
 
 @pytest.fixture(scope="module")
