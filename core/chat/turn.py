@@ -38,7 +38,10 @@ class Turn:
         """
         settings = request.app.state.settings
         pending = await read_chat_request(request, settings, request.app.state.memory)
-        model = settings.default_model if pending.model is UNSET else pending.model
+        model = pending.model
+        if model is UNSET:
+            may_use = Caller.of(request.scope).may_use
+            model = await ollama_client(request.app.state).default.name(may_use)
         turn = cls(request, pending, model)
         if not turn._caller.may_use(model):
             raise ModelNotAllowed(
