@@ -20,7 +20,7 @@ _CLIENT_FAULTS = re.compile(
 _WINDOW_FULL = re.compile(
     "exceeds the context length|exceeds the available context size|exceeded max context length"
 )
-_MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
+_MISSING = re.compile(r"model .* not found(, try pulling it first)?")
 # A line of llama.cpp's log, which may be about anybody's request: "slot update_slots: id 0 |
 # task 127 | ...", "srv operator(): ...", "task id = 127, n_tokens = 2048".
 _LOG = re.compile(
@@ -59,9 +59,8 @@ def failed_response(response: httpx.Response, body: bytes) -> ApiError:
     """Return the error for a response from Ollama that is not a 200."""
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         return OllamaBusy(_retry_after_s(response))
-    try:
-        text = msgspec.json.decode(body, type=dict[str, Any])["error"]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+    text = _error_in(body)
+    if text is None:
         return OllamaError(_unexplained(response.status_code))
     return failure(
         text if isinstance(text, str) else msgspec.json.encode(text).decode(), response.status_code
@@ -75,7 +74,18 @@ def not_ollama() -> OllamaError:
 
 def says_model_is_missing(response: httpx.Response, body: bytes) -> bool:
     """Return whether this is Ollama's own 404, not that of another server at its address."""
-    return response.status_code == httpx.codes.NOT_FOUND and bool(_MISSING.match(body))
+    if response.status_code != httpx.codes.NOT_FOUND:
+        return False
+    text = _error_in(body)
+    return isinstance(text, str) and bool(_MISSING.fullmatch(text))
+
+
+def _error_in(body: bytes) -> Any:
+    """Return the `error` of an answer; None if it has none, or is no JSON object."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _unexplained(status: int) -> str:

@@ -157,7 +157,11 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     """
     settings = request.app.state.settings
     body = await read_body(request, "utf-8", settings, request.app.state.memory)
-    asked = parse(api, body, settings.default_model, settings.max_predict)
+    asked = parse(api, body, settings.max_predict)
+    del body
+    if not asked.model:
+        may_use = Caller.of(request.scope).may_use
+        asked.model = await ollama_client(request.app.state).default.name(may_use)
     turn = Relay(api, request, asked)
     await turn.check_model()
     return EventStream(turn.events()) if asked.stream else await turn.answer()

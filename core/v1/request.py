@@ -1,6 +1,5 @@
 """Reads and rewrites the body of a relayed request; what is not ours passes through untouched."""
 
-import codecs
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -24,7 +23,6 @@ _OURS = {
 """The names that this server heeds."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
-_PIECE_BYTES = 64 * 1024
 MAX_PARTS = 100_000
 """How many objects the messages of a request may hold: each costs time on the event loop."""
 MAX_DEPTH = 8
@@ -34,27 +32,31 @@ class RelayRequest(msgspec.Struct):
     """A request that has been checked as far as this server can."""
 
     model: str
+    """Empty where the request names none."""
     stream: bool
     wants_usage: bool
     """Whether the client asked a stream for its usage."""
     has_images: bool
-    body: bytes
-    """What to send to Ollama."""
+    fields: _Fields
+
+    @property
+    def body(self) -> bytes:
+        """What to send to Ollama."""
+        return msgspec.json.encode({**self.fields, "model": self.model})
 
 
-def parse(api: Api, body: bytes | bytearray, default_model: str, max_predict: int) -> RelayRequest:
-    """Check `body`, bound its answer to `max_predict` tokens, and return what to send.
+def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayRequest:
+    """Check `body`, which is UTF-8, and bound its answer to `max_predict` tokens.
 
     Raises:
         BadRequest: it is invalid; the text names the field.
     """
     fields = _decode(body)
-    model = _value(fields, "model", ModelName | None) or default_model
+    model = _value(fields, "model", ModelName | None) or ""
     stream = bool(api.ends) and bool(_value(fields, "stream", bool | None))
     if (_value(fields, "n", int | None) or 1) > 1:
         raise BadRequest("n: only 1 is supported. Send one request for each answer")
     options = _value(fields, "stream_options", dict[str, Any] | None) or {}
-    fields["model"] = Raw(msgspec.json.encode(model))
     for name in _FORMATS:
         if name in fields:
             fields[name] = _checked_formats(name, fields[name])
@@ -67,19 +69,13 @@ def parse(api: Api, body: bytes | bytearray, default_model: str, max_predict: in
         stream=stream,
         wants_usage=options.get("include_usage") is True or not api.has_usage_option,
         has_images=_has_images(fields),
-        body=msgspec.json.encode(fields),
+        fields=fields,
     )
 
 
 def _decode(body: bytes | bytearray) -> _Fields:
     try:
-        decoder = codecs.getincrementaldecoder("utf-8")()  # Raw is not checked, Ollama not strict
-        for start in range(0, len(body), _PIECE_BYTES):
-            decoder.decode(body[start : start + _PIECE_BYTES])
-        decoder.decode(b"", final=True)
         fields = msgspec.json.decode(body, type=_Fields)
-    except UnicodeDecodeError:
-        raise BadRequest("The body is not valid UTF-8") from None
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadRequest(f"The body must be a JSON object ({error})") from None
     return _under_our_names(fields)

@@ -21,7 +21,8 @@ from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers
 from tests.processes import running
 from tests.recorded import Recorded
-from tests.security.test_over_sockets import CHAT, POST, raw
+from tests.security.test_over_sockets import CHAT, POST
+from tests.sockets import raw
 
 MAX_BODY = 20 * 2**20
 ROOM = 16

@@ -1,4 +1,5 @@
 import base64
+import tracemalloc
 
 import msgspec
 import pytest
@@ -6,7 +7,7 @@ from msgspec import UNSET
 
 from core.chat import request
 from core.chat.images import PIECE_BYTES
-from core.chat.request import parse_chat_request
+from core.chat.request import _charset, parse_chat_request
 from core.contract.errors import BadRequest
 from core.contract.schemas import ChatRequest
 
@@ -226,3 +227,19 @@ async def test_a_field_that_comes_twice_is_decoded_once(
     monkeypatch.setattr(request, "_decode", decode)
     await parse(body % (",".join(["1"] * 100_000), "x" * 70_000))
     assert len(decoded[0]) < 200, "what was not weighed is not decoded either"
+
+
+def test_invented_charsets_are_not_remembered() -> None:
+    """Python's table of codecs keeps each name that it is asked for, for ever."""
+    tracemalloc.start()
+    try:
+        for round_ in range(2):
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(2000):
+                name = f"{round_}-{number}-".ljust(1000, "x")
+                with pytest.raises(BadRequest, match="charset"):
+                    _charset(f"application/json; charset={name}")
+            kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000

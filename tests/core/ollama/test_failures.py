@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from core.contract.errors import BadRequest, OllamaBusy, OllamaError
-from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure
+from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure, says_model_is_missing
 
 
 @pytest.mark.parametrize(
@@ -160,3 +160,25 @@ def test_only_internal_details_are_hidden(text: str, told: str | None) -> None:
 def test_a_long_text_is_truncated() -> None:
     failure("[" + ":" * 10_000_000)
     assert len(str(failure("x" * 100_000))) < 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "missing"),
+    [
+        (404, b'{"error":"model \'m\' not found"}', True),
+        (404, b'{"error": "model \'m\' not found, try pulling it first"}\n', True),
+        (404, b'{ "error" : "model \\"m\\" not found" , "code": 404 }', True),
+        (404, b'{"error":"path not found"}', False),
+        (404, b'{"error":"model m not found, or so"}', False),
+        (404, b'{"error":null}', False),
+        (404, b'{"errors":["model m not found"]}', False),
+        (404, b'"model m not found"', False),
+        (404, b"404 page not found", False),
+        (404, b'{"error":"model \xff not found"}', False),
+        (500, b'{"error":"model m not found"}', False),
+    ],
+)
+def test_a_missing_model_is_told_from_a_missing_page(
+    status: int, body: bytes, missing: bool
+) -> None:
+    assert says_model_is_missing(httpx.Response(status), body) == missing
