@@ -34,8 +34,8 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
     ("text", "told"),
     [
         (
-            "the request exceeds the available context size. task id = 127, n_tokens = 9000",
-            "the request exceeds the available context size",
+            "failed to process the prompt. task id = 127, n_tokens = 9000",
+            "failed to process the prompt",
         ),
         (
             "llama runner process has terminated: slot update_slots: id 0 | task 127 | done",
