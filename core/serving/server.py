@@ -17,6 +17,7 @@ from core.observe import logs
 from core.serving.application import Application
 from core.serving.built_in import BuiltInModel
 from core.serving.connections import Connections, raise_file_limit
+from core.serving.notify import Notifier
 from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
@@ -49,6 +50,7 @@ class Server(uvicorn.Server):
         self._is_full = False
         self.ended_by: signal.Signals | None = None
         """The first signal that told it to stop."""
+        self._systemd = Notifier(os.environ)
         super().__init__(configuration(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -63,6 +65,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # all of this is permanent: scanning it took a tenth of a plain chat's time
+        if self.started:
+            self._systemd.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving, then end the built-in model."""
@@ -91,9 +95,11 @@ class Server(uvicorn.Server):
             self._app.recorder.draining = True
             self._exit_at = monotonic() + self._settings.shutdown_grace_s
             self.ended_by = signal.Signals(sig)
+            self._systemd.stopping()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether it is time to exit; once a second, see whether clients can connect."""
+        self._systemd.alive()
         if counter % _TICKS_PER_S == 0:
             self._check_descriptors()
         if self._app.recorder.draining:
