@@ -193,6 +193,7 @@ def _instrument(
             Gauge("body_bytes", "Bytes of request bodies in memory", lambda: memory.used),
             Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
+            Gauge("dropped_log_lines", "Log lines that nobody read in time", logs.dropped_lines),
         ],
     )
     _trace(app, [route.path for route in routes if isinstance(route, Route)])

@@ -2,10 +2,16 @@
 
 import argparse
 import asyncio
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+
+if __name__ == "__main__":  # the imports take a while, in which these signals may come
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 from core import __version__
 from core.contract.errors import ApiError
@@ -32,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.parse_args(arguments)
     try:
         settings = Settings.from_env(os.environ)
-        asyncio.run(_warn(settings))
+        if not settings.built_in_model:
+            asyncio.run(_warn(settings))
         serve(app, settings)
     except SettingsError as error:
         sys.exit(str(error))
@@ -40,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _warn(settings: Settings) -> None:
     """Say on stderr if the default model is not the expected one, unless Ollama is slow or down."""
+    logging.getLogger("core").addHandler(logging.NullHandler())  # no log is configured yet
     upstream = Upstream(settings)
     client = OllamaClient(settings, HTTPTransport(upstream.pool), upstream.headers)
     with suppress(ApiError, TimeoutError):

@@ -289,13 +289,14 @@ class FakeOllama(RawServer):
 
 async def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--pace", type=float, default=0.02, help="seconds between tokens")
     parser.add_argument("--tokens", default="".join(TOKENS), help="the answer, split at spaces")
     arguments = parser.parse_args()
     fake = FakeOllama()
     fake.default = tokens(arguments.tokens.replace(" ", "\0 ").split("\0"), pace_s=arguments.pace)
-    await fake.start(arguments.port)
+    await fake.start(arguments.port, arguments.host)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -190,14 +190,14 @@ class RawServer(ABC):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> None:
         """Listen, on the same port as before if there was one."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self), "127.0.0.1", port or self._port, backlog=2048
+            lambda: Connection(self), host, port or self._port, backlog=2048
         )
         self._port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://{host}:{self._port}"
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""

@@ -30,11 +30,15 @@ class FairQueue:
         self.max_waiting = settings.max_queue
         self.timeout_s = settings.queue_timeout_s
         self.max_per_client = settings.max_concurrent_per_client
-        self.running = 0
-        """How many slots are in use."""
+        self._running: set[Slot] = set()
         self._running_of = Counter[str]()
         self._lines: dict[str, dict[Slot, None]] = {}  # by client; the first is served next
         self._service_s = ASSUMED_SERVICE_S
+
+    @property
+    def running(self) -> int:
+        """How many slots are in use."""
+        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -77,7 +81,7 @@ class FairQueue:
     def release(self, slot: "Slot") -> None:
         """Release `slot`, and start whichever requests are next."""
         slot.held = False
-        self.running -= 1
+        self._running.discard(slot)
         self._running_of[slot.client_id] -= 1
         if not self._running_of[slot.client_id]:
             del self._running_of[slot.client_id]
@@ -90,10 +94,13 @@ class FairQueue:
             following.turn.set_result(None)
 
     def _has_room_for(self, slot: "Slot") -> bool:
-        return self.running < self.max_concurrent and self._running_of[slot.client_id] < slot.limit
+        return (
+            len(self._running) < self.max_concurrent
+            and self._running_of[slot.client_id] < slot.limit
+        )
 
     def _start(self, slot: "Slot") -> None:
-        self.running += 1
+        self._running.add(slot)
         self._running_of[slot.client_id] += 1
         slot.started_at = monotonic()
         slot.held = True
@@ -128,8 +135,14 @@ class FairQueue:
             self._lines.pop(slot.client_id, None)
 
     def _retry_after_s(self) -> int:
-        """Estimate when all requests now waiting will have started, at the recent pace."""
-        return max(1, math.ceil((self.waiting + 1) * self._service_s / self.max_concurrent))
+        """Estimate when all requests now waiting will have started, at the recent pace.
+
+        A request that has been running for longer than usual will take at least that long.
+        """
+        now = monotonic()
+        lengths_s = [max(self._service_s, now - slot.started_at) for slot in self._running]
+        service_s = sum(lengths_s) / len(lengths_s) if lengths_s else self._service_s
+        return max(1, math.ceil((self.waiting + 1) * service_s / self.max_concurrent))
 
 
 class Slot:

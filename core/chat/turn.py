@@ -59,8 +59,8 @@ class Turn:
                 answer = await ollama_client(self._app).chat(
                     chat, self._model, self._record.request_id
                 )
-        except ModelNotFound as error:
-            raise self._without_hidden_models(error) from None
+        except ModelNotFound:
+            raise await self._not_found() from None
         finally:
             self._record.queued_s = slot.queued_s
         self._complete(answer, chat, answer.response)
@@ -85,8 +85,8 @@ class Turn:
                         if lines.end:
                             self._complete(lines.end, chat, said.decode())
                         yield lines
-        except ModelNotFound as error:
-            raise self._without_hidden_models(error) from None
+        except ModelNotFound:
+            raise await self._not_found() from None
         finally:
             self._record.queued_s = slot.queued_s
 
@@ -98,9 +98,9 @@ class Turn:
         self._record.prompt_tokens = 0 if prompt is UNSET else prompt
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count
 
-    def _without_hidden_models(self, error: ModelNotFound) -> ModelNotFound:
-        """Omit the models that the client may not see."""
-        installed = error.installed
+    async def _not_found(self) -> ModelNotFound:
+        """Return the error that names the models the client may use; its slot is free again."""
+        installed = await ollama_client(self._app).models_for_hint()
         if installed is not None:
             installed = [name for name in installed if self._caller.may_use(name)]
-        return ModelNotFound(error.model, installed)
+        return ModelNotFound(self._model, installed)

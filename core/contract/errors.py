@@ -248,12 +248,12 @@ class JWKSUnavailable(TryAgainLater):
 
 
 class OllamaBusy(TryAgainLater):
-    """Ollama's own queue is full."""
+    """Ollama's own queue is full, or a relay in front of it limits requests."""
 
     status = 503
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("Ollama is busy: its queue is full", retry_after_s)
+    def __init__(self, retry_after_s: int, reason: str = "its queue is full") -> None:
+        super().__init__(f"Ollama is busy: {reason}", retry_after_s)
 
 
 class QueueFull(TryAgainLater):

@@ -12,6 +12,7 @@ from limits.errors import StorageError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
 
 from core.gate.hits import Quota, Rate, StoreDown
@@ -29,7 +30,11 @@ class RedisStore:
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
-            retry=Retry(NoBackoff(), 1),  # Redis may have restarted since
+            timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S / 2,
+            socket_timeout=TIMEOUT_S / 2,
+            # Redis may have restarted since. A time-out has taken long enough already.
+            retry=Retry(NoBackoff(), 1, supported_errors=(Disconnected,)),
         )
         storage = RedisStorage(
             "redis://",  # selects the protocol only: the pool has the real URL

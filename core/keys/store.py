@@ -36,6 +36,8 @@ class KeyStore:
             ) from None
         self._path = path
         self._next_check = 0.0
+        self._version: tuple[int, ...] | None = None
+        self._existed = False
         self._read()
 
     @classmethod
@@ -60,7 +62,7 @@ class KeyStore:
         return key
 
     def reload(self) -> None:
-        """Read the file again; if it is invalid, log that and keep the last good keys."""
+        """Read the file again; if it is invalid or gone, log that and keep the last good keys."""
         try:
             self._read()
         except SettingsError as error:
@@ -78,6 +80,10 @@ class KeyStore:
         if self._path:
             self._version = _version(self._path)  # first: a change while reading is noticed
             keys = keys + read_keys(self._path)
+            if self._existed and not (self._version and _version(self._path)):
+                self._version = None
+                raise SettingsError("API_KEYS_FILE is gone")
+            self._existed = bool(self._version)
         self._keys = {key.id: key for key in keys}
 
 

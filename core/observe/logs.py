@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -24,17 +25,34 @@ def configure(settings: Settings) -> None:
     Raises:
         SettingsError: the file cannot be opened.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stdout)
-    if settings.log_file:
-        from core.observe.log_file import LogFile  # noqa: PLC0415 - a Lambda function has no log file
-
-        try:
-            handler = LogFile(settings.log_file, encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(f"LOG_FILE cannot be opened: {error.strerror}") from None
+    handler = _handler(settings)
     handler.setFormatter(JSONFormatter() if settings.log_format == "json" else ConsoleFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("mangum").setLevel(logging.WARNING)  # it logs each request too
+
+
+def flush() -> None:
+    """Wait until the lines so far are written, but not long for a log that nobody reads."""
+    for handler in logging.root.handlers:
+        handler.flush()
+
+
+def dropped_lines() -> int:
+    """Return how many lines could not be written since the start."""
+    return sum(getattr(handler, "dropped", 0) for handler in logging.root.handlers)
+
+
+def _handler(settings: Settings) -> logging.Handler:
+    if settings.aws_lambda_function_name:  # frozen between requests, and its threads with it
+        return logging.StreamHandler(sys.stdout)
+    from core.observe.writer import LogFile, LogWriter, StandardOutput  # noqa: PLC0415
+
+    try:
+        return LogWriter(
+            LogFile(Path(settings.log_file)) if settings.log_file else StandardOutput()
+        )
+    except OSError as error:
+        raise SettingsError(f"LOG_FILE cannot be opened: {error.strerror}") from None
 
 
 def log_request(record: Record) -> None:

@@ -1,6 +1,7 @@
 """Ollama's HTTP API over httpx: each call sends JSON, and every failure is an ApiError."""
 
 import asyncio
+import errno
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,6 +12,7 @@ import msgspec
 
 from core.contract.errors import OllamaError, RequestTimeout
 from core.ollama.failures import failed_response, not_ollama
+from core.ollama.transport import ForeignProtocol
 
 METADATA_TIMEOUT_S = 10
 """For requests that Ollama answers from memory, within milliseconds."""
@@ -30,8 +32,14 @@ class OllamaAPI:
         base_url: str,
         transport: httpx.AsyncBaseTransport,
         headers: Sequence[tuple[bytes, bytes]],
+        *,
+        built_in: bool = False,
     ) -> None:
-        """Call `base_url` through `transport`, with `headers` on every request."""
+        """Call `base_url` through `transport`, with `headers` on every request.
+
+        `built_in`: it is the built-in model, which this server restarts itself.
+        """
+        self._network_errors = _NetworkErrors(built_in=built_in)
         self._url = lru_cache(lambda path: httpx.URL(base_url.rstrip("/") + path))
         self._transport = transport
         self._headers = list(headers)
@@ -44,7 +52,7 @@ class OllamaAPI:
         Raises:
             OllamaError: no response arrived.
         """
-        with network_errors:
+        with self._network_errors:
             # Nothing here may refer to the request: its megabytes would stay until the answer.
             return await self._transport.handle_async_request(
                 self._request(method, path, body, request_id)
@@ -129,6 +137,9 @@ async def drain(stream: httpx.AsyncByteStream) -> None:
 class _NetworkErrors:
     """Logs a network failure, and raises an error that explains it to the client."""
 
+    def __init__(self, *, built_in: bool = False) -> None:
+        self._built_in = built_in
+
     def __enter__(self) -> None:
         pass
 
@@ -137,16 +148,35 @@ class _NetworkErrors:
     ) -> None:
         if isinstance(error, httpx.TransportError):
             _logger.warning("%s: %s", type(error).__name__, error)
-            if isinstance(error, httpx.ConnectTimeout):
-                text = "Ollama did not accept a connection in time. Is its machine up?"
-            elif isinstance(error, httpx.ConnectError):
-                text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
-            else:
-                text = (
-                    "the connection to Ollama broke before the answer was complete. "
-                    "Send the message again"
-                )
-            raise OllamaError(text) from error
+            raise OllamaError(_explanation(error, built_in=self._built_in)) from error
+
+
+def _explanation(error: httpx.TransportError, *, built_in: bool) -> str:
+    cause = error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number in {errno.EMFILE, errno.ENFILE}:
+        return (
+            "this server has no file descriptor left to reach Ollama with. Try again soon; its "
+            "operator can raise the limit (ulimit -n)"
+        )
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return _not_connected(error, built_in=built_in)
+    if isinstance(error, ForeignProtocol):
+        return "the server at OLLAMA_BASE_URL does not speak HTTP. Check its scheme and port"
+    if number in {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}:
+        return "Ollama's machine stopped responding. Is it up, and its network?"
+    return "the connection to Ollama broke before the answer was complete. Send the message again"
+
+
+def _not_connected(error: httpx.TransportError, *, built_in: bool) -> str:
+    if built_in:
+        return (
+            "the built-in model has stopped, and is being started again. Try again in a few "
+            "seconds; the server's log says why it stopped"
+        )
+    if isinstance(error, httpx.ConnectTimeout):
+        return "Ollama did not accept a connection in time. Is its machine up?"
+    return "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
 
 
 network_errors = _NetworkErrors()

@@ -1,5 +1,6 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 
@@ -23,6 +24,9 @@ from core.ollama.wire import (
     read_streamed_answer,
 )
 from core.settings.schema import Settings
+
+HINT_TIMEOUT_S = 1
+"""How long an error waits for the names of the installed models, which only help."""
 
 
 class Tag(msgspec.Struct):
@@ -49,7 +53,9 @@ class OllamaClient:
     ) -> None:
         """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
         self._settings = settings
-        self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
+        self._api = OllamaAPI(
+            settings.ollama_base_url, transport, headers, built_in=settings.built_in_model
+        )
         self._facts = ModelFacts(self._api)
         self.default = DefaultModel(self, settings.default_model)
         """The model for requests that name none."""
@@ -79,6 +85,14 @@ class OllamaClient:
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
 
+    async def models_for_hint(self) -> list[str] | None:
+        """Return the installed models, or None if Ollama does not list them within a second."""
+        try:
+            async with asyncio.timeout(HINT_TIMEOUT_S):
+                return await self.models()
+        except (ApiError, TimeoutError):
+            return None
+
     async def loaded(self) -> list[str]:
         """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
         try:
@@ -107,7 +121,7 @@ class OllamaClient:
         body = await read(response.stream)
         if response.status_code != httpx.codes.OK:
             if says_model_is_missing(response, body):
-                raise ModelNotFound(model, await self._installed())
+                raise ModelNotFound(model, None)
             raise failed_response(response, body)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
@@ -161,7 +175,7 @@ class OllamaClient:
         if response.status_code != httpx.codes.OK:
             body = await read(response.stream)
             if says_model_is_missing(response, body):
-                raise ModelNotFound(model, await self._installed())
+                raise ModelNotFound(model, None)
             raise failed_response(response, body)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         return response.stream
@@ -196,12 +210,6 @@ class OllamaClient:
                 f"images: model '{model}' cannot see images. GET /api/models?capabilities=true "
                 "lists the models with vision"
             )
-
-    async def _installed(self) -> list[str] | None:
-        try:
-            return await self.models()
-        except ApiError:
-            return None
 
 
 def ollama_client(state: State) -> OllamaClient:

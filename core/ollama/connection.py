@@ -13,8 +13,15 @@ import httptools
 
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a body is buffered for a slow reader before the upstream is paused."""
-TCP_KEEPALIVE_S = 60
-"""Idle seconds before TCP probes the upstream; NAT gateways drop a connection after 350."""
+KEEPALIVE_IDLE_S = 10
+"""Idle seconds before TCP probes the upstream; it also keeps NAT entries, some of 60 s, alive."""
+KEEPALIVE_INTERVAL_S = 5
+KEEPALIVE_PROBES = 2
+UNACKNOWLEDGED_S = 15
+"""How long the upstream's machine may leave a packet or a probe unacknowledged.
+
+Its kernel acknowledges both while a model thinks, so only a dead machine or network exceeds it.
+"""
 MAX_HEAD_BYTES = 64 * 1024
 
 Header = tuple[bytes, bytes]
@@ -37,7 +44,11 @@ class ConnectionBroken(UpstreamError):
 
 
 class InvalidAnswer(UpstreamError):
-    """The answer is not HTTP, or is incomplete."""
+    """The answer is malformed or incomplete."""
+
+
+class NotHTTP(InvalidAnswer):
+    """The answer does not begin as HTTP does: another kind of server sent it."""
 
 
 def request_bytes(
@@ -64,13 +75,19 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Store `transport`, and have TCP probe a peer that stays silent."""
+        """Store `transport`, and have TCP notice when the peer's machine is gone."""
         self._transport = transport
         sock = transport.get_extra_info("socket")
         self._fd = sock.fileno()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
+        for name, value in (
+            ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+            ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+            ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+            ("TCP_USER_TIMEOUT", round(UNACKNOWLEDGED_S * 1000)),
+        ):
+            if option := getattr(socket, name, None):  # macOS has only some
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     async def exchange(self, request: bytes) -> tuple[int, list[Header]]:
         """Send `request`, and return the status and headers of its answer.
@@ -160,7 +177,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(InvalidAnswer("the answer is not HTTP"))
+            broken, foreign = InvalidAnswer("the answer's body is malformed"), NotHTTP("not HTTP")
+            self._fail(broken if self._status else foreign)
             return
         if not self._status:
             self._head_size += len(data)
@@ -182,7 +200,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the exchange in progress."""
-        self._fail(ConnectionBroken(str(exc or "the connection was closed")))
+        error = ConnectionBroken(str(exc or "the connection was closed"))
+        error.__cause__ = exc
+        self._fail(error)
 
     # httptools' callbacks
 

@@ -59,6 +59,8 @@ def failed_response(response: httpx.Response, body: bytes) -> ApiError:
     """Return the error for a response from Ollama that is not a 200."""
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         return OllamaBusy(_retry_after_s(response))
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        return OllamaBusy(_retry_after_s(response), "it, or a relay in front, limits requests")
     text = _error_in(body)
     if text is None:
         return OllamaError(_unexplained(response.status_code))

@@ -14,6 +14,7 @@ from core.ollama.connection import ConnectFailed, Connection, ConnectTimeout, He
 IDLE_EXPIRY_S = 15
 """Seconds for which an idle connection may be reused; relays close theirs later."""
 MAX_IDLE = 256
+_SWEEP_EVERY_S = 1
 
 
 class Pool:
@@ -36,7 +37,8 @@ class Pool:
         self._port = port
         self._connect_timeout_s = connect_timeout_s
         self._ssl_context = ssl_context
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[Connection] = deque()  # the longest idle first
+        self._sweep: asyncio.TimerHandle | None = None
 
     async def send(self, request: bytes) -> tuple[int, list[Header], "Body"]:
         """Send `request`, and return the status, the headers and the body of its answer.
@@ -50,12 +52,36 @@ class Pool:
         except BaseException:
             connection.abort()
             raise
-        return status, head, Body(connection, self._idle)
+        return status, head, Body(connection, self)
+
+    def keep(self, connection: Connection) -> None:
+        """Keep `connection` for reuse, for IDLE_EXPIRY_S at most."""
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popleft().abort()
+        if not self._sweep:
+            self._sweep_later()
 
     def close(self) -> None:
         """Close the connections that are not in use."""
+        if self._sweep:
+            self._sweep.cancel()
+            self._sweep = None
         while self._idle:
             self._idle.pop().abort()
+
+    def _sweep_later(self) -> None:
+        left_s = self._idle[0].idle_since + IDLE_EXPIRY_S - time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._sweep = loop.call_later(max(0.0, left_s) + _SWEEP_EVERY_S, self._close_expired)
+
+    def _close_expired(self) -> None:
+        self._sweep = None
+        while self._idle and _is_expired(self._idle[0]):
+            self._idle.popleft().abort()
+        if self._idle:
+            self._sweep_later()
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
@@ -81,10 +107,10 @@ class Pool:
 class Body:
     """The body of an answer; it must be closed, whether or not it was read."""
 
-    def __init__(self, connection: Connection, idle: deque[Connection]) -> None:
-        """Return `connection` to the `idle` ones when closed."""
+    def __init__(self, connection: Connection, pool: Pool) -> None:
+        """Return `connection` to `pool` when closed."""
         self._connection = connection
-        self._idle = idle
+        self._pool = pool
 
     async def read(self) -> bytes:
         """Return its next bytes, as soon as there are any; empty at its end.
@@ -96,14 +122,10 @@ class Body:
 
     def close(self) -> None:
         """Keep the connection for reuse if the body was read to its end."""
-        connection, idle = self._connection, self._idle
-        if not connection.reusable():
-            connection.abort()
-            return
-        connection.idle_since = time.monotonic()
-        idle.append(connection)
-        while idle and (len(idle) > MAX_IDLE or _is_expired(idle[0])):
-            idle.popleft().abort()
+        if self._connection.reusable():
+            self._pool.keep(self._connection)
+        else:
+            self._connection.abort()
 
 
 def _is_expired(connection: Connection) -> bool:

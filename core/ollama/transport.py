@@ -9,16 +9,23 @@ from core.ollama.connection import (
     ConnectionBroken,
     ConnectTimeout,
     InvalidAnswer,
+    NotHTTP,
     UpstreamError,
     request_bytes,
 )
 from core.ollama.pool import Body, Pool
+
+
+class ForeignProtocol(httpx.RemoteProtocolError):
+    """The upstream does not speak HTTP."""
+
 
 _ERRORS: dict[type[UpstreamError], type[httpx.TransportError]] = {
     ConnectFailed: httpx.ConnectError,
     ConnectTimeout: httpx.ConnectTimeout,
     ConnectionBroken: httpx.ReadError,
     InvalidAnswer: httpx.RemoteProtocolError,
+    NotHTTP: ForeignProtocol,
 }
 
 

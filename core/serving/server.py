@@ -15,6 +15,7 @@ import uvicorn
 
 from core.observe import logs
 from core.serving.application import Application
+from core.serving.built_in import BuiltInModel
 from core.serving.connections import Connections, raise_file_limit
 from core.serving.notify import Notifier
 from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
@@ -24,6 +25,8 @@ from core.settings.schema import Settings
 BACKLOG = 2048
 GC_THRESHOLD = 20_000
 """Allocations between garbage collections; two requests reach Python's default of 700."""
+
+_TICKS_PER_S = 10  # uvicorn's
 
 _logger = logging.getLogger(__name__)
 
@@ -36,21 +39,40 @@ class Server(uvicorn.Server):
     second signal ends the wait. SIGHUP reloads keys and certificates.
     """
 
-    def __init__(self, app: Application, settings: Settings) -> None:
+    def __init__(
+        self, app: Application, settings: Settings, model: BuiltInModel | None = None
+    ) -> None:
+        """Run `model` for as long as this serves."""
         self._app = app
+        self._model = model
         self._settings = settings
         self._exit_at = float("inf")
         self._systemd = Notifier(os.environ)
+        self._is_full = False
+        self.ended_by: signal.Signals | None = None
+        """The first signal that told it to stop."""
         super().__init__(configuration(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving."""
+        """Start serving.
+
+        Raises:
+            SettingsError: the built-in model is wanted, and did not start.
+        """
+        if self._model:
+            await self._model.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         await super().startup(sockets)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # all of this is permanent: scanning it took a tenth of a plain chat's time
         if self.started:
             self._systemd.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop serving, then end the built-in model."""
+        await super().shutdown(sockets)
+        if self._model:
+            await self._model.stop()
 
     def reload(self) -> None:
         """Reload the API keys and the certificate; open connections keep the old one."""
@@ -68,22 +90,40 @@ class Server(uvicorn.Server):
         """Start to stop on the first signal, and stop at once on the second."""
         if self._app.recorder.draining:
             super().handle_exit(sig, frame)
+            self._captured_signals.clear()  # uvicorn would raise them in the event loop
         else:
             self._app.recorder.draining = True
             self._exit_at = monotonic() + self._settings.shutdown_grace_s
-            self._captured_signals.append(sig)
+            self.ended_by = signal.Signals(sig)
             self._systemd.stopping()
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether it is time to exit."""
+        """Return whether it is time to exit; once a second, see whether clients can connect."""
         self._systemd.alive()
+        if counter % _TICKS_PER_S == 0:
+            self._check_descriptors()
         if self._app.recorder.draining:
             if monotonic() >= self._exit_at:
-                self._exit_at = float("inf")
                 for task in self.server_state.tasks:
                     task.cancel()
+                self.should_exit = True  # uvicorn waits for their last words, but not for long
             self.should_exit |= not self._app.recorder.in_flight
         return await super().on_tick(counter)
+
+    def _check_descriptors(self) -> None:
+        """Log when there are none left, and when there are again: accepting fails in silence."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if not self._is_full:
+                _logger.error(
+                    "New clients are turned away: %s. Raise the limit (ulimit -n)", error.strerror
+                )
+            self._is_full = True
+        else:
+            if self._is_full:
+                _logger.warning("New clients can connect again")
+            self._is_full = False
 
 
 def configuration(app: Application, settings: Settings) -> uvicorn.Config:
@@ -110,7 +150,11 @@ def serve(app: Application, settings: Settings) -> None:
     """
     logs.configure(settings)
     raise_file_limit()
-    server = Server(app, settings)
+    model = None
+    if settings.built_in_model:
+        model = BuiltInModel()
+        os.environ["OLLAMA_BASE_URL"] = model.url  # the application has not read it yet
+    server = Server(app, settings, model)
     try:
         server.config.load()
     except OSError:  # includes ssl.SSLError
@@ -124,6 +168,10 @@ def serve(app: Application, settings: Settings) -> None:
     for name, sock in zip(("the API", "the chat page"), sockets, strict=False):
         _logger.info("Listening for %s on %s://%s", name, scheme, _address(sock))
     server.run(sockets)
+    logs.flush()
+    if server.ended_by:  # so that a shell or a service manager sees what ended it
+        signal.signal(server.ended_by, signal.SIG_DFL)
+        signal.raise_signal(server.ended_by)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:

@@ -75,8 +75,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="PEM file of its key, if not in the same file")
     ] = ""
     shutdown_grace_s: Annotated[
-        SecondsOrNone, Meta(description="seconds that running requests get to finish on SIGTERM")
-    ] = 30
+        SecondsOrNone,
+        Meta(
+            description="seconds that running requests get to finish on SIGTERM; `docker stop` "
+            "kills after 10"
+        ),
+    ] = 8
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
     ] = "json"
@@ -147,6 +151,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ollama_base_url: Annotated[
         BaseURL, Meta(description="URL of Ollama, or of the tunnel to it")
     ] = "http://127.0.0.1:11434"
+    built_in_model: Annotated[
+        bool,
+        Meta(
+            description="answer with the small built-in model instead of Ollama; start.sh sets it "
+            "where it finds none"
+        ),
+    ] = False
     ollama_connect_timeout_s: Annotated[
         Seconds, Meta(description="seconds to wait for a connection to Ollama")
     ] = 5

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from typing import Any
 from unittest.mock import ANY
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from handlers import chat
-from tests.conftest import Connect
+from tests.conftest import Connect, Serve
 from tests.fake_ollama import (
     FakeOllama,
     Reply,
@@ -231,6 +232,24 @@ async def test_an_error_for_a_missing_model_names_the_installed_ones(
     answer = await post(connect(chat), model="no-such:7b")
     assert_error(answer, 404, "Model 'no-such:7b' is not installed.")
     assert "smollm2:135m, llama3.1:70b" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
+async def test_a_missing_model_is_told_and_its_slot_free_while_the_list_hangs(
+    serve: Serve, fake: FakeOllama, path: str
+) -> None:
+    fake.reply(never_answers, path="/api/tags")
+    url = await serve(max_concurrent=1)
+    async with httpx.AsyncClient(timeout=10) as client:
+        started = time.monotonic()
+        missing = asyncio.create_task(
+            client.post(url + path, json={"message": "hi", "model": "no-such:7b"})
+        )
+        await fake.wait_for(1, "/api/tags")
+        assert (await client.get(f"{url}/api/stats")).json()["queue"]["running"] == 0
+        answer = await missing
+        assert time.monotonic() - started < 3
+    assert_error(answer, 404, "Model 'no-such:7b' is not installed. GET /api/models lists")
 
 
 async def test_an_error_says_when_no_model_is_installed(connect: Connect, fake: FakeOllama) -> None:

@@ -187,6 +187,18 @@ async def test_retry_after_tracks_service_times() -> None:
         assert caught.value.headers == {"retry-after": "1"}
 
 
+async def test_retry_after_learns_from_requests_that_are_still_running() -> None:
+    async with crowd(max_concurrent=2, max_queue=0) as requests:
+        for client in ("script", "page"):
+            requests.join(client)
+        await settle()
+        for slot in requests.queue._running:
+            slot.started_at -= 60  # a stall
+        with pytest.raises(QueueFull) as caught:
+            await requests.join("other")
+        assert 30 <= int(caught.value.headers["retry-after"]) <= 31
+
+
 async def test_a_client_that_fills_the_queue_yields_a_place_to_one_without() -> None:
     async with crowd(max_concurrent=1, max_queue=3) as requests:
         script = [requests.join("script") for _ in range(4)]

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -274,6 +275,31 @@ async def test_a_hung_redis_delays_only_one_request(
     monkeypatch.setattr(redis_store, "TIMEOUT_S", 20)
     async with asyncio.timeout(5):
         assert await limiter.hit("ci", MINUTE) is None
+    redis.signal(signal.SIGCONT)
+
+
+async def test_a_frozen_redis_delays_no_request_for_longer_than_its_limit(
+    redis: RedisServer, limiter_for: MakeLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit, "STORE_RETRY_S", 0)
+    monkeypatch.setattr(redis_store, "TIMEOUT_S", 0.5)
+    limiter = limiter_for(redis.url)
+
+    async def delay() -> float:
+        started = time.monotonic()
+        await limiter.hit("ci", MINUTE)
+        return time.monotonic() - started
+
+    await asyncio.gather(*(delay() for _ in range(8)))
+    redis.signal(signal.SIGSTOP)
+    delays: list[float] = []
+    for count in (1, 40, 1):  # on open connections, then on those still to be opened
+        delays += await asyncio.gather(*(delay() for _ in range(count)))
+    # CPython 3.11's `wait_for` swallows a cancellation that arrives as its call returns.
+    for microseconds in range(0, 1500, 50):
+        monkeypatch.setattr(redis_store, "TIMEOUT_S", microseconds / 1e6)
+        delays += await asyncio.gather(*(delay() for _ in range(2)))
+        assert max(delays) < 0.6
     redis.signal(signal.SIGCONT)
 
 

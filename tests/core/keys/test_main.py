@@ -229,10 +229,19 @@ def test_a_broken_file_keeps_the_last_good_keys(
     assert "stay valid" in caplog.text
 
 
-def test_a_deleted_file_has_no_keys(path: Path, store: KeyStore) -> None:
+def test_a_deleted_file_keeps_the_last_good_keys_until_it_is_back(
+    path: Path, store: KeyStore, caplog: pytest.LogCaptureFixture
+) -> None:
     text = create(path, "ci")
     assert store.authenticate(text).name == "ci"
     path.unlink()
+    for _ in range(2):
+        assert store.authenticate(text).name == "ci"
+    assert caplog.messages == ["API_KEYS_FILE is gone. The keys loaded before stay valid"]
+    store.reload()  # as SIGHUP does
+    assert store.authenticate(text).name == "ci"
+    path.write_text("[]")
+    path.chmod(0o600)
     with pytest.raises(InvalidCredentials):
         store.authenticate(text)
 

@@ -15,7 +15,7 @@ from core.app import create_app
 from core.context import Record
 from core.keys.editing import create
 from core.observe import logs
-from core.observe.log_file import LogFile
+from core.observe.writer import LogFile, LogWriter
 from core.settings.schema import Settings
 from handlers import chat
 from tests.conftest import Serve
@@ -63,7 +63,7 @@ async def test_a_request_is_one_line_without_any_chat_text(
 
 
 async def test_an_unwritable_log_file_fails_no_request(
-    serve: Serve, fake: FakeOllama, lines: Lines, capsys: pytest.CaptureFixture[str]
+    serve: Serve, fake: FakeOllama, lines: Lines, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = await serve()
     lines.path.unlink()
@@ -71,23 +71,27 @@ async def test_an_unwritable_log_file_fails_no_request(
     async with httpx.AsyncClient(timeout=5) as client:
         for _ in range(2):
             assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
-        told = capsys.readouterr().err
+        logs.flush()
+        told = capfd.readouterr().err
         assert "LOG_FILE cannot be written: Is a directory" in told
         assert told.count('"path":"/api/chat"') == 2
         lines.path.rmdir()
         assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+        logs.flush()
         assert len(await lines.of_requests(1)) == 1
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 def test_a_log_with_nowhere_to_go_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler = LogFile(tmp_path / "log")
+    handler = LogWriter(LogFile(tmp_path / "log"))
     (tmp_path / "log").unlink()
     (tmp_path / "log").mkdir()
     monkeypatch.setattr("sys.stderr", None)
     handler.handle(logging.makeLogRecord({"msg": "x"}))
+    handler.flush()
+    assert handler.dropped == 1
 
 
 async def test_a_lambda_function_logs_one_line_per_request_too(
@@ -97,6 +101,7 @@ async def test_a_lambda_function_logs_one_line_per_request_too(
     request = httpx.Request("POST", "http://localhost/api/chat", json=CHAT)
     async with MangumTransport(app) as transport:
         assert (await transport.handle_async_request(request)).status_code == 200
+    logs.flush()
     assert [line["logger"] for line in lines.all()] == ["request"]
 
 

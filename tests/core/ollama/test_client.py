@@ -10,7 +10,16 @@ from core.ollama.client import OllamaClient
 from core.ollama.pool import Pool
 from core.ollama.transport import HTTPTransport
 from core.settings.schema import Settings
-from tests.fake_ollama import Connection, FakeOllama, Reply, after, error, stalls_after, tokens
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Reply,
+    Request,
+    after,
+    error,
+    stalls_after,
+    tokens,
+)
 
 HI = [Message(role="user", content="hi")]
 
@@ -78,4 +87,15 @@ async def test_a_model_deleted_during_the_call_is_not_installed(
 ) -> None:
     fake.reply(error(404, 'model "llama3.1:70b" not found, try pulling it first'))
     with pytest.raises(ModelNotFound):
+        await near.chat(ChatRequest(messages=HI), "llama3.1:70b")
+
+
+async def test_a_server_that_speaks_no_http_is_called_that(
+    fake: FakeOllama, near: OllamaClient
+) -> None:
+    async def reply(connection: Connection, request: Request) -> None:
+        connection.send_raw(b"-ERR unknown command\r\n")
+
+    fake.reply(reply)
+    with pytest.raises(OllamaError, match="does not speak HTTP"):
         await near.chat(ChatRequest(messages=HI), "llama3.1:70b")

@@ -130,6 +130,13 @@ def test_busy_says_in_whole_seconds_when_to_retry(header: dict[str, str], second
     assert error.headers["retry-after"] == str(seconds)
 
 
+def test_a_relay_that_limits_requests_makes_it_busy() -> None:
+    error = failed_response(httpx.Response(429, headers={"retry-after": "17"}), b"slow down")
+    assert isinstance(error, OllamaBusy)
+    assert (error.status, error.headers["retry-after"]) == (503, "17")
+    assert "limits requests" in str(error)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -8,7 +8,7 @@ import pytest
 from core.ollama import pool as module
 from core.ollama.connection import ConnectionBroken
 from core.ollama.pool import Pool
-from core.ollama.transport import HTTPTransport
+from core.ollama.transport import ForeignProtocol, HTTPTransport
 from tests.fake_ollama import (
     Connection,
     FakeOllama,
@@ -131,6 +131,17 @@ async def test_data_before_a_reset_is_read_first(
     await response.aclose()
 
 
+@pytest.mark.parametrize(
+    "greeting", [b"\x15\x03\x03\x00\x02\x02F", b"-ERR unknown command\r\n", b"SSH-2.0-x\r\n"]
+)
+async def test_another_kind_of_server_is_recognized(
+    fake: FakeOllama, transport: HTTPTransport, greeting: bytes
+) -> None:
+    fake.reply(raw(greeting, close=True), path="/x")
+    with pytest.raises(ForeignProtocol):
+        await get(transport)
+
+
 async def test_nobody_listening_is_a_connect_error(
     transport: HTTPTransport, fake: FakeOllama
 ) -> None:
@@ -200,6 +211,19 @@ async def test_an_idle_connection_is_not_kept_for_long(
     await get(transport, "/api/version")
     await get(transport, "/api/version")
     assert fake.connections == 2
+
+
+async def test_idle_connections_end_by_themselves(
+    fake: FakeOllama, transport: HTTPTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_EXPIRY_S", 0.05)
+    monkeypatch.setattr(module, "_SWEEP_EVERY_S", 0.05)
+    await asyncio.gather(*(get(transport, "/api/version") for _ in range(3)))
+    assert fake.open
+    async with asyncio.timeout(2):
+        while fake.open:
+            await asyncio.sleep(0.01)
+    assert not transport._pool._idle
 
 
 async def test_the_number_of_idle_connections_is_bounded(

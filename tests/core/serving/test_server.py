@@ -1,7 +1,9 @@
 """The server itself: ports, TLS, signals and shutdown."""
 
+import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -9,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.fake_ollama import FakeOllama, tokens
 from tests.processes import bundle, fake_ollama, running, wait_for
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
@@ -72,6 +75,61 @@ def test_a_stream_that_outlasts_the_grace_period_ends_with_an_error_line(slow_ol
         assert (last["success"], last["done"]) == (False, True)
         assert last["error"].startswith("The server is stopping")
         process.wait(timeout=15)
+
+
+@pytest.mark.parametrize("grace_s", ["0.1", "30"])
+async def test_a_client_that_does_not_read_does_not_lengthen_the_grace_period(
+    fake: FakeOllama, grace_s: str
+) -> None:
+    fake.reply(tokens(["x" * 1000] * 20_000))
+    request = httpx.Request("POST", "http://localhost/api/chat/stream", json=CHAT)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with serving(fake.url, SHUTDOWN_GRACE_S=grace_s) as (process, url):
+        reader, writer = await asyncio.open_connection(httpx.URL(url).host, httpx.URL(url).port)
+        writer.write(f"POST /api/chat/stream HTTP/1.1\r\n{head}\r\n".encode() + request.content)
+        assert (await reader.read(9)).startswith(b"HTTP/1.1")
+        await asyncio.sleep(0.5)  # until all buffers are full
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        if grace_s == "30":
+            await asyncio.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.wait, 15)
+        assert time.monotonic() - started < 3
+        writer.transport.abort()
+
+
+def test_ctrl_c_ends_it_without_a_traceback(slow_ollama: str) -> None:
+    with serving(slow_ollama) as (process, url), streaming(url) as lines:
+        process.send_signal(signal.SIGINT)
+        assert json.loads([*lines][-1])["done"] is True
+        assert process.wait(timeout=10) == -signal.SIGINT
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_two_ctrl_cs_end_it_at_once_without_a_traceback(slow_ollama: str) -> None:
+    with serving(slow_ollama) as (process, url), streaming(url) as lines:
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        assert json.loads([*lines][-1])["done"] is True
+        assert process.wait(timeout=10) == -signal.SIGINT
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_sighup_during_the_imports_does_not_end_it(slow_ollama: str) -> None:
+    own = {"OLLAMA_BASE_URL": slow_ollama, "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console"}
+    with running("-m", "handlers", **own) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "msgspec" not in maps.read_text():
+            time.sleep(0.001)
+        for _ in range(30):
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        url = wait_for(process.stdout, "Listening for the API on ")
+        assert httpx.get(f"{url}/api/health", trust_env=False).status_code == 200
 
 
 def test_an_idle_server_ends_at_once(slow_ollama: str) -> None:
@@ -258,3 +316,36 @@ def test_systemd_hears_when_the_server_is_ready_alive_and_stopping(
 def test_a_socket_of_systemd_that_is_gone_does_not_matter(slow_ollama: str) -> None:
     with serving(slow_ollama, NOTIFY_SOCKET="@nobody", WATCHDOG_USEC="200000") as (_, url):
         assert httpx.get(f"{url}/api/health", trust_env=False).status_code == 200
+
+
+@contextmanager
+def limited(ollama: str, limit: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve with a limit on open files, given in the words of `ulimit`."""
+    own = {"OLLAMA_BASE_URL": ollama, "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console"}
+    enter = "import os, sys; os.execvp('bash', ['bash', '-c', *sys.argv[1:]])"
+    script = f'ulimit {limit}; exec "$0" -m handlers'
+    with running("-c", enter, script, sys.executable, **own) as process:
+        yield process, wait_for(process.stdout, "Listening for the API on ")
+
+
+def test_as_many_files_may_be_open_as_the_hard_limit_allows(slow_ollama: str) -> None:
+    with limited(slow_ollama, "-Sn 64") as (process, url):
+        httpx.get(f"{url}/api/health", trust_env=False)
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard > 64
+
+
+def test_running_out_of_descriptors_is_called_that(slow_ollama: str) -> None:
+    with limited(slow_ollama, "-n 64") as (process, url), ExitStack() as stack:
+        address = httpx.URL(url).host, httpx.URL(url).port or 0
+        client = stack.enter_context(httpx.Client(trust_env=False))
+        assert client.get(f"{url}/api/openapi.json").status_code == 200
+        crowd = [stack.enter_context(socket.create_connection(address)) for _ in range(80)]
+        wait_for(process.stdout, "New clients are turned away: Too many open files")
+        told = client.post(f"{url}/api/chat", json=CHAT)  # on the connection that it has kept
+        assert told.status_code == 500
+        assert "no file descriptor left" in told.json()["error"]
+        for sock in crowd:
+            sock.close()
+        wait_for(process.stdout, "New clients can connect again")
+        assert client.post(f"{url}/api/chat", json=CHAT).status_code == 200

@@ -1,0 +1,169 @@
+"""Writes the log in a thread of its own: a log that nobody reads stops no request."""
+
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+
+MAX_PENDING_BYTES = 8 * 2**20
+"""How much may wait to be written; what does not fit is counted and dropped."""
+FLUSH_S = 0.5
+"""How long the end of the process waits for a log that is not being read."""
+GATHER_S = 0.01
+"""How long a line waits for others: waking the thread costs more than formatting a line."""
+BLOCK_BYTES = 4096
+"""At most this much is written at once: Linux keeps such a write to a pipe in one piece."""
+
+
+class StandardOutput:
+    """Where the log goes without LOG_FILE."""
+
+    name = "Standard output"
+
+    def descriptor(self) -> int:
+        """Return the descriptor to write to.
+
+        Raises:
+            OSError: it was closed when the process started.
+        """
+        if sys.stdout is None:  # descriptor 1 may be a client's socket by now
+            raise OSError(0, "it is closed")
+        return sys.stdout.fileno()
+
+
+class LogFile:
+    """LOG_FILE, reopened after logrotate has moved it."""
+
+    name = "LOG_FILE"
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; raises OSError if that fails."""
+        self._path = path
+        self._open()
+
+    def descriptor(self) -> int:
+        """Return the descriptor to write to; raises OSError if there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            found = None
+        if not found or (found.st_dev, found.st_ino) != self._identity:
+            old = self._descriptor
+            self._open()
+            os.close(old)
+        return self._descriptor
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._descriptor = os.open(self._path, flags, 0o666)
+        opened = os.fstat(self._descriptor)
+        self._identity = opened.st_dev, opened.st_ino
+
+
+class LogWriter(logging.Handler):
+    """Formats each record at once, and leaves the writing to a thread.
+
+    What cannot be written goes to standard error, after one line that says why.
+    """
+
+    def __init__(self, target: StandardOutput | LogFile) -> None:
+        """Write to `target`."""
+        super().__init__()
+        self._target = target
+        self._queue = SimpleQueue[bytes | threading.Event]()
+        self._accepted = self._written = 0  # bytes, each changed by one thread only
+        self._overflowed = self._reported = 0  # lines
+        self._lost = 0
+        self._failing = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped so far."""
+        return self._overflowed + self._lost
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line for `record`, unless too much is waiting."""
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        except Exception:  # a mistake in a log call must not fail the request
+            self.handleError(record)
+            return
+        if self._accepted + len(line) - self._written > MAX_PENDING_BYTES:
+            self._overflowed += 1
+            return
+        self._accepted += len(line)
+        self._queue.put(line)
+
+    def flush(self) -> None:
+        """Wait until everything queued so far is written, for at most FLUSH_S."""
+        written = threading.Event()
+        self._queue.put(written)
+        written.wait(FLUSH_S)
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            time.sleep(GATHER_S)
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            lines = [item for item in batch if isinstance(item, bytes)]
+            for block in _blocks(lines):
+                self._write(block)
+            self._written += sum(map(len, lines))
+            if self._overflowed > self._reported and not self._failing:
+                self._report()
+            for item in batch:
+                if isinstance(item, threading.Event):
+                    item.set()
+
+    def _report(self) -> None:
+        dropped, self._reported = self._overflowed - self._reported, self._overflowed
+        text = f"{dropped} log lines were dropped: nobody had read the log for too long"
+        record = logging.makeLogRecord(
+            {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING, "msg": text}
+        )
+        self._write(self.format(record).encode() + b"\n")
+
+    def _write(self, block: bytes) -> None:
+        try:
+            _write(self._target.descriptor(), block)
+            self._failing = False
+        except OSError as error:
+            reason = f"{self._target.name} cannot be written: {error.strerror}\n".encode()
+            self._fall_back(block if self._failing else reason + block, block.count(b"\n"))
+            self._failing = True
+
+    def _fall_back(self, text: bytes, lines: int) -> None:
+        try:
+            _write(sys.stderr.fileno(), text)
+        except (AttributeError, OSError, ValueError):  # it is closed too, or was never open
+            self._lost += lines
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another process has made it non-blocking
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+
+
+def _blocks(lines: Sequence[bytes]) -> Iterator[bytes]:
+    block: list[bytes] = []
+    size = 0
+    for line in lines:
+        if block and size + len(line) > BLOCK_BYTES:
+            yield b"".join(block)
+            block, size = [], 0
+        block.append(line)
+        size += len(line)
+    if block:
+        yield b"".join(block)

@@ -1,0 +1,197 @@
+"""A log that is not read, not writable or closed stops no request, and says so."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.observe import writer
+from tests.processes import fake_ollama
+from tests.programs import free_ports
+
+CHAT = {"message": "hi", "model": "smollm2:135m"}
+LONG = "/" + "x" * 190
+
+
+@pytest.fixture(scope="module")
+def ollama() -> Iterator[str]:
+    with fake_ollama("--pace", "0") as url:
+        yield url
+
+
+@contextmanager
+def serving(
+    ollama: str, stdout: int | None, *redirect: str, **environ: str
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run the server with `stdout`, a descriptor that this process reads or does not read."""
+    (port,) = free_ports(1)
+    own = {"OLLAMA_BASE_URL": ollama, "PORT": str(port), "WEB_PORT": "0", "RATE_LIMIT": "off"}
+    shell = f'exec "$0" -m handlers {" ".join(redirect)}'
+    process = subprocess.Popen(
+        ["bash", "-c", shell, sys.executable],
+        env={**os.environ, **own, **environ},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_up(url)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()
+
+
+def wait_until_up(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            httpx.get(f"{url}/api/health", trust_env=False)
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def read_all(descriptor: int) -> list[bytes]:
+    with os.fdopen(descriptor, "rb") as pipe:
+        return pipe.read().splitlines()
+
+
+def dropped(client: httpx.Client, url: str) -> float:
+    name = "ollama_web_api_dropped_log_lines "
+    text = client.get(f"{url}/metrics").text
+    return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+
+
+def test_a_log_that_nobody_reads_stops_neither_requests_nor_the_end(ollama: str) -> None:
+    reader, stdout = os.pipe()
+    with serving(ollama, stdout) as (process, url), httpx.Client(trust_env=False) as client:
+        os.close(stdout)
+        for _ in range(500):  # 150 KB, over twice what the pipe holds
+            assert client.get(url + LONG).status_code == 404
+        assert client.post(f"{url}/api/chat", json=CHAT).status_code == 200
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == -signal.SIGTERM
+        assert time.monotonic() - started < 3
+    os.close(reader)
+
+
+def test_every_line_before_the_end_is_written(ollama: str) -> None:
+    reader, stdout = os.pipe()
+    with serving(ollama, stdout) as (process, url), httpx.Client(trust_env=False) as client:
+        os.close(stdout)
+        for number in range(50):
+            client.get(f"{url}/{number}")
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=5)
+    lines = [json.loads(line) for line in read_all(reader)]
+    paths = [line["path"] for line in lines if line["logger"] == "request"]
+    assert paths[-50:] == [f"/{number}" for number in range(50)]
+    assert lines[-1]["message"].startswith("Finished server process")
+
+
+def test_what_does_not_fit_is_counted_and_reported(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(writer, "MAX_PENDING_BYTES", 100_000)
+    reader, descriptor = os.pipe()
+
+    class Target(writer.StandardOutput):
+        def descriptor(self) -> int:
+            return descriptor
+
+    handler = writer.LogWriter(Target())
+    record = logging.makeLogRecord({"msg": "x" * 99})
+    for _ in range(2000):
+        handler.handle(record)
+    assert 900 < handler.dropped < 2000
+    told = f"{handler.dropped} log lines were dropped"
+    with os.fdopen(reader, "rb") as pipe:
+        seen = []
+        while told not in (line := pipe.readline().decode()):
+            seen.append(line)
+        assert len(seen) == 2000 - handler.dropped
+        handler.handle(record)
+        assert pipe.readline().decode() == "x" * 99 + "\n"
+    os.close(descriptor)
+    handler.flush()
+    assert capfd.readouterr().err == ""
+
+
+def test_dropped_lines_are_a_metric(ollama: str) -> None:
+    with serving(ollama, None, ">&-", "2>&-") as (_, url), httpx.Client(trust_env=False) as client:
+        before = dropped(client, url)
+        client.get(url + LONG)
+        deadline = time.monotonic() + 5
+        while dropped(client, url) <= before:
+            assert time.monotonic() < deadline
+
+
+def test_a_closed_output_is_one_line_on_standard_error_and_no_traceback(ollama: str) -> None:
+    reader, stdout = os.pipe()
+    with serving(ollama, stdout) as (process, url), httpx.Client(trust_env=False) as client:
+        os.close(stdout)
+        os.close(reader)
+        for _ in range(3):
+            assert client.get(url + LONG).status_code == 404
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=5)
+        assert process.stderr
+        errors = process.stderr.read().decode()
+    assert errors.count("Standard output cannot be written: Broken pipe") == 1
+    assert errors.count(LONG) == 3
+    assert "Traceback" not in errors
+
+
+def test_a_descriptor_that_became_a_clients_gets_no_log(ollama: str) -> None:
+    with serving(ollama, None, ">&-") as (process, url), httpx.Client(trust_env=False) as client:
+        for _ in range(3):
+            answer = client.post(f"{url}/api/chat", json=CHAT)
+            assert answer.json()["success"] is True
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=5)
+        assert process.stderr
+        assert process.stderr.read().decode().count("it is closed") == 1
+
+
+def test_a_full_disk_loses_no_line(ollama: str) -> None:
+    with (
+        serving(ollama, None, LOG_FILE="/dev/full") as (process, url),
+        httpx.Client(trust_env=False) as client,
+    ):
+        for _ in range(3):
+            assert client.get(url + LONG).status_code == 404
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=5)
+        assert process.stderr
+        errors = process.stderr.read().decode()
+    assert errors.count("LOG_FILE cannot be written: No space left on device") == 1
+    assert errors.count(LONG) == 3
+
+
+def test_a_moved_file_is_reopened(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    handler = writer.LogWriter(writer.LogFile(path))
+    for number in range(3):
+        handler.handle(logging.makeLogRecord({"msg": f"{number}"}))
+        handler.flush()
+        path.rename(tmp_path / f"log.{number}")
+    assert [(tmp_path / f"log.{number}").read_text() for number in range(3)] == [
+        "0\n",
+        "1\n",
+        "2\n",
+    ]

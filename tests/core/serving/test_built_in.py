@@ -1,0 +1,109 @@
+"""The built-in model is watched: it starts again whenever it ends, and leaves no process behind."""
+
+import asyncio
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from core.serving import built_in
+from tests.processes import running, wait_for
+
+CHAT = {"message": "hi", "model": "smollm2:135m", "options": {"num_predict": 4}}
+OWN = {"BUILT_IN_MODEL": "true", "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console"}
+
+
+def engine_of(server: int) -> psutil.Process:
+    (child,) = psutil.Process(server).children()
+    return child
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_is_started_again_and_the_errors_say_what_happened(client: httpx.Client) -> None:
+    with running("-m", "handlers", **OWN) as process:
+        url = wait_for(process.stdout, "Listening for the API on ")
+
+        def chat() -> httpx.Response:
+            return client.post(f"{url}/api/chat", json=CHAT)
+
+        assert chat().json()["success"] is True
+        for _ in range(2):
+            engine = engine_of(process.pid)
+            engine.kill()
+            wait_for(process.stdout, "The built-in model ended (Killed)")
+            told = chat()
+            assert told.status_code == 500
+            assert told.json()["error"].startswith(
+                "Ollama connection error: the built-in model has stopped, and is being started"
+            )
+            wait_for(process.stdout, "The built-in model answers again")
+            assert chat().json()["success"] is True
+            assert not psutil.pid_exists(engine.pid), "a zombie is left"
+        last = engine_of(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == -signal.SIGTERM
+        assert within(1, lambda: not last.is_running())
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_server_ends_while_it_is_being_started_again(client: httpx.Client) -> None:
+    with running("-m", "handlers", **OWN) as process:
+        url = wait_for(process.stdout, "Listening for the API on ")
+        assert client.post(f"{url}/api/chat", json=CHAT).status_code == 200
+        engine_of(process.pid).kill()
+        wait_for(process.stdout, "The built-in model ended (Killed)")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_a_model_that_cannot_start_fails_the_start_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "xllamacpp.py").write_text("raise ImportError")
+    with running("-m", "handlers", **OWN, PYTHONPATH=str(tmp_path)) as process:
+        assert process.wait(timeout=20) == 1
+        assert process.stderr
+        told = process.stderr.read()
+    assert "the built-in model is not installed" in told
+    assert told.endswith("\nThe built-in model did not start\n")
+    assert "Traceback" not in told
+
+
+async def test_failures_in_a_row_are_tried_ever_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(built_in, "FIRST_DELAY_S", 0.1)
+    monkeypatch.setattr(built_in, "MAX_DELAY_S", 0.4)
+    launched: list[float] = []
+
+    class Crashing(built_in.BuiltInModel):
+        async def _launch(self) -> bool:
+            launched.append(time.monotonic())
+            self._process = await asyncio.create_subprocess_exec("true")
+            return True
+
+    model = Crashing()
+    await model.start()
+    while len(launched) < 5:
+        await asyncio.sleep(0.01)
+    await model.stop()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(launched)]
+    assert all(gap >= least for gap, least in zip(gaps, (0.1, 0.2, 0.4, 0.4), strict=True))

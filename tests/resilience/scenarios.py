@@ -1,0 +1,271 @@
+"""The scenarios: what is done to the gateway, its upstream, its log and its clients."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+
+import httpx
+
+from tests.namespaces import machine
+from tests.resilience import malformed
+from tests.resilience.asking import Asker, Outcome, Tally
+from tests.resilience.running import (
+    Program,
+    State,
+    gateway,
+    program,
+    redis,
+    repeated,
+    upstream,
+)
+from tests.resilience.upstream import TOKENS, WAYS
+
+FAILING = 0.05
+"""The share of the upstream's answers that fail."""
+
+
+class Row(NamedTuple):
+    """What a scenario found."""
+
+    tally: Tally
+    before: State
+    after: State
+
+
+class Stage(NamedTuple):
+    """Everything that a scenario may hurt."""
+
+    ollama: Program
+    gateway: Program
+    asker: Asker
+    rows: list[Row]
+
+
+@asynccontextmanager
+async def stage(
+    long: bool,
+    *enter: str,
+    ollama: Program | None = None,
+    errors: bool = False,
+    breaks: bool = False,
+    stdout: int = subprocess.DEVNULL,
+    **environ: str,
+) -> AsyncIterator[Stage]:
+    """Start everything; at the end, compare what the gateway holds with what it held before."""
+    with ExitStack() as stack:
+        source = stack.enter_context(program(ollama or upstream()))
+        served = gateway(source.url, *enter, stdout=stdout, environ=environ)
+        server = stack.enter_context(program(served))
+        asker = Asker(server.url, errors=errors, breaks=breaks)
+        await asker.ask_all(["-"] * 50)  # what it loads and keeps at first is no leak
+        asker.tally = Tally()
+        before = server.state()
+        rows: list[Row] = []
+        yield Stage(source, server, asker, rows)
+        tally = asker.tally
+        await asker.aclose()
+        for _ in range(repeated(source.url)):
+            tally.note(Outcome.WRONG, "a request reached the upstream twice")
+        rows.append(Row(tally, before, await server.calm_state(1 if long else before.sockets)))
+
+
+async def under_load(
+    asker: Asker, seconds: float, hurt: Callable[[], Awaitable[None]], pace_s: float = 0.02
+) -> None:
+    """Ask without a pause for `seconds`, and meanwhile `hurt` something."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+
+    async def work() -> None:
+        while loop.time() < end:
+            await asker.ask(pace_s=pace_s)
+
+    await asyncio.gather(hurt(), *(work() for _ in range(24)))
+
+
+async def open_streams(long: bool) -> Row:
+    """Many streams that are open for a long time."""
+    count, seconds = (1000, 120) if long else (100, 3)
+    async with stage(long, MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300") as on:
+        on.asker._limit_s = seconds + 60
+        asks = (on.asker.ask(pace_s=seconds / TOKENS, streamed=True) for _ in range(count))
+        await asyncio.gather(*asks)
+    return on.rows[0]
+
+
+async def mixed(long: bool) -> Row:
+    """Plain and streamed chats, 5 % of them failing upstream in every way."""
+    count = 20_000 if long else 1200
+    chance = random.Random(13)  # noqa: S311
+    ways = list(WAYS) if long else [way for way in WAYS if "silence" not in way]
+    async with stage(long, REQUEST_TIMEOUT_S="3") as on:
+        asked = ("-" if chance.random() >= FAILING else chance.choice(ways) for _ in range(count))
+        await on.asker.ask_all(asked, at_once=64)
+        await on.asker.ask_all(WAYS)
+    return on.rows[0]
+
+
+async def upstream_killed(long: bool) -> Row:
+    """Ollama is killed and started again."""
+    async with stage(long, errors=True) as on:
+
+        async def hurt() -> None:
+            for _ in range(10 if long else 1):
+                await asyncio.sleep(0.5)
+                await on.ollama.stop_without_blocking(signal.SIGKILL)
+                await asyncio.sleep(0.5)
+                await on.ollama.start_without_blocking()
+
+        await under_load(on.asker, 30 if long else 2.5, hurt)
+    return on.rows[0]
+
+
+async def upstream_frozen(long: bool) -> Row:
+    """Ollama is frozen, and goes on later: no request may fail."""
+    async with stage(long) as on:
+
+        async def hurt() -> None:
+            for _ in range(5 if long else 1):
+                await asyncio.sleep(0.5)
+                on.ollama.send(signal.SIGSTOP)
+                await asyncio.sleep(3 if long else 1)
+                on.ollama.send(signal.SIGCONT)
+
+        await under_load(on.asker, 20 if long else 2, hurt)
+    return on.rows[0]
+
+
+async def upstream_unplugged(long: bool) -> Row:
+    """Packets to and from Ollama's machine vanish for 30 s, or 6 s in the quick form."""
+    with machine() as other:
+        enter = ("ip", "netns", "exec", other.name)
+        source = upstream(*enter, host=other.address)
+        async with stage(long, ollama=source, errors=True, REQUEST_TIMEOUT_S="60") as on:
+            on.asker._limit_s = 25  # errors are due 15 s after the last packet
+
+            async def hurt() -> None:
+                await asyncio.sleep(0.5)
+                other.unplug()
+                await asyncio.sleep(30 if long else 6)
+                other.plug_in()
+
+            await under_load(on.asker, 45 if long else 7, hurt)
+        return on.rows[0]
+
+
+def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any, Any, Row]]:
+    async def scenario(long: bool) -> Row:
+        ends = number is not signal.SIGHUP
+        async with stage(long, errors=ends, breaks=ends, SHUTDOWN_GRACE_S="0.3") as on:
+
+            async def hurt() -> None:
+                for _ in range(10 if long else 2):
+                    await asyncio.sleep(0.4)
+                    if ends:
+                        await on.gateway.stop_without_blocking(number)
+                        await on.gateway.start_without_blocking()
+                    else:
+                        on.gateway.send(number)
+
+            await under_load(on.asker, 20 if long else 3, hurt)
+        return on.rows[0]
+
+    return scenario
+
+
+async def redis_hurt(long: bool) -> Row:
+    """The rate limiter's store is killed, started again and frozen: no request may fail."""
+    with program(redis()) as store:
+        async with stage(long, RATE_LIMIT="999999999/minute", RATE_LIMIT_STORAGE=store.url) as on:
+
+            async def hurt() -> None:
+                for _ in range(5 if long else 1):
+                    await store.stop_without_blocking(signal.SIGKILL)
+                    await asyncio.sleep(0.5)
+                    await store.start_without_blocking()
+                    await asyncio.sleep(0.5)
+                    store.send(signal.SIGSTOP)
+                    await asyncio.sleep(1)
+                    store.send(signal.SIGCONT)
+
+            await under_load(on.asker, 15 if long else 3, hurt)
+        return on.rows[0]
+
+
+async def log_unread(long: bool) -> Row:
+    """Nobody reads the log, and its pipe is full."""
+    reader, writer = os.pipe()
+    try:
+        async with stage(long, stdout=writer) as on:
+            await on.asker.ask_all(["-"] * (20_000 if long else 800))
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return on.rows[0]
+
+
+async def log_disk_full(long: bool) -> Row:
+    """LOG_FILE is on a full disk."""
+    async with stage(long, LOG_FILE="/dev/full") as on:
+        await on.asker.ask_all(["-"] * (5000 if long else 300))
+    return on.rows[0]
+
+
+async def descriptors_out(long: bool) -> Row:
+    """More clients than the gateway may have open files; one it cannot accept may be cut off."""
+    limit = ("bash", "-c", 'ulimit -n 100; exec "$@"', "bash")
+    async with stage(long, *limit, errors=True, breaks=True) as on:
+        for _ in range(10 if long else 1):
+            await on.asker.ask_all(["-"] * 200, pace_s=0.02, at_once=200)
+    return on.rows[0]
+
+
+async def leavers(long: bool) -> Row:
+    """Clients disconnect at random moments."""
+    chance = random.Random(13)  # noqa: S311
+    async with stage(long) as on:
+        for _ in range(20 if long else 2):
+            waits = (chance.uniform(0, 0.5) for _ in range(100))
+            await asyncio.gather(*(on.asker.leave(wait, 0.05) for wait in waits))
+        await on.asker.ask_all(["-"] * 64)
+    return on.rows[0]
+
+
+async def malformed_requests(long: bool) -> Row:
+    """Requests that are not valid, or not HTTP at all."""
+    async with stage(long) as on:
+        url = httpx.URL(on.gateway.url)
+        count = 10_000 if long else 440
+        await malformed.send_all(url.host, url.port or 80, count, on.asker.tally)
+    return on.rows[0]
+
+
+async def soak(long: bool) -> Row:
+    """Nothing is hurt, for a long time."""
+    async with stage(long) as on:
+        await on.asker.ask_all(["-"] * (100_000 if long else 1500))
+    return on.rows[0]
+
+
+SCENARIOS: dict[str, Callable[[bool], Coroutine[Any, Any, Row]]] = {
+    "open streams": open_streams,
+    "5 % fail upstream": mixed,
+    "Ollama killed": upstream_killed,
+    "Ollama frozen": upstream_frozen,
+    "Ollama unplugged": upstream_unplugged,
+    "SIGTERM": gateway_signalled(signal.SIGTERM),
+    "SIGHUP": gateway_signalled(signal.SIGHUP),
+    "SIGKILL": gateway_signalled(signal.SIGKILL),
+    "Redis killed, frozen": redis_hurt,
+    "log unread": log_unread,
+    "log disk full": log_disk_full,
+    "descriptors out": descriptors_out,
+    "clients leave": leavers,
+    "malformed requests": malformed_requests,
+    "soak": soak,
+}
