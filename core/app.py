@@ -87,10 +87,10 @@ def _middleware(
 ) -> list[Middleware]:
     """Return the middleware that every request passes, from the outside in."""
     function = is_function(settings)
-    gateway = [Middleware(GatewayMiddleware)] if function else []
+    gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
     cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
     return [
-        *gateway,
+        *(gateway if function else []),
         Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
         Middleware(SecurityHeadersMiddleware),
         *(cors if settings.cors_origins else []),  # outside of errors, so that pages can read them

@@ -46,6 +46,7 @@ BaseURL = Annotated[
         "an http:// or https:// URL without user, query or fragment",
     ),
 ]
+BasePath = Annotated[str, _form(r"[A-Za-z0-9._~!$'()*+,/-]*", "a path such as ai")]
 StorageURL = Annotated[
     str,
     _form(
@@ -199,6 +200,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     aws_lambda_function_name: Annotated[
         str, Meta(description="set by AWS Lambda: there the gateway tells the client's address")
+    ] = ""
+    api_gateway_base_path: Annotated[
+        BasePath, Meta(description="what a custom domain of AWS' API Gateway has before /api")
     ] = ""
 
     @classmethod
