@@ -1,4 +1,4 @@
-"""AWS Lambda: everything that differs when an endpoint runs as a function behind a gateway."""
+"""AWS Lambda: everything specific to running as a function behind a gateway."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from core.contract.errors import InternalError
 from core.settings.schema import Settings
 
 MARGIN_S = 0.5
-"""Seconds of a function's time that are kept back for returning a 504."""
+"""Seconds of a function's time reserved for returning a 504."""
 MAX_ANSWER_BYTES = 6 * 2**20
 """What Lambda takes of a function that does not stream, as JSON:
 https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -33,7 +33,7 @@ def is_function(settings: Settings) -> bool:
 
 
 def remaining_s(scope: Scope) -> float | None:
-    """Return the seconds left to answer within the function's own time; None outside Mangum."""
+    """Return the seconds left before the function must answer; None outside Mangum."""
     context = scope.get("aws.context")
     if context is None:
         return None
@@ -58,7 +58,7 @@ class Handler(Mangum):
 
 
 def create_handler(app: ASGI) -> Mangum:
-    """Return `app` as the callable of an AWS Lambda function."""
+    """Return `app` as an AWS Lambda handler."""
     return Handler(
         app,
         lifespan="off",
@@ -88,7 +88,7 @@ def _in_place_of(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 class StagedHTTPGateway(HTTPGateway):
-    """An HTTP API with a named stage, which Mangum leaves in the path; `$default` is not in it."""
+    """Removes a named stage, which Mangum leaves in an HTTP API's path, unlike `$default`."""
 
     @property
     def scope(self) -> MangumScope:
