@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from core.contract.errors import InvalidCredentials
-from core.keys.records import PREFIX, ApiKey, digest, parse_keys, read_keys
+from core.keys.records import ApiKey, digest, key_id, parse_keys, read_keys
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -51,7 +51,7 @@ class KeyStore:
             InvalidCredentials: there is no such key, or it has expired.
         """
         self._reload_if_changed()
-        key = self._keys.get(credential.removeprefix(PREFIX).partition("_")[0])
+        key = self._keys.get(key_id(credential) or "")
         if key is None or not hmac.compare_digest(key.sha256, digest(credential)):
             raise InvalidCredentials("the API key is unknown or has been revoked")
         if key.expired():
