@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -23,6 +24,9 @@ from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from core.chat.leases import LeasedQueue
 
 
 def create_app(
@@ -54,6 +58,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     upstream = Upstream(settings)
     limiter = RateLimiter(settings)
     keys = KeyStore.from_settings(settings)
+    queue = _queue(settings)
     recorder = Recorder(logs.log_request)
 
     @asynccontextmanager
@@ -61,6 +66,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         yield
         upstream.pool.close()
         await limiter.aclose()
+        if not isinstance(queue, FairQueue):
+            await queue.aclose()
 
     app = BareStarlette(
         routes=[*routes, *_with_slash(routes)],
@@ -71,11 +78,20 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.settings = settings
     app.state.upstream = upstream
     app.state.keys = keys
-    app.state.queue = FairQueue(settings)
+    app.state.queue = queue
     app.state.recorder = recorder
     if instrumented:
         _instrument(app, routes, limiter)
     return app
+
+
+def _queue(settings: Settings) -> "FairQueue | LeasedQueue":
+    shared = {"never": False, "functions": is_function(settings), "always": True}
+    if settings.rate_limit_storage == "memory://" or not shared[settings.share_queue]:
+        return FairQueue(settings)
+    from core.chat.leases import LeasedQueue  # noqa: PLC0415 - takes 0.1 s
+
+    return LeasedQueue(settings)
 
 
 def _middleware(
@@ -120,7 +136,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
     from core.observe.stats import Stats  # noqa: PLC0415
 
     recorder: Recorder = app.state.recorder
-    queue: FairQueue = app.state.queue
+    queue: FairQueue | LeasedQueue = app.state.queue
     app.state.stats = Stats()
     app.state.metrics = Metrics(
         [route.path for route in routes if isinstance(route, Route)],

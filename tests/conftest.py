@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,7 @@ from handlers import asgi
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport, shut_down
 from tests.processes import running
+from tests.redis_server import RedisServer
 
 # Importing the handlers makes Mangum create an event loop, which pytest's own loops replace.
 asyncio.get_event_loop_policy().get_event_loop().close()
@@ -115,3 +118,23 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
             return f"http://{host}:{port}"
 
         yield serve
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    servers: list[RedisServer] = []
+
+    def start(*arguments: str) -> RedisServer:
+        servers.append(RedisServer(tmp_path, *arguments))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    return start_redis()

@@ -28,6 +28,7 @@ class RedisStore:
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
+            socket_timeout=None,  # redis uses wait_for, which in Python 3.11 loses cancellations
             retry=Retry(NoBackoff(), 1),  # Redis may have restarted since
         )
         storage = RedisStorage(

@@ -197,6 +197,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: Annotated[
         Seconds, Meta(description="seconds a request may wait for a slot")
     ] = 120
+    share_queue: Annotated[
+        Literal["functions", "always", "never"],
+        Meta(description="processes that share one queue and MAX_CONCURRENT in RATE_LIMIT_STORAGE"),
+    ] = "functions"
 
     aws_lambda_function_name: Annotated[
         str, Meta(description="set by AWS Lambda, where the gateway reports the client's address")
