@@ -212,12 +212,12 @@ class JWKSUnavailable(TryAgainLater):
 
 
 class OllamaBusy(TryAgainLater):
-    """Ollama's own queue is full."""
+    """Ollama's own queue is full, or the machines behind a load balancer are down."""
 
     status = 503
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("Ollama is busy: its queue is full", retry_after_s)
+    def __init__(self, retry_after_s: int, problem: str | None = None) -> None:
+        super().__init__(problem or "Ollama is busy: its queue is full", retry_after_s)
 
 
 class QueueFull(TryAgainLater):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -135,6 +136,11 @@ class _NetworkErrors:
             _logger.warning("%s: %s", type(error).__name__, error)
             if isinstance(error, httpx.ConnectTimeout):
                 text = "Ollama did not accept a connection in time. Is its machine up?"
+            elif isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                text = (
+                    f"the certificate at its address is not valid ({error.__cause__.verify_message}"
+                    "). Renew it there, or check OLLAMA_CA_FILE here"
+                )
             elif isinstance(error, httpx.ConnectError):
                 text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
             else:

@@ -41,11 +41,15 @@ def failure(text: str, status: int = 500) -> ApiError:
 
 def failed_response(response: httpx.Response, body: bytes) -> ApiError:
     """Return the error for a response from Ollama that is not a 200."""
-    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-        return OllamaBusy(_retry_after_s(response))
     try:
         text = msgspec.json.decode(body, type=dict[str, Any])["error"]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+        text = None
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        down = isinstance(text, str) and re.search(r"\b(down|reached)$", text)
+        problem = f"Ollama is not available: {_without_internals(text)}" if down else None
+        return OllamaBusy(_retry_after_s(response), problem)
+    if text is None:
         return OllamaError(_unexplained(response.status_code))
     return failure(
         text if isinstance(text, str) else msgspec.json.encode(text).decode(), response.status_code

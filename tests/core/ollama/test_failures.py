@@ -1,4 +1,5 @@
 import httpx
+import msgspec
 import pytest
 
 from core.contract.errors import BadRequest, OllamaBusy, OllamaError
@@ -85,6 +86,21 @@ def test_busy_says_in_whole_seconds_when_to_retry(header: dict[str, str], second
     error = failed_response(httpx.Response(503, headers=header), b"<html>")
     assert isinstance(error, OllamaBusy)
     assert error.headers["retry-after"] == str(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("every Ollama machine of this model is down", "Ollama is not available: every Ollama"),
+        ("every Ollama machine is busy, or none can be reached", "Ollama is not available"),
+        ("the queue for this model is full", "Ollama is busy"),
+        ("server busy, please try again.  maximum pending requests exceeded", "Ollama is busy"),
+    ],
+)
+def test_down_is_not_called_busy(text: str, told: str) -> None:
+    error = failed_response(httpx.Response(503), msgspec.json.encode({"error": text}))
+    assert isinstance(error, OllamaBusy)
+    assert str(error).startswith(told)
 
 
 @pytest.mark.parametrize(
