@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from core.ollama.upstream import Upstream
 from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 if TYPE_CHECKING:
@@ -55,6 +57,11 @@ def create_app(
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
     if is_function(settings):
         logs.configure(settings)
+    if settings.rate_limit_storage != "memory://" and find_spec("redis") is None:
+        raise SettingsError(
+            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
+            "deploy/package.py --redis"
+        )
     upstream = Upstream(settings)
     limiter = RateLimiter(settings)
     keys = KeyStore.from_settings(settings)
