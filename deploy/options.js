@@ -31,6 +31,30 @@ exports.httpCors = from(["param:corsOrigins"], (origins) =>
 
 exports.tracing = from(["param:tracing"], (tracing) => (tracing === "on" ? { lambda: true } : null));
 
+// Keys that AWS' extension reads while the functions run, or that CloudFormation copies into their environment.
+exports.apiKeys = from(["param:keys", "param:secret"], (keys, secret) =>
+    keys === "" ? `{{resolve:secretsmanager:${secret}:SecretString:API_KEYS}}` : "",
+);
+exports.statements = from(["param:keys"], (keys) => {
+    const [service, name] = [keys.split(":")[0], keys.slice(keys.indexOf(":") + 1)];
+    const arn = "arn:${AWS::Partition}:SERVICE:${AWS::Region}:${AWS::AccountId}:";
+    const rights = {
+        secretsmanager: ["secretsmanager:GetSecretValue", `secret:${name}-??????`],
+        ssm: ["ssm:GetParameter", `parameter/${name.replace(/^\//, "")}`],
+    }[service];
+    if (!rights) return [];
+    const resource = { "Fn::Sub": arn.replace("SERVICE", service) + rights[1] };
+    return [{ Effect: "Allow", Action: rights[0], Resource: resource }];
+});
+const layers = (...before) =>
+    from(["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"], (region, adapter, tunnel, extension) => [
+        ...before.map((name) => `arn:aws:lambda:${region}:753240598075:layer:${name}:${adapter}`),
+        { "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` },
+        ...(extension === "" ? [] : [extension]),
+    ]);
+exports.layers = layers();
+exports.adapterLayers = layers("LambdaAdapterLayerArm64");
+
 exports.concurrency = from(["param:concurrency"], (number) => (number === "" ? null : Number(number)));
 
 exports.vpc = from(["param:subnets", "param:securityGroups"], (subnets, groups) =>

@@ -73,7 +73,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    lazy = ("certifi", *(["jwt"] if arguments.jwt else []))
+    lazy = ("certifi", "core.keys.secret", *(["jwt"] if arguments.jwt else []))
     lazy += SHARED_STORE if arguments.redis else ()
     with TemporaryDirectory() as folder:
         here, there = Path(folder, "here"), Path(folder, "there")

@@ -18,7 +18,8 @@ ApiError
 ├── RequestTimeout 504
 └── TryAgainLater
     ├── RateLimited 429
-    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping 503
+    └── JWKSUnavailable, KeysUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown,
+        ServerStopping 503
 """
 
 from collections.abc import Mapping, Sequence
@@ -209,6 +210,15 @@ class JWKSUnavailable(TryAgainLater):
         super().__init__(
             "Tokens cannot be verified now: their issuer is not responding", retry_after_s
         )
+
+
+class KeysUnavailable(TryAgainLater):
+    """API keys cannot be checked yet: the secret they are in could not be read."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("API keys cannot be checked now", retry_after_s)
 
 
 class OllamaBusy(TryAgainLater):

@@ -76,6 +76,7 @@ class AuthMiddleware:
     async def _holder(self, credential: str, address: Address) -> Caller:
         try:
             if self.tokens is None or credential.startswith(PREFIX) or key_id(credential):
+                await self.keys.refresh()
                 key = self.keys.authenticate(credential)
                 return Caller(
                     id=f"key:{key.name}",

@@ -4,7 +4,7 @@ import hmac
 import logging
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -13,6 +13,9 @@ from core.keys.records import ApiKey, digest, key_id, parse_keys, read_keys
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
+if TYPE_CHECKING:
+    from core.keys.secret import SecretKeys
+
 CHECK_INTERVAL_S = 1
 """Minimum seconds between checks of API_KEYS_FILE for changes; only the use of a key checks it."""
 
@@ -20,7 +23,9 @@ _logger = logging.getLogger(__name__)
 
 
 class KeyStore:
-    """Holds the keys of API_KEYS and API_KEYS_FILE, and reloads the file when it changes."""
+    """Holds the keys of API_KEYS, API_KEYS_FILE and API_KEYS_SECRET, and notices changes."""
+
+    _secret: "SecretKeys | None" = None
 
     def __init__(self, *, inline: str = "", path: Path | None = None) -> None:
         """Read the keys from the JSON text `inline` and the file at `path`.
@@ -35,6 +40,7 @@ class KeyStore:
                 "API_KEYS is invalid: expected the JSON that python -m core.keys writes"
             ) from None
         self._path = path
+        self._secret_keys: list[ApiKey] = []
         self._next_check = 0.0
         self._read()
 
@@ -42,7 +48,21 @@ class KeyStore:
     def from_settings(cls, settings: Settings) -> Self:
         """Read the keys that `settings` names; raises SettingsError if they are invalid."""
         path = Path(settings.api_keys_file) if settings.api_keys_file else None
-        return cls(inline=settings.api_keys, path=path)
+        store = cls(inline=settings.api_keys, path=path)
+        if settings.api_keys_secret:
+            from core.keys.secret import SecretKeys  # noqa: PLC0415 - only functions need it
+
+            store._secret = SecretKeys(settings, store._use_secret)
+        return store
+
+    async def refresh(self) -> None:
+        """Read API_KEYS_SECRET if it is time to.
+
+        Raises:
+            KeysUnavailable: it could not be read yet.
+        """
+        if self._secret:
+            await self._secret.refresh()
 
     def authenticate(self, credential: str) -> ApiKey:
         """Return the key whose text is `credential`.
@@ -77,7 +97,11 @@ class KeyStore:
         if self._path:
             self._version = _version(self._path)  # first: a change while reading is noticed
             keys = keys + read_keys(self._path)
-        self._keys = {key.id: key for key in keys}
+        self._keys = {key.id: key for key in (*keys, *self._secret_keys)}
+
+    def _use_secret(self, keys: list[ApiKey]) -> None:
+        self._secret_keys = keys
+        self.reload()
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

@@ -27,8 +27,9 @@ def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> 
     for name in ("functions.yml", "options.js", "params.yml"):
         copy(ROOT / "deploy" / name, folder)
     provider = (ROOT / "deploy/provider.yml").read_text("utf-8")
-    provider = re.sub(r"(?m)^.*(/opt/tunnel|resolve:|apiKeys:|- name:).*\n", "", provider)
-    provider = re.sub(r"(?m)^layers:\n.*\n", "", provider)
+    provider = re.sub(
+        r"(?m)^.*(/opt/tunnel|resolve:|API_KEYS:|apiKeys:|- name:|layers:).*\n", "", provider
+    )
     provider = provider.replace("environment:\n", "environment:\n  ANONYMOUS_CLIENTS: 0.0.0.0/0\n")
     (folder / "provider.yml").write_text(provider, "utf-8")
     config = (ROOT / "deploy/serverless-mangum.yml").read_text("utf-8")

@@ -13,7 +13,7 @@ CORE = {
     *("app", "context"),
     *("chat/queue", "contract/errors", "contract/responses", "contract/schemas"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
-    *("gate/tokens", "keys/records", "keys/store", "observe/logs"),
+    *("gate/tokens", "keys/records", "keys/secret", "keys/store", "observe/logs"),
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
     *("serving/application", "serving/aws", "serving/exchange"),
     *("settings/environment", "settings/networks", "settings/schema"),

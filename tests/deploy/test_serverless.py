@@ -28,6 +28,8 @@ ORIGINS = ["https://chat.example.com", "https://other.example.com"]
 EVERYTHING = {
     "corsOrigins": ", ".join(ORIGINS),
     "concurrency": "2",
+    "keys": "secretsmanager:ollama-web-api",
+    "extensionArn": "arn:aws:lambda:us-east-1:123456789012:layer:Extension-Arm64:24",
     "requestsPerSecond": "3",
     "requestBurst": "7",
     "alarmEmail": "operator@example.com",
@@ -390,6 +392,42 @@ def test_secrets_are_looked_up_by_cloudformation(
         assert RESOLVED.fullmatch(key["Value"])
 
 
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+@pytest.mark.parametrize(
+    ("keys", "action", "resource"),
+    [
+        (
+            "secretsmanager:ollama-web-api",
+            "secretsmanager:GetSecretValue",
+            "secret:ollama-web-api-",
+        ),
+        ("ssm:/ollama/keys", "ssm:GetParameter", "parameter/ollama/keys"),
+    ],
+)
+def test_keys_may_be_read_while_running(
+    full: dict[str, Template], make: Make, config: str, keys: str, action: str, resource: str
+) -> None:
+    template = full[config]
+    if keys != EVERYTHING["keys"]:
+        template = make(config, **{**EVERYTHING, "keys": keys})
+    for function in functions(template).values():
+        variables = function["Environment"]["Variables"]
+        assert variables["API_KEYS_SECRET"] == keys
+        assert variables["API_KEYS"] == ""
+        assert EVERYTHING["extensionArn"] in function["Layers"]
+    role = resources(template, "AWS::IAM::Role")["IamRoleLambdaExecution"]
+    statements = [
+        statement
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "logs:" not in json.dumps(statement) and "xray:" not in json.dumps(statement)
+    ]
+    assert [statement["Action"] for statement in statements] == [[action]]
+    (only,) = statements[0]["Resource"]
+    assert f":{resource}" in only["Fn::Sub"]
+    assert "*" not in only["Fn::Sub"]
+
+
 def test_the_gateway_limits_each_key(templates: dict[str, Template]) -> None:
     (plan,) = resources(templates[STREAMING], "AWS::ApiGateway::UsagePlan").values()
     assert plan["Throttle"]["RateLimit"] > 0
@@ -421,7 +459,8 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
 
 
 def test_the_guide_makes_the_secret_that_is_looked_up() -> None:
-    wanted = set(re.findall(r"SecretString:(\w+)", (ROOT / "deploy/provider.yml").read_text()))
+    sources = [(ROOT / "deploy" / name).read_text() for name in ("provider.yml", "options.js")]
+    wanted = set(re.findall(r"SecretString:(\w+)", "".join(sources)))
     guide = (ROOT / "deploy/README.md").read_text("utf-8")
     command = guide.partition("```sh\n")[2].partition("```")[0]
     assert wanted == set(re.findall(r'"([A-Z_]+)"', command)) - {"API_KEYS_FILE"}
