@@ -423,9 +423,9 @@ def test_keys_may_be_read_while_running(
         if "logs:" not in json.dumps(statement) and "xray:" not in json.dumps(statement)
     ]
     assert [statement["Action"] for statement in statements] == [[action]]
-    (only,) = statements[0]["Resource"]
-    assert f":{resource}" in only["Fn::Sub"]
-    assert "*" not in only["Fn::Sub"]
+    arn = statements[0]["Resource"]["Fn::Sub"]
+    assert f":{resource}" in arn
+    assert "*" not in arn
 
 
 def test_the_gateway_limits_each_key(templates: dict[str, Template]) -> None:
