@@ -8,14 +8,16 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from core.contract.responses import NDJSON
-from core.contract.schemas import StreamEnd, StreamToken
+from core.contract.schemas import StreamToken
 from core.ollama.wire import Lines
 
 MAX_PIECE_BYTES = 16 * 1024 - 16
 """How much fits into one TLS record as a single HTTP chunk."""
-HEARTBEAT: Lines = [StreamToken("", done=False)]
+HEARTBEAT = Lines([""])
 
+_encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
+_START, _END = _encode(StreamToken("", done=False)).split(b'""')
 
 
 class StreamResponse:
@@ -41,12 +43,21 @@ class StreamResponse:
                 if start:
                     await send(start)
                     start = {}
-                ends, rest = isinstance(batch[-1], StreamEnd), _encode_lines(batch)
+                rest = encoded(batch)
                 while rest:
                     piece, rest = cut(rest)
-                    more = bool(rest) or not ends
+                    more = bool(rest) or not batch.end
                     await send({"type": "http.response.body", "body": piece, "more_body": more})
                 piece = b""  # or a kilobyte or more stays in memory until the next batch
+
+
+def encoded(lines: Lines) -> bytes:
+    """Return `lines` as NDJSON."""
+    # A `StreamToken` for every piece would double the cost of a token; its JSON text has no
+    # line feed of its own.
+    texts = _encode_lines(lines.pieces).replace(b"\n", _END + b"\n" + _START)
+    tokens = _START + texts.removesuffix(_START) if texts else b""
+    return tokens + _encode(lines.end) + b"\n" if lines.end else tokens
 
 
 def cut(lines: bytes) -> tuple[bytes, bytes]:
@@ -75,6 +86,6 @@ async def with_heartbeats(lines: AsyncGenerator[Lines], idle_s: float) -> AsyncG
                     await asyncio.wait({upcoming})
             if (batch := upcoming.result()) is None:
                 return
-            if isinstance(batch[-1], StreamEnd):
+            if batch.end:
                 timeout = None  # nothing may follow
             yield batch

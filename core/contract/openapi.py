@@ -17,6 +17,7 @@ _ANSWERS = (
     schemas.Health,
     schemas.Models,
     schemas.StatsAnswer,
+    schemas.UsageAnswer,
 )
 _ERRORS = {
     400: "The request is malformed: a missing field, a wrong type, or invalid JSON",
@@ -27,7 +28,7 @@ _ERRORS = {
     415: "The body is not declared as application/json",
     429: "Too many requests; Retry-After says in how many seconds to try again",
     500: "Ollama is unreachable, or Ollama or this server has failed",
-    503: "This server's queue or Ollama's is full; Retry-After says in how many seconds to try again",
+    503: "The queue here, or Ollama's, is full; Retry-After says in how many seconds to try again",
     504: "No complete answer in time",
 }
 _GATE = (400, 401, 403, 429, 500, 503)
@@ -81,6 +82,13 @@ def openapi_document() -> dict[str, Any]:
                 "Response times by model, and the queue",
                 ref["StatsAnswer"],
                 _errors(ref["Error"], *_GATE),
+            ),
+            "/api/usage": _get(
+                "usage",
+                "The caller's own usage, by model and day",
+                ref["UsageAnswer"],
+                _errors(ref["Error"], *_GATE),
+                {"name": "since", "in": "query", "schema": {"type": "string", "format": "date"}},
             ),
             "/metrics": _get(
                 "metrics",

@@ -1,34 +1,40 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 
 import httpx
 import msgspec
 from starlette.datastructures import State
 
-from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
+from core.contract.errors import ApiError, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
+from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
 from core.ollama.transport import HTTPTransport
 from core.ollama.wire import (
     AnswerReader,
-    GenerateRequest,
     Lines,
+    OllamaRequest,
     read_answer,
     read_streamed_answer,
 )
 from core.settings.schema import Settings
 
 
-class _Tag(msgspec.Struct):
+class Tag(msgspec.Struct):
+    """An installed model."""
+
     name: str
+    modified_at: datetime | None = None
+    capabilities: list[str] | None = None  # since 0.32
     remote_model: str = ""  # since 0.12, for a model in the cloud, whatever its name
 
 
 class _Tags(msgspec.Struct):
-    models: list[_Tag]
+    models: list[Tag]
 
 
 class OllamaClient:
@@ -44,6 +50,8 @@ class OllamaClient:
         self._settings = settings
         self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
         self._facts = ModelFacts(self._api)
+        self.default = DefaultModel(self, settings.default_model)
+        """The model for requests that name none."""
         # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
 
@@ -51,15 +59,31 @@ class OllamaClient:
         """Return the names of the installed models, in Ollama's order.
 
         Raises:
+            ApiError: as `tags` does.
+        """
+        return [tag.name for tag in await self.tags()]
+
+    async def tags(self) -> list[Tag]:
+        """Return the installed models, in Ollama's order.
+
+        Raises:
             OllamaError: Ollama cannot be reached, or fails.
             RequestTimeout: it does not answer.
         """
         tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
+        self._facts.learn({tag.name: tag.capabilities for tag in tags.models if tag.capabilities})
         return [
-            tag.name
+            tag
             for tag in tags.models
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
+
+    async def loaded(self) -> list[str]:
+        """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
+        try:
+            return [tag.name for tag in parse(*await self._api.ask("GET", "/api/ps"), _Tags).models]
+        except ApiError:
+            return []
 
     async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return what each model in `names` can do, in Ollama's words; no model is loaded.
@@ -69,12 +93,14 @@ class OllamaClient:
         return await self._facts.capabilities(names)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
-        """Return the whole answer of `model` to `chat`; `request_id` is for logs upstream.
+        """Return the whole answer of `model` to `chat`, without its `context`.
+
+        `request_id` is for logs upstream.
 
         Raises:
             ApiError: the chat failed; its class and text say what went wrong.
         """
-        stream = await self._generate(chat, model, request_id, stream=self._is_far)
+        stream = await self._answer(chat, model, request_id, stream=self._is_far)
         read_body = read_streamed_answer if self._is_far else read_answer
         return read_body(await read(stream), chat, model)
 
@@ -83,14 +109,14 @@ class OllamaClient:
     ) -> AsyncGenerator[Lines]:
         """Yield the lines of the answer to `chat`, in batches as they arrive.
 
-        The very last line is a `StreamEnd`. Closing this generator closes the connection, which
-        stops the model.
+        The last batch has the end, without its `context`. Closing this generator closes the
+        connection, which stops the model.
 
         Raises:
             ApiError: as for `chat`; all lines before it have been yielded.
         """
         reader = AnswerReader(thinking=bool(chat.think))
-        stream = await self._generate(chat, model, request_id, stream=True)
+        stream = await self._answer(chat, model, request_id, stream=True)
         try:
             with network_errors:
                 async for data in stream:
@@ -104,17 +130,14 @@ class OllamaClient:
         finally:
             await stream.aclose()
 
-    async def _generate(
+    async def _answer(
         self, chat: ChatRequest, model: str, request_id: str, *, stream: bool
     ) -> httpx.AsyncByteStream:
         """Return the model's answer once it has begun."""
-        if not self._settings.allow_cloud_models:
-            await self._check_place(model)
-        if chat.context:
-            await self._check_vocabulary(model, chat.context)
+        await self.check_place(model)
         max_predict = self._settings.max_predict
-        request = GenerateRequest.from_chat(chat, model, max_predict, stream=stream)
-        response = await self._api.send("POST", "/api/generate", request, request_id)
+        request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
+        response = await self._api.send("POST", "/api/chat", request, request_id)
         if response.status_code != httpx.codes.OK:
             body = await read(response.stream)
             if says_model_is_missing(response, body):
@@ -123,22 +146,26 @@ class OllamaClient:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         return response.stream
 
-    async def _check_place(self, model: str) -> None:
-        """Refuse a cloud model, even a copy under a local name."""
+    async def relay(self, path: str, body: bytes, request_id: str) -> httpx.Response:
+        """Send `body` to a path of Ollama's under `/v1`, and return the response's head.
+
+        Raises:
+            OllamaError: no response arrived.
+        """
+        return await self._api.send("POST", path, msgspec.Raw(body), request_id)
+
+    async def check_place(self, model: str) -> None:
+        """Refuse a cloud model, even a copy under a local name.
+
+        Raises:
+            ModelNotAllowed: the model is in the cloud, and ALLOW_CLOUD_MODELS is not set.
+        """
+        if self._settings.allow_cloud_models:
+            return
         if _is_cloud(model) or ((facts := await self._facts.of(model)) and facts.is_cloud):
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
                 "does not allow. GET /api/models lists the models to use"
-            )
-
-    async def _check_vocabulary(self, model: str, context: list[int]) -> None:
-        """Refuse token ids that the model does not know: they crash Ollama up to 0.24."""
-        facts = await self._facts.of(model)
-        size = facts.vocabulary_size if facts else None
-        if size is not None and max(context) >= size:
-            raise BadRequest(
-                f"context: token id {max(context)} does not belong to model '{model}', whose ids "
-                f"end at {size - 1}. Send the context of an answer from the same model, or none"
             )
 
     async def _installed(self) -> list[str] | None:

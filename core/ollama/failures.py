@@ -16,6 +16,10 @@ _MAX_TEXT = 500
 _CLIENT_FAULTS = re.compile(
     r'option "\w+" must be of type|invalid format:|invalid JSON schema in format|detokenize error'
 )
+# Of Ollama's own engine; of llama.cpp's server, which newer versions run; of its cloud.
+_WINDOW_FULL = re.compile(
+    "exceeds the context length|exceeds the available context size|exceeded max context length"
+)
 _MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
 _INTERNAL = re.compile(
     r"""\b(?i:[a-z][a-z0-9+.-]{0,9})://[^\s"']+  # a URL
@@ -34,6 +38,11 @@ _INTERNAL = re.compile(
 def failure(text: str, status: int = 500) -> ApiError:
     """Return the client's error for Ollama's error `text` and HTTP `status`."""
     text = _without_internals(_unwrapped(text))
+    if _WINDOW_FULL.search(text):
+        return BadRequest(
+            f"Ollama rejected this request: {text}. The conversation is longer than the model can "
+            "read: start a new conversation, or send a shorter message"
+        )
     if status == httpx.codes.BAD_REQUEST or _CLIENT_FAULTS.match(text):
         return BadRequest(f"Ollama rejected this request: {text}")
     return OllamaError(text)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 from weakref import WeakValueDictionary
 
 import httpx
@@ -26,13 +25,11 @@ MAX_LOOKUPS = 8
 class Model(msgspec.Struct):
     """The facts kept from /api/show, whose answer is hundreds of kilobytes."""
 
-    vocabulary_size: int | None
     capabilities: list[str] | None
     is_cloud: bool
 
 
 class _Show(msgspec.Struct):
-    model_info: dict[str, Any] = {}
     capabilities: list[str] | None = None  # since 0.6.4
     remote_model: str = ""
 
@@ -51,13 +48,18 @@ class ModelFacts:
     def __init__(self, api: OllamaAPI) -> None:
         self._api = api
         self._known: dict[str, tuple[Model | None, float]] = {}  # each with its expiry
+        self._listed: dict[str, list[str]] = {}
         self._lookups = WeakValueDictionary[str, _Lookup]()
+
+    def learn(self, capabilities: dict[str, list[str]]) -> None:
+        """Take what the list of models says, so that `capabilities` need not ask."""
+        self._listed = capabilities
 
     async def of(self, name: str) -> Model | None:
         """Return what Ollama says about a model; None if it does not describe it.
 
         Raises:
-            ApiError: Ollama fails. Then /api/generate may fail too, and only this call can tell
+            ApiError: Ollama fails. Then /api/chat may fail too, and only this call can tell
                 a model in the cloud from others.
         """
         key = name.lower()
@@ -84,6 +86,8 @@ class ModelFacts:
         deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
 
         async def of(name: str) -> list[str] | None:
+            if name in self._listed:
+                return self._listed[name]
             with suppress(ApiError, TimeoutError):
                 async with asyncio.timeout_at(deadline), few_at_once:
                     model = await self.of(name)
@@ -108,7 +112,5 @@ class ModelFacts:
         try:
             show = parse(response, content, _Show)
         except ApiError:
-            return None  # /api/generate will say what is wrong, unless a relay interferes
-        sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
-        size = sizes[0] if sizes and isinstance(sizes[0], int) else None
-        return Model(size, show.capabilities, bool(show.remote_model))
+            return None  # /api/chat will say what is wrong, unless a relay interferes
+        return Model(show.capabilities, bool(show.remote_model))

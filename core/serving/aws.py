@@ -1,7 +1,9 @@
 """AWS Lambda: everything specific to running as a function behind a gateway."""
 
+import asyncio
 import json
 import logging
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -41,12 +43,19 @@ def remaining_s(scope: Scope) -> float | None:
     return max(0.0, remaining_ms / 1000 - MARGIN_S)
 
 
-class Handler(Mangum):
-    """Mangum, returning an error of ours where Lambda would reject an answer as too large."""
+class Handler:
+    """An application as an AWS Lambda handler, with an event loop of its own.
+
+    Where Lambda would reject an answer as too large, it returns an error of ours.
+    """
+
+    def __init__(self, app: ASGI) -> None:
+        """Adapt `app`; nothing is created before the first event."""
+        self._app = app
 
     def __call__(self, event: LambdaEvent, context: LambdaContext) -> dict[str, Any]:
-        """Answer `event`."""
-        answer = super().__call__(event, context)
+        """Answer an event of a gateway or a load balancer."""
+        answer = self._mangum(event, context)
         if len(answer["body"]) * _MAX_ESCAPE < MAX_ANSWER_BYTES:
             return answer
         # As awslambdaric encodes it on the Pythons that provider.yml may name.
@@ -56,15 +65,22 @@ class Handler(Mangum):
         _logger.error("an answer of %d bytes is more than AWS Lambda takes", size)
         return _in_place_of(answer)
 
+    @cached_property
+    def _mangum(self) -> Mangum:
+        # Mangum uses the thread's current loop. Asking for one that is not there warns since
+        # Python 3.12 and fails since 3.14.
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        return Mangum(
+            self._app,
+            lifespan="off",
+            custom_handlers=[StagedHTTPGateway],
+            text_mime_types=["application/json", "application/x-ndjson"],
+        )
 
-def create_handler(app: ASGI) -> Mangum:
+
+def create_handler(app: ASGI) -> Handler:
     """Return `app` as an AWS Lambda handler."""
-    return Handler(
-        app,
-        lifespan="off",
-        custom_handlers=[StagedHTTPGateway],
-        text_mime_types=["application/json", "application/x-ndjson"],
-    )
+    return Handler(app)
 
 
 def _in_place_of(answer: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
     ] = "json"
+    usage_file: Annotated[
+        str,
+        Meta(description="SQLite file that keeps who used how much; unset, memory does"),
+    ] = ""
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
     request_timeout_s: Annotated[
@@ -96,15 +100,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         SecondsOrNone,
         Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
     ] = 0
-    default_model: Annotated[str, Meta(description="model for requests that name none")] = (
-        "llama3.1:70b"
-    )
+    default_model: Annotated[
+        str,
+        Meta(
+            description="model for requests that name none; if unset, llama3.1:70b or, where that "
+            "is not installed, a model that can chat: one in memory, else the newest"
+        ),
+    ] = ""
     max_predict: Annotated[
         Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
     ] = 8192
-    max_context_tokens: Annotated[
-        Amount, Meta(description="maximum token ids in a request's context")
-    ] = 131_072
+    max_conversation_bytes: Annotated[
+        Amount,
+        Meta(description="most text, in bytes of UTF-8, of a conversation (context or messages)"),
+    ] = 2**20
     allow_cloud_models: Annotated[
         bool, Meta(description="list and allow models that run in Ollama's cloud")
     ] = False
@@ -191,6 +200,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="refuse requests while that store is down, instead of letting them through"
         ),
     ] = False
+    user_tokens: Annotated[
+        Rate, Meta(description="tokens that a caller without an API key may use, as 200000/day")
+    ] = "off"
     auth_failure_limit: Annotated[
         Rate, Meta(description="wrong credentials allowed per address")
     ] = "10/minute"

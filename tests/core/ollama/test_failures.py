@@ -44,6 +44,24 @@ def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "the input length exceeds the context length",
+        (
+            '{"error":{"code":400,"message":"request (5000 tokens) exceeds the available context '
+            'size (4096 tokens), try increasing it","type":"exceed_context_size_error"}}'
+        ),
+        "prompt too long; exceeded max context length by 904 tokens",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_conversation_at_the_end_of_its_window_is_told_what_to_do(text: str, status: int) -> None:
+    error = failure(text, status)
+    assert isinstance(error, BadRequest)
+    assert "start a new conversation" in str(error)
+
+
+@pytest.mark.parametrize(
     ("status", "body", "class_", "words"),
     [
         (
