@@ -7,9 +7,10 @@ const FUNCTIONS = ["Health", "Models", ...CHAT_FUNCTIONS];
 const REQUEST_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"];
 const ANSWER_HEADERS = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"];
 const STAGE = ["param:requestsPerSecond", "param:requestBurst", "param:accessLog", "param:logRetentionDays"];
+const LAYERS = ["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"];
 const PREFLIGHT_AGE_S = 600;
 
-// NAME: value, with the values of the variables `names` in place
+// Returns what `make` makes of the values of the variables `names`.
 const from = (names, make) => async ({ resolveVariable }) =>
     make(...(await Promise.all(names.map((name) => resolveVariable(name)))));
 
@@ -47,7 +48,7 @@ exports.statements = from(["param:keys"], (keys) => {
     return [{ Effect: "Allow", Action: rights[0], Resource: resource }];
 });
 const layers = (...before) =>
-    from(["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"], (region, adapter, tunnel, extension) => [
+    from(LAYERS, (region, adapter, tunnel, extension) => [
         ...before.map((name) => `arn:aws:lambda:${region}:753240598075:layer:${name}:${adapter}`),
         { "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` },
         ...(extension === "" ? [] : [extension]),
@@ -140,18 +141,11 @@ const gatewayLogAccount = () => ({
             AssumeRolePolicyDocument: {
                 Version: "2012-10-17",
                 Statement: [
-                    {
-                        Effect: "Allow",
-                        Principal: { Service: "apigateway.amazonaws.com" },
-                        Action: "sts:AssumeRole",
-                    },
+                    { Effect: "Allow", Principal: { Service: "apigateway.amazonaws.com" }, Action: "sts:AssumeRole" },
                 ],
             },
             ManagedPolicyArns: [
-                {
-                    "Fn::Sub":
-                        "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs",
-                },
+                { "Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs" },
             ],
         },
     },
@@ -182,10 +176,7 @@ const alarms = (email, budget, timeout) => ({
                 TimeUnit: "MONTHLY",
                 BudgetLimit: { Amount: Number(budget), Unit: "USD" },
             },
-            NotificationsWithSubscribers: [
-                ["ACTUAL", 80],
-                ["FORECASTED", 100],
-            ].map(([type, percent]) => ({
+            NotificationsWithSubscribers: [["ACTUAL", 80], ["FORECASTED", 100]].map(([type, percent]) => ({
                 Notification: {
                     NotificationType: type,
                     ComparisonOperator: "GREATER_THAN",

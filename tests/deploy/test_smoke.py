@@ -50,7 +50,7 @@ async def test_a_deployment_that_works(url: str, key: str, fake: FakeOllama) -> 
     assert all(line.startswith("ok ") for line in lines)
     assert "안녕하세요!" in lines[2]
     asked = [request.json for request in fake.asked()]
-    assert [body["prompt"] for body in asked].count(HANGUL) == 2
+    assert [body["messages"][-1]["content"] for body in asked].count(HANGUL) == 2
     assert asked[2]["options"]["num_predict"] == 2000
 
 
