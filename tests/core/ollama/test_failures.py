@@ -1,4 +1,5 @@
 import httpx
+import msgspec
 import pytest
 
 from core.contract.errors import BadRequest, OllamaBusy, OllamaError
@@ -135,6 +136,21 @@ def test_a_relay_that_limits_requests_makes_it_busy() -> None:
     assert isinstance(error, OllamaBusy)
     assert (error.status, error.headers["retry-after"]) == (503, "17")
     assert "limits requests" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("every Ollama machine of this model is down", "Ollama is not available: every Ollama"),
+        ("every Ollama machine is busy, or none can be reached", "Ollama is not available"),
+        ("the queue for this model is full", "Ollama is busy"),
+        ("server busy, please try again.  maximum pending requests exceeded", "Ollama is busy"),
+    ],
+)
+def test_down_is_not_called_busy(text: str, told: str) -> None:
+    error = failed_response(httpx.Response(503), msgspec.json.encode({"error": text}))
+    assert isinstance(error, OllamaBusy)
+    assert str(error).startswith(told)
 
 
 @pytest.mark.parametrize(
