@@ -1,5 +1,6 @@
 import pytest
 
+from core.ollama.default import PREFERRED
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
