@@ -18,7 +18,8 @@ CORE = {
     *("serving/application", "serving/aws", "serving/exchange"),
     *("settings/environment", "settings/networks", "settings/schema"),
 }
-CLIENT = {f"ollama/{name}" for name in ("api", "client", "failures", "models", "transport", "wire")}
+CLIENT_MODULES = ("api", "client", "default", "failures", "models", "transport", "wire")
+CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}
 CHAT = {f"chat/{name}" for name in ("conversation", "phrases", "request", "stream", "turn")}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
