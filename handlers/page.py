@@ -1,5 +1,7 @@
 """GET /: the chat page, and its files under a path that changes with their content."""
 
+import gzip
+from functools import lru_cache
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -8,7 +10,7 @@ from string import Template
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
@@ -63,10 +65,21 @@ async def static(request: Request) -> Response:
     """Answer with a file that may be cached forever."""
     response = await _FILES.get_response(request.path_params["file"], request.scope)
     response.headers["cache-control"] = "public, max-age=31536000, immutable"
-    return response
+    response.headers["vary"] = "Accept-Encoding"
+    wants_gzip = "gzip" in request.headers.get("accept-encoding", "")
+    if not isinstance(response, FileResponse) or not wants_gzip or "range" in request.headers:
+        return response
+    del response.headers["content-length"]
+    response.headers["content-encoding"] = "gzip"
+    return Response(_compressed(Path(response.path)), headers=response.headers)
+
+
+@lru_cache(maxsize=256)
+def _compressed(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
 routes = [
     Route("/", page, middleware=[Middleware(GZipMiddleware)]),
-    Route(f"{STATIC_PATH}/{{file:path}}", static, middleware=[Middleware(GZipMiddleware)]),
+    Route(f"{STATIC_PATH}/{{file:path}}", static),
 ]

@@ -89,9 +89,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_s: Annotated[
         Seconds, Meta(description="seconds from a request's arrival to its last byte")
     ] = 300
+    max_connections: Annotated[
+        Amount,
+        Meta(description="maximum open connections; the limit of open files may allow fewer"),
+    ] = 4096
+    max_connections_per_client: Annotated[
+        Amount,
+        Meta(description="maximum of these per address, except of loopback and trusted proxies"),
+    ] = 256
     max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
         20 * 2**20
     )
+    max_memory_bytes: Annotated[
+        Amount, Meta(description="largest size of all request bodies together, in bytes")
+    ] = 256 * 2**20
     stream_heartbeat_s: Annotated[
         SecondsOrNone,
         Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from core.chat.request import read_body
+from core.chat.body import read_body
 from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
@@ -20,7 +20,6 @@ from core.contract.errors import (
 )
 from core.ollama.api import drain, network_errors, read
 from core.ollama.client import OllamaClient, ollama_client
-from core.ollama.default import PREFERRED
 from core.ollama.failures import failed_response, failure, not_ollama
 from core.v1.apis import Answer, Api, Usage
 from core.v1.events import EventReader, error_text
@@ -157,12 +156,12 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
         ApiError: the request is invalid, or there is no answer.
     """
     settings = request.app.state.settings
-    body = await read_body(request, settings.max_body_bytes)
-    default = settings.default_model or PREFERRED
-    if b'"model"' not in body:  # rare: the SDKs insist on one
+    body = await read_body(request, "utf-8", settings, request.app.state.memory)
+    asked = parse(api, body, settings.max_predict)
+    del body
+    if not asked.model:
         may_use = Caller.of(request.scope).may_use
-        default = await ollama_client(request.app.state).default.name(may_use)
-    asked = parse(api, body, default, settings.max_predict)
+        asked.model = await ollama_client(request.app.state).default.name(may_use)
     turn = Relay(api, request, asked)
     await turn.check_model()
     return EventStream(turn.events()) if asked.stream else await turn.answer()

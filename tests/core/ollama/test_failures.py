@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from core.contract.errors import BadRequest, OllamaBusy, OllamaError
-from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure
+from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure, says_model_is_missing
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,31 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
     error = failure(text)
     assert isinstance(error, OllamaError)
     assert str(error) == f"Ollama connection error: {told}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "the request exceeds the available context size. task id = 127, n_tokens = 9000",
+            "the request exceeds the available context size",
+        ),
+        (
+            "llama runner process has terminated: slot update_slots: id 0 | task 127 | done",
+            "llama runner process has terminated",
+        ),
+        ("decode failed, task id = 127, n_past = 4, text = secret", "decode failed"),
+        (
+            "it failed!\nsrv  operator(): chat template\nslot launch_slot_: id 1 | task 9 | secret",
+            "it failed",
+        ),
+        ("slot release: id 3 | task 9 | stop processing", "it failed. Its log says why"),
+        ("the multitasking task is over. See 1.5", "the multitasking task is over. See 1.5"),
+        ("CUDA error: out of memory\n  device: 0", "CUDA error: out of memory\n  device: 0"),
+    ],
+)  # fmt: skip
+def test_a_text_with_lines_of_a_log_is_cut_to_its_first_sentence(text: str, told: str) -> None:
+    assert str(failure(text)) == f"Ollama connection error: {told}"
 
 
 @pytest.mark.parametrize(
@@ -135,3 +160,25 @@ def test_only_internal_details_are_hidden(text: str, told: str | None) -> None:
 def test_a_long_text_is_truncated() -> None:
     failure("[" + ":" * 10_000_000)
     assert len(str(failure("x" * 100_000))) < 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "missing"),
+    [
+        (404, b'{"error":"model \'m\' not found"}', True),
+        (404, b'{"error": "model \'m\' not found, try pulling it first"}\n', True),
+        (404, b'{ "error" : "model \\"m\\" not found" , "code": 404 }', True),
+        (404, b'{"error":"path not found"}', False),
+        (404, b'{"error":"model m not found, or so"}', False),
+        (404, b'{"error":null}', False),
+        (404, b'{"errors":["model m not found"]}', False),
+        (404, b'"model m not found"', False),
+        (404, b"404 page not found", False),
+        (404, b'{"error":"model \xff not found"}', False),
+        (500, b'{"error":"model m not found"}', False),
+    ],
+)
+def test_a_missing_model_is_told_from_a_missing_page(
+    status: int, body: bytes, missing: bool
+) -> None:
+    assert says_model_is_missing(httpx.Response(status), body) == missing
