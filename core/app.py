@@ -1,9 +1,10 @@
 """Assembles an application: the one place where routes, middleware and settings meet."""
 
+import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
@@ -22,9 +23,11 @@ from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
 from core.observe import logs
 from core.ollama.upstream import Upstream
+from core.serving import workers
 from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ def create_app(
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
     if is_function(settings):
         logs.configure(settings)
+    elif instrumented:
+        workers.check(settings)
     upstream = Upstream(settings)
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
@@ -66,7 +71,9 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with _warm_up(app):
+            yield
+        app.state.close_traces()
         upstream.pool.close()
         await limiter.aclose()
         if ledger:
@@ -84,9 +91,32 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.queue = FairQueue(settings)
     app.state.memory = memory
     app.state.recorder = recorder
+    app.state.loading = []
+    app.state.close_traces = lambda: None
     if ledger:
         _instrument(app, routes, limiter, ledger)
     return app
+
+
+@asynccontextmanager
+async def _warm_up(app: Starlette) -> AsyncIterator[None]:
+    """Load the models of WARM_UP in the background."""
+    settings: Settings = app.state.settings
+    if not settings.warm_up:
+        yield
+        return
+    from core.chat.warm_up import WarmUp  # noqa: PLC0415 - imports httpx
+    from core.ollama.client import ollama_client  # noqa: PLC0415
+
+    warm_up = WarmUp(settings, app.state.upstream, app.state.queue, ollama_client(app.state))
+    app.state.loading = warm_up.pending
+    task = asyncio.create_task(warm_up.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class _Parts(NamedTuple):
@@ -126,7 +156,12 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
             tokens=TokenVerifier.from_settings(settings, check_key=not function),
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
-        Middleware(RateLimitMiddleware, limiter=limiter, rate=settings.rate_limit),
+        Middleware(
+            RateLimitMiddleware,
+            limiter=limiter,
+            rate=settings.rate_limit,
+            monitors=settings.monitor_clients,
+        ),
         Middleware(BudgetMiddleware, limiter=limiter, default=settings.user_tokens, keeper=ledger),
     ]
 
@@ -160,12 +195,31 @@ def _instrument(
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
     )
+    _trace(app, [route.path for route in routes if isinstance(route, Route)])
     recorder.observers = (
         *recorder.observers,
         app.state.metrics.observe,
         app.state.stats.observe,
         ledger.observe,
     )
+
+
+def _trace(app: Starlette, paths: Sequence[str]) -> None:
+    settings: Settings = app.state.settings
+    if not settings.otel_exporter_otlp_endpoint:
+        return
+    try:
+        from core.observe.traces import Traces  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT needs the packages opentelemetry-sdk and "
+            "opentelemetry-exporter-otlp-proto-http: install them, or unset it"
+        ) from None
+    traces = Traces(settings.otel_exporter_otlp_endpoint, paths)
+    recorder: Recorder = app.state.recorder
+    recorder.traced = True
+    recorder.observers = (*recorder.observers, traces.observe)
+    app.state.close_traces = traces.close
 
 
 def _with_slash(routes: Sequence[BaseRoute]) -> list[Route]:

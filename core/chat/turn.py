@@ -55,6 +55,7 @@ class Turn:
         try:
             async with slot:
                 chat = await self._pending.take()
+                self._record.mark_asked()
                 answer = await ollama_client(self._app).chat(
                     chat, self._model, self._record.request_id
                 )
@@ -74,6 +75,7 @@ class Turn:
         try:
             async with slot:
                 chat = await self._pending.take()
+                self._record.mark_asked()
                 stream = ollama_client(self._app).stream(chat, self._model, self._record.request_id)
                 said = bytearray()  # a list of strings would take ten times the memory
                 async with aclosing(stream) as batches:

@@ -278,12 +278,12 @@ class MemoryFull(TryAgainLater):
 
 
 class NotReady(TryAgainLater):
-    """Ollama does not answer, so this server should get no requests."""
+    """Ollama does not answer, or loads its models: this server should get no requests yet."""
 
     status = 503
 
-    def __init__(self) -> None:
-        super().__init__("Ollama does not answer", 5)
+    def __init__(self, reason: str = "Ollama does not answer") -> None:
+        super().__init__(reason, 5)
 
 
 class ServerStopping(TryAgainLater):

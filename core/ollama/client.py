@@ -93,6 +93,23 @@ class OllamaClient:
         """
         return await self._facts.capabilities(names)
 
+    async def load(self, model: str) -> None:
+        """Have Ollama load `model`, and return when it has; it is kept as long as any other.
+
+        Raises:
+            ApiError: it cannot be loaded, or is one of the cloud that is not allowed.
+        """
+        if not self._settings.allow_cloud_models:
+            await self.check_place(model)
+        response = await self._api.send(
+            "POST", "/api/chat", {"model": model, "messages": [], "stream": False}
+        )
+        body = await read(response.stream)
+        if response.status_code != httpx.codes.OK:
+            if says_model_is_missing(response, body):
+                raise ModelNotFound(model, await self._installed())
+            raise failed_response(response, body)
+
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
         """Return the whole answer of `model` to `chat`, without its `context`.
 

@@ -100,6 +100,7 @@ class Relay:
         slot = self._queue.slot(self._caller)
         try:
             async with slot:
+                self._record.mark_asked()
                 stream = await self._send()
                 try:
                     yield stream

@@ -34,6 +34,10 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
     ("text", "told"),
     [
         (
+            "failed to process the prompt. task id = 127, n_tokens = 9000",
+            "failed to process the prompt",
+        ),
+        (
             "llama runner process has terminated: slot update_slots: id 0 | task 127 | done",
             "llama runner process has terminated",
         ),
