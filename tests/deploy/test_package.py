@@ -21,10 +21,8 @@ CORE = {
     *("serving/application", "serving/aws", "serving/exchange"),
     *("settings/environment", "settings/networks", "settings/schema"),
 }
-CLIENT = {
-    f"ollama/{name}"
-    for name in ("api", "client", "default", "failures", "models", "transport", "wire")
-}
+CLIENT_MODULES = ("api", "client", "default", "failures", "models", "transport", "wire")
+CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}
 CHAT = {f"chat/{name}" for name in ("conversation", "phrases", "request", "stream", "turn")}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
@@ -107,7 +105,7 @@ def test_jwt_is_packed_on_demand(uv: str, python_version: str, tmp_path: Path) -
 
 
 def test_a_missing_uv_is_one_line_that_says_where_to_get_it(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "deploy/package.py", "--output", tmp_path]
+    command = [sys.executable, str(ROOT / "deploy/package.py"), "--output", str(tmp_path)]
     ended = subprocess.run(
         command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
     )

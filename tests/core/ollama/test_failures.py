@@ -77,6 +77,7 @@ def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
             'size (4096 tokens), try increasing it","type":"exceed_context_size_error"}}'
         ),
         "prompt too long; exceeded max context length by 904 tokens",
+        "the request exceeds the available context size. task id = 127, n_tokens = 9000",
     ],
 )
 @pytest.mark.parametrize("status", [400, 500])
@@ -84,6 +85,7 @@ def test_a_conversation_at_the_end_of_its_window_is_told_what_to_do(text: str, s
     error = failure(text, status)
     assert isinstance(error, BadRequest)
     assert "start a new conversation" in str(error)
+    assert "task id" not in str(error)
 
 
 @pytest.mark.parametrize(
