@@ -109,7 +109,7 @@ async def send(host: str, port: int, data: bytes) -> bytes:
 
 
 def judge(answer: bytes) -> Outcome:
-    """Return whether this is one 4xx, whole and in its shape."""
+    """Return whether this is one 4xx, or a 501, whole and in its shape."""
     if not answer:
         return Outcome.LOST
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -117,7 +117,10 @@ def judge(answer: bytes) -> Outcome:
         told = json.loads(body)
     except ValueError:
         return Outcome.WRONG
-    is_right = head.startswith(b"HTTP/1.1 4") and set(told) == {"success", "error"}
+    is_right = head.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501 ")) and set(told) == {
+        "success",
+        "error",
+    }
     return Outcome.RIGHT_ERROR if is_right and told["success"] is False else Outcome.WRONG
 
 
