@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
+from core.chat.body import MemoryBudget
 from core.chat.queue import FairQueue
 from core.context import Recorder
 from core.gate.addresses import ClientAddressMiddleware
@@ -60,7 +61,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
-    recorder = Recorder(logs.log_request)
+    memory = MemoryBudget(settings.max_memory_bytes)
+    recorder = Recorder(memory.release, logs.log_request)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -80,6 +82,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.upstream = upstream
     app.state.keys = keys
     app.state.queue = FairQueue(settings)
+    app.state.memory = memory
     app.state.recorder = recorder
     if ledger:
         _instrument(app, routes, limiter, ledger)
@@ -143,6 +146,7 @@ def _instrument(
 
     recorder: Recorder = app.state.recorder
     queue: FairQueue = app.state.queue
+    memory: MemoryBudget = app.state.memory
     app.state.stats = Stats()
     app.state.ledger = ledger
     app.state.metrics = Metrics(
@@ -151,6 +155,7 @@ def _instrument(
             Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
             Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
+            Gauge("body_bytes", "Bytes of request bodies in memory", lambda: memory.used),
             Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],

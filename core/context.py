@@ -94,6 +94,8 @@ class Record(msgspec.Struct, kw_only=True):
     prompt_tokens: int = 0
     tokens: int = 0
     duration_s: float = 0
+    body_bytes: int = 0
+    """How much of its body is in memory."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":

@@ -14,6 +14,10 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from core.contract.errors import ApiError
+from core.ollama.client import ollama_client
+from core.ollama.default import PREFERRED
+
 _DIRECTORY = Path(__file__).with_name("static")
 _FILES = StaticFiles(directory=_DIRECTORY)
 _PAGE = Template((_DIRECTORY / "index.html").read_text("utf-8"))
@@ -49,9 +53,11 @@ HEADERS = {
 
 async def page(request: Request) -> Response:
     """Answer with the page; it has no secrets, so anyone who can reach this server may load it."""
-    html = _PAGE.substitute(
-        static=STATIC_PATH, default_model=escape(request.app.state.settings.default_model)
-    )
+    try:
+        model = await ollama_client(request.app.state).default.name(lambda _: True)
+    except ApiError:
+        model = PREFERRED
+    html = _PAGE.substitute(static=STATIC_PATH, default_model=escape(model))
     return HTMLResponse(html, headers=HEADERS)
 
 

@@ -24,9 +24,6 @@ from tests.gateway import MangumTransport, shut_down
 from tests.log_lines import Lines
 from tests.processes import running
 
-# Importing the handlers makes Mangum create an event loop, which pytest's own loops replace.
-asyncio.get_event_loop_policy().get_event_loop().close()
-
 Connect = Callable[..., httpx.AsyncClient]
 """(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""
 Serve = Callable[..., Any]

@@ -5,11 +5,13 @@ from datetime import datetime
 
 import httpx
 import msgspec
+from msgspec import UNSET
 from starlette.datastructures import State
 
-from core.contract.errors import ApiError, ModelNotAllowed, ModelNotFound
+from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
+from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
 from core.ollama.transport import HTTPTransport
@@ -28,6 +30,7 @@ class Tag(msgspec.Struct):
 
     name: str
     modified_at: datetime | None = None
+    capabilities: list[str] | None = None  # since 0.32
     remote_model: str = ""  # since 0.12, for a model in the cloud, whatever its name
 
 
@@ -48,6 +51,8 @@ class OllamaClient:
         self._settings = settings
         self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
         self._facts = ModelFacts(self._api)
+        self.default = DefaultModel(self, settings.default_model)
+        """The model for requests that name none."""
         # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
 
@@ -67,11 +72,19 @@ class OllamaClient:
             RequestTimeout: it does not answer.
         """
         tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
+        self._facts.learn({tag.name: tag.capabilities for tag in tags.models if tag.capabilities})
         return [
             tag
             for tag in tags.models
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
+
+    async def loaded(self) -> list[str]:
+        """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
+        try:
+            return [tag.name for tag in parse(*await self._api.ask("GET", "/api/ps"), _Tags).models]
+        except ApiError:
+            return []
 
     async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Return what each model in `names` can do, in Ollama's words; no model is loaded.
@@ -123,6 +136,8 @@ class OllamaClient:
     ) -> httpx.AsyncByteStream:
         """Return the model's answer once it has begun."""
         await self.check_place(model)
+        if chat.messages is not UNSET and any(message.images for message in chat.messages):
+            await self._check_sight(model)
         max_predict = self._settings.max_predict
         request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
         response = await self._api.send("POST", "/api/chat", request, request_id)
@@ -154,6 +169,15 @@ class OllamaClient:
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
                 "does not allow. GET /api/models lists the models to use"
+            )
+
+    async def _check_sight(self, model: str) -> None:
+        """Refuse images for a model that would invent what it sees, as Ollama 0.24 lets it."""
+        facts = await self._facts.of(model)
+        if facts and facts.capabilities is not None and "vision" not in facts.capabilities:
+            raise BadRequest(
+                f"images: model '{model}' cannot see images. GET /api/models?capabilities=true "
+                "lists the models with vision"
             )
 
     async def _installed(self) -> list[str] | None:

@@ -48,7 +48,12 @@ class ModelFacts:
     def __init__(self, api: OllamaAPI) -> None:
         self._api = api
         self._known: dict[str, tuple[Model | None, float]] = {}  # each with its expiry
+        self._listed: dict[str, list[str]] = {}
         self._lookups = WeakValueDictionary[str, _Lookup]()
+
+    def learn(self, capabilities: dict[str, list[str]]) -> None:
+        """Take what the list of models says, so that `capabilities` need not ask."""
+        self._listed = capabilities
 
     async def of(self, name: str) -> Model | None:
         """Return what Ollama says about a model; None if it does not describe it.
@@ -81,6 +86,8 @@ class ModelFacts:
         deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
 
         async def of(name: str) -> list[str] | None:
+            if name in self._listed:
+                return self._listed[name]
             with suppress(ApiError, TimeoutError):
                 async with asyncio.timeout_at(deadline), few_at_once:
                     model = await self.of(name)

@@ -100,13 +100,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
         20 * 2**20
     )
+    max_memory_bytes: Annotated[
+        Amount, Meta(description="largest size of all request bodies together, in bytes")
+    ] = 256 * 2**20
     stream_heartbeat_s: Annotated[
         SecondsOrNone,
         Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
     ] = 0
-    default_model: Annotated[str, Meta(description="model for requests that name none")] = (
-        "llama3.1:70b"
-    )
+    default_model: Annotated[
+        str,
+        Meta(
+            description="model for requests that name none; if unset, llama3.1:70b or, where that "
+            "is not installed, a model that can chat: one in memory, else the newest"
+        ),
+    ] = ""
     max_predict: Annotated[
         Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
     ] = 8192

@@ -31,6 +31,31 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "the request exceeds the available context size. task id = 127, n_tokens = 9000",
+            "the request exceeds the available context size",
+        ),
+        (
+            "llama runner process has terminated: slot update_slots: id 0 | task 127 | done",
+            "llama runner process has terminated",
+        ),
+        ("decode failed, task id = 127, n_past = 4, text = secret", "decode failed"),
+        (
+            "it failed!\nsrv  operator(): chat template\nslot launch_slot_: id 1 | task 9 | secret",
+            "it failed",
+        ),
+        ("slot release: id 3 | task 9 | stop processing", "it failed. Its log says why"),
+        ("the multitasking task is over. See 1.5", "the multitasking task is over. See 1.5"),
+        ("CUDA error: out of memory\n  device: 0", "CUDA error: out of memory\n  device: 0"),
+    ],
+)  # fmt: skip
+def test_a_text_with_lines_of_a_log_is_cut_to_its_first_sentence(text: str, told: str) -> None:
+    assert str(failure(text)) == f"Ollama connection error: {told}"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         'option "temperature" must be of type float32',
@@ -40,6 +65,24 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
 )
 def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
     assert isinstance(failure(text, 500), BadRequest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the input length exceeds the context length",
+        (
+            '{"error":{"code":400,"message":"request (5000 tokens) exceeds the available context '
+            'size (4096 tokens), try increasing it","type":"exceed_context_size_error"}}'
+        ),
+        "prompt too long; exceeded max context length by 904 tokens",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_conversation_at_the_end_of_its_window_is_told_what_to_do(text: str, status: int) -> None:
+    error = failure(text, status)
+    assert isinstance(error, BadRequest)
+    assert "start a new conversation" in str(error)
 
 
 @pytest.mark.parametrize(
