@@ -111,8 +111,8 @@ async def test_all_attacks_in_an_answer_and_after_a_reload(
 async def test_depth_is_no_weapon(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     groups, fractions = "{" * 400 + "x" + "}" * 400, r"\frac{1}{" * 150 + "x" + "}" * 150
-    markdown = (">" * 20_000, " deep", f"${groups}$", f"$${fractions}$$", "[" * 20_000)
-    markdown += ("*a " * 5_000 + "end",)
+    markdown = [">" * 20_000, " deep", f"${groups}$", f"$${fractions}$$", "[" * 20_000]
+    markdown.append("*a " * 5_000 + "end")
     fake.reply(tokens([f"{part}\n\n" for part in markdown]))
     await say(page, "Go deep")
     answer = await answered(page)
