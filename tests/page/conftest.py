@@ -1,13 +1,16 @@
 """A real browser in front of the bundle and the fake Ollama."""
 
 import shutil
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Serve
+from tests.page import firefox
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -20,21 +23,45 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
+IN_BOTH = pytest.mark.parametrize("browser", ["chromium", "firefox"], indirect=True)
+"""Runs a test in Debian's Firefox too."""
+
 Open = Callable[..., Awaitable[Any]]
 """(path, browser context's options ..., settings=...) -> the page, loaded and with its models."""
 
 
 @pytest.fixture
-async def browser() -> AsyncIterator[Any]:
+async def browser(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     playwright_api = pytest.importorskip(
         "playwright.async_api", reason="Playwright is not installed (PyPI: playwright)"
     )
-    if not CHROMIUM:
-        pytest.skip("Chromium is not installed (Debian: chromium)")
     async with playwright_api.async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        launch = _launch_firefox if getattr(request, "param", "") == "firefox" else _launch_chromium
+        browser = await launch(playwright, tmp_path)
         yield browser
         await browser.close()
+
+
+async def _launch_chromium(playwright: Any, _: Path) -> Any:
+    if not CHROMIUM:
+        pytest.skip("Chromium is not installed (Debian: chromium)")
+    return await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+
+
+async def _launch_firefox(playwright: Any, directory: Path) -> Any:
+    if not firefox.FIREFOX:
+        pytest.skip("Firefox is not installed (Debian: firefox-esr)")
+    script = directory / "firefox"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{firefox.__file__}" "$@"\n')
+    script.chmod(0o700)
+    return await playwright.firefox.launch(
+        channel="moz-firefox",
+        executable_path=script,
+        firefox_user_prefs={
+            "ui.prefersReducedMotion": 1,
+            "dom.events.testing.asyncClipboard": True,
+        },
+    )
 
 
 @pytest.fixture

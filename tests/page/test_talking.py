@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from tests.fake_ollama import CONTEXT, FakeOllama, never_answers, stalls_after, tokens
-from tests.page.conftest import Open
+from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, wait_for_count
 
 CODE = "Look:\n\n```python\ndef hello() -> str:\n    return '안녕'\n```\n\nDone."
 
 
+@IN_BOTH
 async def test_words_appear_as_they_come(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     fake.reply(stalls_after(3))
@@ -21,6 +22,7 @@ async def test_words_appear_as_they_come(open_page: Open, fake: FakeOllama) -> N
     assert await page.title() == "Count · Ollama Web"
 
 
+@IN_BOTH
 async def test_conversation_goes_on_through_its_context(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await say(page, "What is the capital of France?")
@@ -84,6 +86,7 @@ async def test_regenerate_asks_the_same_again(open_page: Open, fake: FakeOllama)
     assert first.json == second.json
 
 
+@IN_BOTH
 async def test_edit_and_resend(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     for count, text in enumerate(["One", "Two", "Three"], 1):
@@ -132,6 +135,7 @@ async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama)
     await answered(page)
 
 
+@IN_BOTH
 async def test_code_is_coloured_and_copied(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     fake.reply(tokens(list(CODE)))
@@ -143,6 +147,7 @@ async def test_code_is_coloured_and_copied(open_page: Open, fake: FakeOllama) ->
     assert copied == "def hello() -> str:\n    return '안녕'\n"
 
 
+@IN_BOTH
 async def test_copying_works_over_plain_http(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await page.add_init_script(
@@ -170,6 +175,7 @@ MARKDOWN: list[tuple[str, str, int]] = [
 ]
 
 
+@IN_BOTH
 async def test_markdown(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page(settings={"rate_limit": "off"})
     for count, (source, selector, expected) in enumerate(MARKDOWN, 1):
