@@ -5,6 +5,7 @@ import { onSend, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, toClipboard } from "./dom.js";
 import { choose, loadModels, model, sees, showModels } from "./models.js";
+import { toRichText } from "./rich.js";
 import { askForKey, setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
@@ -119,7 +120,8 @@ setUpShortcuts({
 });
 
 async function copyLast() {
-  await toClipboard(conversation.lastAnswer);
+  const answers = byId("messages").querySelectorAll(".answer");
+  await toClipboard(conversation.lastAnswer, answers.length ? toRichText([...answers].at(-1)) : "");
   say(words.copied);
 }
 

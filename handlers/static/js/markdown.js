@@ -6,6 +6,7 @@
 import DOMPurify from "../vendor/dompurify/purify.es.mjs";
 import { Marked } from "../vendor/marked/marked.esm.js";
 import { copy, icon, make } from "./dom.js";
+import { typeset } from "./math.js";
 import { words } from "./words.js";
 
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
@@ -16,7 +17,7 @@ const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.
 /** Whether mathematics at the text's end may still be open: more of it is to come. */
 let growing = false;
 
-/** An extension that leaves TeX as it is written. */
+/** An extension that leaves TeX as it is written, for `typeset` to draw. */
 const math = (level, start, rule, tag) => ({
   name: `${level}Math`,
   level,
@@ -45,7 +46,7 @@ const marked = new Marked({
     math(
       "inline",
       /\$|\\[([]/,
-      /^(?:\$(?![\s$])(?:[^$\n\\]|\\.){0,999}?(?<![\s\\])\$(?!\d)|\$\$[^]{1,999}?\$\$|\\\([^]{1,999}?\\\)|\\\[[^]{1,999}?\\\])/,
+      /^(?:\$(?![\s$])(?:[^$\n\\`]|\\.){0,999}?(?<![\s\\])\$(?!\d)|\$\$[^]{1,999}?\$\$|\\\([^]{1,999}?\\\)|\\\[[^]{1,999}?\\\])/,
       "span",
     ),
   ],
@@ -136,6 +137,7 @@ export function draw(tokens, finished) {
     figure.append(make("figcaption", {}, make("span", {}, language), button), pre);
     if (finished) highlight(code, language);
   }
+  typeset(fragment);
   return fragment;
 }
 

@@ -2,6 +2,8 @@
 
 import { Answer } from "./answer.js";
 import { copy, icon, iconButton, make } from "./dom.js";
+import { toRichText } from "./rich.js";
+import { drawTyped } from "./typed.js";
 import { words } from "./words.js";
 
 const number = (value, digits = 0) =>
@@ -19,7 +21,7 @@ export function drawQuestion(message, { resend }) {
       ...(message.images.length
         ? [make("div", { className: "pictures" }, ...message.images.map(picture))]
         : []),
-      make("div", { className: "text" }, message.text),
+      make("div", { className: "text" }, ...drawTyped(message.text)),
       make("div", { className: "tools" }, copyButton(() => message.text), edit),
     );
   }
@@ -57,8 +59,8 @@ export function drawQuestion(message, { resend }) {
   return article;
 }
 
-const copyButton = (text) => {
-  const button = iconButton("copy", words.copy, () => copy(text(), button));
+const copyButton = (text, html) => {
+  const button = iconButton("copy", words.copy, () => copy(text(), button, html?.()));
   return button;
 };
 
@@ -97,7 +99,7 @@ export class AnswerMessage {
       make(
         "div",
         { className: "tools" },
-        ...(message.text ? [copyButton(() => message.text)] : []),
+        ...(message.text ? [copyButton(() => message.text, () => toRichText(this.#answer.element))] : []),
         regenerate,
         ...figures(message),
       ),
