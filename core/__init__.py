@@ -1,1 +1,1 @@
-"""What every endpoint shares: settings, schemas, errors and the Ollama client."""
+"""What the endpoints share; `core/README.md` is the map, `core.app.create_app` the way in."""

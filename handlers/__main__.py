@@ -3,9 +3,9 @@
 import os
 import sys
 
-from core.environment import SettingsError
-from core.server import serve
-from core.settings import Settings
+from core.serving.server import serve
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
 from handlers.asgi import app
 
 

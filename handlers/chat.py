@@ -4,10 +4,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.app import create_app, create_handler
-from core.chat import Turn
-from core.responses import JSONResponse
-from core.streaming import StreamResponse
+from core.app import create_app
+from core.chat.stream import StreamResponse
+from core.chat.turn import Turn
+from core.contract.responses import JSONResponse
+from core.serving.aws import create_handler
 
 
 async def chat(request: Request) -> Response | StreamResponse:

@@ -4,10 +4,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.errors import NotReady
-from core.responses import JSONResponse
-from core.schemas import Health
-from core.settings import API_VERSION
+from core.contract.errors import NotReady
+from core.contract.responses import JSONResponse
+from core.contract.schemas import API_VERSION, Health
 
 
 async def ready(request: Request) -> Response:

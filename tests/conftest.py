@@ -12,9 +12,9 @@ import httpx
 import pytest
 import uvicorn
 
-from core import protocol
 from core.app import create_app
-from core.settings import Settings
+from core.serving import protocol
+from core.settings.schema import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport, shut_down

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from mangum.types import ASGI
 
-from core.app import create_handler
+from core.serving.aws import create_handler
 
 
 class Context:

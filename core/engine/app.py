@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from core.contract.responses import JSONResponse
 from core.engine.disconnect import DisconnectMiddleware
 from core.engine.errors import EngineError
 from core.engine.generate import LinesResponse, answer, joined
@@ -27,7 +28,6 @@ from core.engine.schemas import (
     Tag,
     decode,
 )
-from core.responses import JSONResponse
 
 VERSION = "0.24.0+embedded"
 """The version of Ollama that the engine answers like, marked as not being Ollama."""

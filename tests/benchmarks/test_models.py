@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core import keys
-from core.addresses import Networks
+from core.keys import editing as keys
+from core.settings.networks import Networks
 from tests.benchmarks.models import QUESTIONS, Row, Timing, markdown
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error, tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.openapi import openapi_document
+from core.contract.openapi import openapi_document
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from core.openapi import openapi_document
+from core.contract.openapi import openapi_document
 from tests.processes import bundle, fake_ollama
 
 schema = schemathesis.openapi.from_dict(openapi_document())

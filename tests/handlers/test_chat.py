@@ -304,8 +304,8 @@ async def test_cloud_models_are_refused_unless_allowed(
         (closes_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
         (resets_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
         (page(502), 500, "Ollama connection error: it failed without saying why (HTTP 502)"),
-        (page(200), 500, "Ollama connection error: what came is not an answer"),
-        (page(200, b""), 500, "Ollama connection error: what came is not an answer"),
+        (page(200), 500, "Ollama connection error: the answer is not Ollama's"),
+        (page(200, b""), 500, "Ollama connection error: the answer is not Ollama's"),
         (page(500, b""), 500, "Ollama connection error: it failed without saying why"),
     ],
 )
@@ -358,7 +358,7 @@ async def test_a_function_answers_before_its_own_time_is_over(
 async def test_a_crash_here_is_a_500_in_the_same_shape(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.generate.read_line", lambda text: 1 / 0)
+    monkeypatch.setattr("core.ollama.wire.read_line", lambda text: 1 / 0)
     answer = await post(connect(chat))
     assert_error(answer, 500, "Internal error")
     assert "division" not in answer.text
@@ -379,7 +379,7 @@ async def test_a_cloud_model_under_another_name_is_refused_too(
 async def test_what_is_known_of_a_model_is_asked_again_once_in_a_while(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama.KNOWN_FOR_S", 0.05)
+    monkeypatch.setattr("core.ollama.models.KNOWN_FOR_S", 0.05)
     client = connect(chat)
     assert (await post(client)).status_code == 200
     await asyncio.sleep(0.1)
@@ -391,7 +391,7 @@ async def test_what_is_known_of_a_model_is_asked_again_once_in_a_while(
 async def test_requests_that_come_together_fail_together(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.3)
     fake.reply(never_answers, path="/api/show")
     client = connect(chat)
     async with asyncio.timeout(1):
@@ -427,7 +427,7 @@ async def test_ids_beyond_the_vocabulary_are_refused(connect: Connect, fake: Fak
     client = connect(chat)
     for _ in range(2):
         assert_error(
-            await post(client, context=[1, 60000]), 400, "context: token id 60000 is not of"
+            await post(client, context=[1, 60000]), 400, "context: token id 60000 does not belong"
         )
     assert (await post(client, context=[1], model="SmolLM2:135M")).status_code == 200
     assert len(fake.asked("/api/show")) == 1, "looked up once per model"

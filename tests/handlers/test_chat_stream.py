@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core import exchange
+from core.serving import exchange
 from handlers import chat_stream
 from tests.conftest import Connect, Serve
 from tests.fake_ollama import (
@@ -128,7 +128,7 @@ async def test_thinking_comes_with_the_last_line(connect: Connect, fake: FakeOll
         ),
         (closes_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
         (page(502), 500, "Ollama connection error: it failed"),
-        (page(200), 500, "Ollama connection error: what came is not an answer"),
+        (page(200), 500, "Ollama connection error: the answer is not Ollama's"),
         (page(200, b""), 500, "Ollama connection error: the answer ended"),
         (after(0, lambda c: c.send_line({"error": "boom"})), 500, "Ollama connection error: boom"),
         (after(0, Connection.send_end), 500, "Ollama connection error: the answer ended"),
@@ -160,7 +160,7 @@ async def test_a_failure_before_the_first_token_has_its_real_status(
         (after(3, lambda c: c.send_line({"error": "boom"})), "boom"),
         (after(3, lambda c: c.send_chunk(b'{"response":')), None),
         (after(3, lambda c: c.send_raw(b"zz\r\n")), "the connection to Ollama broke"),
-        (after(3, lambda c: c.send_chunk(b"<html>\n")), "what came is not an answer"),
+        (after(3, lambda c: c.send_chunk(b"<html>\n")), "the answer is not Ollama's"),
     ],
 )
 async def test_a_failure_after_it_is_the_last_line(

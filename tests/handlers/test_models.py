@@ -77,7 +77,7 @@ async def test_ollama_down_is_a_500(connect: Connect, fake: FakeOllama) -> None:
 async def test_a_list_that_does_not_come_is_a_504_that_says_so(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.05)
     fake.reply(never_answers, path="/api/tags")
     answer = await connect(models).get("/api/models")
     assert answer.status_code == 504
@@ -90,7 +90,7 @@ async def test_a_list_that_does_not_come_is_a_504_that_says_so(
 async def test_what_models_can_do_is_told_on_request(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama.UNKNOWN_FOR_S", 0)
+    monkeypatch.setattr("core.ollama.models.UNKNOWN_FOR_S", 0)
     fake.capabilities = ["completion", "vision"]
     client = connect(models)
     fake.reply(error(500, "no"), path="/api/show")
@@ -112,7 +112,7 @@ async def test_few_models_are_asked_about_at_once(connect: Connect, fake: FakeOl
 async def test_models_that_ollama_hangs_at_are_not_waited_for_one_by_one(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.2)
     fake.models = [f"m{number}:1b" for number in range(100)]
     fake.reply(*[never_answers] * 100, path="/api/show")
     async with asyncio.timeout(1):

@@ -17,48 +17,32 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from core.addresses import ClientAddressMiddleware
-from core.auth import AuthMiddleware
-from core.exchange import ExchangeMiddleware
-from core.jwt import TokenVerifier
-from core.key_store import KeyStore, digest
-from core.keys import create
-from core.protocol import Protocol
-from core.rate_limit import FailureLimiter, RateLimiter
-from core.record import Recorder
-from core.responses import JSONResponse
-from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
-from core.settings import Settings
+from core.app import create_app
+from core.contract.responses import JSONResponse
+from core.keys.editing import create
+from core.keys.records import digest
+from core.serving.protocol import Protocol
+from core.settings.schema import Settings
 
 Talk = Callable[[bytes], Awaitable[bytes]]
 ATTACKER = "192.0.2.66"
 SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 
 
-async def inside(scope: Scope, receive: Receive, send: Send) -> None:
+async def inside(request: Request) -> JSONResponse:
     """Answer what nobody may see."""
-    await JSONResponse({"inside": scope["path"]})(scope, receive, send)
+    return JSONResponse({"inside": request.url.path})
 
 
 def gate(**environ: str) -> ASGIApp:
     """Return the whole gate, with which nobody is anonymous unless `environ` says so."""
-    values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", **environ})
-    app: ASGIApp = AuthMiddleware(
-        inside,
-        settings=values,
-        keys=KeyStore.from_settings(values),
-        tokens=TokenVerifier.from_settings(values),
-        failures=FailureLimiter(RateLimiter(values), values.auth_failure_limit),
-    )
-    app = AllowedHostsMiddleware(app, allowed_hosts=values.allowed_hosts, gateway=False)
-    app = ExchangeMiddleware(app, timeout_s=30, recorder=Recorder())
-    app = SecurityHeadersMiddleware(CORSMiddleware(app, origins=values.cors_origins))
-    return ClientAddressMiddleware(
-        app, trusted_proxies=values.trusted_proxies, behind_lambda_adapter=False
-    )
+    values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", "RATE_LIMIT": "off", **environ})
+    return create_app([Route("/{path:path}", inside, methods=["GET", "POST"])], values)
 
 
 def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core import protocol
-from core.addresses import Networks
+from core.serving import protocol
+from core.settings.networks import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, tokens
 
