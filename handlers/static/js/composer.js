@@ -5,22 +5,30 @@ import { readImage } from "./images.js";
 import { model, onModel, sees } from "./models.js";
 import { words } from "./words.js";
 
+const DOUBLE_CLICK_MS = 500;
+
 const form = byId("composer");
 const field = byId("message");
 let images = [];
+let sentAt = -Infinity;
 
 /** Has `send` called with text and images; it returns whether it has taken them. */
 export function onSend(send) {
   form.onsubmit = (event) => {
     event.preventDefault();
     const text = field.value.trim();
-    if (!text || !send(text, images)) return;
+    if (!(text || images.length) || !send(text, images)) return;
+    if (event.submitter) sentAt = performance.now();
     field.value = "";
     images = [];
     showImages();
     resize();
   };
 }
+
+/** Has `stop` called; the second click of a double-click on Send is none on Stop. */
+export const onStop = (stop) =>
+  (byId("stop").onclick = () => performance.now() - sentAt > DOUBLE_CLICK_MS && stop());
 
 export function showRunning(running) {
   const hadFocus = form.contains(document.activeElement);

@@ -1,5 +1,6 @@
 /** The open conversation, and the answers that are being written: another may be opened meanwhile. */
 
+import { needsKey } from "./api.js";
 import { byId } from "./dom.js";
 import { AnswerMessage, drawQuestion } from "./message.js";
 import { toRequest } from "./request.js";
@@ -18,8 +19,8 @@ export class Conversation {
   #hooks;
 
   /**
-   * `hooks`: model() to ask, sees() images or not, save(data), changed() in what is possible, unlock()
-   * with a key, open(data).
+   * `hooks`: model() to ask, sees() images or not, save(data), changed() in what is possible,
+   * unlock(retry, kind of failure) with a key, open(data).
    */
   constructor(hooks) {
     this.#hooks = hooks;
@@ -31,7 +32,11 @@ export class Conversation {
   }
 
   get running() {
-    return this.#runs.has(this.data.id);
+    return this.isRunning(this.data.id);
+  }
+
+  isRunning(id) {
+    return this.#runs.has(id);
   }
 
   /** Whether another tab is writing the last answer. */
@@ -62,7 +67,7 @@ export class Conversation {
   /** Shows the branch; articles that are as they were keep their place, and the focus in them. */
   draw() {
     const branch = this.branch;
-    const articles = branch.map((message, index) => this.#articleOf(message, index === branch.length - 1));
+    const articles = branch.map((message) => this.#articleOf(message));
     const holder = byId("messages");
     articles.forEach((article, at) => {
       if (holder.children[at] !== article) holder.insertBefore(article, holder.children[at] ?? null);
@@ -70,12 +75,13 @@ export class Conversation {
     while (holder.children.length > articles.length) holder.lastElementChild.remove();
   }
 
-  #articleOf(message, last) {
+  #articleOf(message) {
     const run = this.#runs.get(this.data.id);
     if (message === run?.message) return run.view.element;
     const versions = versionsOf(this.data, message);
     const written = isElsewhere(message.id);
-    const state = JSON.stringify([message, versions.map(({ id }) => id), written, last]);
+    const { text, ended, tokens, runs, failure } = message;
+    const state = JSON.stringify([text, ended, tokens, runs, failure, versions.map(({ id }) => id), written]);
     const drawn = this.#drawn.get(message.id);
     if (drawn?.state === state) return drawn.article;
     const article = this.#drawMessage(message, versions, written);
@@ -104,7 +110,7 @@ export class Conversation {
     return {
       regenerate,
       resume: () => this.resume(message),
-      unlock: () => this.#hooks.unlock(regenerate),
+      unlock: () => this.#hooks.unlock(regenerate, message.failure.kind),
       split: () => this.split(message),
     };
   }
@@ -134,9 +140,10 @@ export class Conversation {
     return this.#answer();
   }
 
-  /** Has a message answered once more; its other answers stay other versions. */
+  /** Has a message answered once more; its other answers stay other versions, if they have words. */
   regenerate(message = this.branch.at(-1)) {
     if (this.running || !message) return;
+    if (message.role === "assistant" && !message.text) return this.resume(message);
     if (message.role === "assistant") this.data.leaf = message.parent;
     this.#answer();
   }
@@ -146,7 +153,7 @@ export class Conversation {
     if (this.running) return;
     const branch = branchOf({ ...this.data, leaf: message.id });
     delete message.failure;
-    Object.assign(message, { ended: "unfinished", runs: (message.runs ?? 0) + 1 });
+    Object.assign(message, { model: this.#hooks.model(), ended: "unfinished", runs: (message.runs ?? 0) + 1 });
     this.#run(message, branch);
   }
 
@@ -190,6 +197,6 @@ export class Conversation {
     if (data !== this.data) return;
     this.draw();
     this.#hooks.changed();
-    if (message.failure?.kind === 401) this.#actions(message).unlock();
+    if (needsKey(message.failure?.kind)) this.#actions(message).unlock();
   }
 }

@@ -86,7 +86,7 @@ export class Run {
     const { message } = this;
     const end = performance.now();
     const tokens = line.eval_count ?? this.#count;
-    message.thinking = [message.thinking, line.thinking].filter(Boolean).join("\n\n");
+    if (line.thinking) message.thinking = [message.thinking, line.thinking].filter(Boolean).join("\n\n");
     message.ended = line.done_reason ?? "stop";
     message.tokens = (message.tokens ?? 0) + tokens;
     message.seconds = (message.seconds ?? 0) + (end - this.#start) / 1000;
