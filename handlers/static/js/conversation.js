@@ -47,7 +47,7 @@ export class Conversation {
     const articles = this.data.messages.map((message, index) => {
       if (message === run?.message) return run.view.element;
       if (message.role === "assistant") return this.#settled(message);
-      const resend = (text) => this.send(text, message.images, index);
+      const resend = (text) => this.send(text, message, index);
       const article = drawQuestion(message, { resend });
       this.#questions.push(article);
       return article;
@@ -67,11 +67,11 @@ export class Conversation {
   }
 
   /** Says something, in the place of all that was said from message `index` on. */
-  send(text, images = [], index = this.data.messages.length) {
+  send(text, { images = [], files = [] } = {}, index = this.data.messages.length) {
     if (this.running) return;
     const { data } = this;
-    data.messages.splice(index, Infinity, { role: "user", text, images });
-    data.title ||= text.split("\n")[0].slice(0, TITLE_LENGTH);
+    data.messages.splice(index, Infinity, { role: "user", text, images, files });
+    data.title ||= (text.split("\n")[0] || files[0]?.name || "").slice(0, TITLE_LENGTH);
     this.#answer();
   }
 

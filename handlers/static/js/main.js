@@ -3,8 +3,9 @@
 import { Failure } from "./api.js";
 import { onSend, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { byId, toClipboard } from "./dom.js";
-import { choose, loadModels, model, sees, showModels } from "./models.js";
+import { byId, number, toClipboard } from "./dom.js";
+import { lengthOf } from "./length.js";
+import { choose, contextLength, loadModels, model, sees, showModels } from "./models.js";
 import { toRichText } from "./rich.js";
 import { askForKey, setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
@@ -83,9 +84,13 @@ function search() {
   byId("search").focus();
 }
 
-onSend((text, images) => {
+onSend((text, attached) => {
   if (conversation.running) return false;
-  conversation.send(text, images);
+  const length = lengthOf(conversation.data, { text, ...attached });
+  const tooLong = length > contextLength();
+  byId("notice").textContent = tooLong ? words.tooLong(model(), number(length), number(contextLength())) : "";
+  if (tooLong) return false;
+  conversation.send(text, attached);
   history.replaceState(null, "", `#${conversation.data.id}`);
   markCurrent(conversation.data.id);
   return true;

@@ -1,5 +1,7 @@
 /** What to ask the model, so that it knows the conversation up to its last message. */
 
+import { toldText } from "./length.js";
+
 /**
  * The last answer's `context` holds all that was said before it, for its own model. What came
  * after that answer (cut short, imported, or another model's) is told again in words. The system
@@ -9,11 +11,11 @@ export function toRequest(data, model, sees) {
   const { messages, system, temperature, think } = data;
   const question = messages.at(-1);
   const known = messages.findLastIndex((message) => message.context && message.model === model);
-  const untold = messages.slice(known + 1, -1).filter(({ text }) => text);
+  const untold = messages.slice(known + 1, -1).filter(toldText);
   const images = sees ? [...untold, question].flatMap((message) => message.images ?? []) : [];
   return {
     model,
-    message: untold.length ? retold([...untold, question]) : question.text,
+    message: untold.length ? retold([...untold, question]) : toldText(question),
     ...(known >= 0 && { context: contextOf(data, messages[known]) }),
     ...(system && { system }),
     ...(temperature !== null && { options: { temperature } }),
@@ -23,7 +25,7 @@ export function toRequest(data, model, sees) {
 }
 
 const retold = (messages) =>
-  messages.map(({ role, text }) => `${role === "user" ? "User" : "Assistant"}: ${text}`).join("\n\n");
+  messages.map((message) => `${message.role === "user" ? "User" : "Assistant"}: ${toldText(message)}`).join("\n\n");
 
 const contextOf = ({ contexts }, { model, context }) =>
   Array.isArray(context) ? context : contexts[model].slice(0, context);

@@ -1,5 +1,6 @@
 /** Keeps conversations in this browser: outlines to list, and whole ones to open and to search. */
 
+import { toldText } from "./length.js";
 import * as db from "../vendor/idb-keyval/index.js";
 
 const outlines = db.createStore("outlines", "conversations");
@@ -87,10 +88,15 @@ function checked({ id, title, created, updated, system, temperature, think, cont
 
 const areTokens = (ids) => Array.isArray(ids) && ids.every(Number.isInteger);
 
-function checkedMessage({ role, text, images, model, ended, context, tokens, seconds, rate }, contexts) {
+function checkedMessage({ role, text, images, files, model, ended, context, tokens, seconds, rate }, contexts) {
   if (!["user", "assistant"].includes(role) || typeof text !== "string") throw new TypeError();
   if (role === "user") {
-    return { role, text, images: (images ?? []).filter((image) => /^[A-Za-z0-9+/=]+$/.test(image)) };
+    return {
+      role,
+      text,
+      images: (images ?? []).filter((image) => /^[A-Za-z0-9+/=]+$/.test(image)),
+      files: (files ?? []).map((file) => ({ name: String(file.name), size: Number(file.size) || 0, text: String(file.text) })),
+    };
   }
   const figures = [tokens, seconds, rate].every(Number.isFinite) && { tokens, seconds, rate };
   const known = areTokens(context) || (context > 0 && areTokens(contexts[model]));
@@ -101,7 +107,7 @@ function checkedMessage({ role, text, images, model, ended, context, tokens, sec
 export const toMarkdown = ({ title, messages }) =>
   [
     `# ${title}`,
-    ...messages.map(({ role, model, text }) => `<!-- ${role} -->\n## ${role === "user" ? "User" : model}\n\n${text}`),
+    ...messages.map((message) => `<!-- ${message.role} -->\n## ${message.role === "user" ? "User" : message.model}\n\n${toldText(message)}`),
   ].join("\n\n") + "\n";
 
 function fromMarkdown(file) {
