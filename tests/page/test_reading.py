@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fake_ollama import FakeOllama, tokens
-from tests.page.conftest import Open
+from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, wait_for_count
 
 FORMULAS = r"""Inline $x^2$, \(\alpha\), costs $5 or $10, and `$code$`.
@@ -39,6 +39,7 @@ async def _loaded(page: Any, name: str) -> int:
     return sum(name in url for url in names)
 
 
+@IN_BOTH
 async def test_mathematics_is_mathml(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await say(page, "Without")

@@ -21,7 +21,7 @@ async def test_ask_stream_stop_reload_and_go_on(browser: Any, url: str) -> None:
     page = await context.new_page()
     await page.goto("/")
     await page.wait_for_selector("#model option:text('smollm2:135m (default)')", state="attached")
-    await page.wait_for_selector("#attach", state="hidden")  # this model does not see
+    await page.wait_for_selector("#attach[aria-label='Add files']")  # this model does not see
 
     await page.click("#open-settings")
     await page.fill("#temperature", "0")

@@ -269,7 +269,8 @@ async def test_images_are_offered_to_models_that_see(
     fake.capabilities = capabilities
     page = await open_page()
     await wait_for_count(page, "#model option", 2)
-    assert await page.is_visible("#attach") is offered
+    label = "Add images or files" if offered else "Add files"
+    assert await page.get_attribute("#attach", "aria-label") == label
     transfer = await page.evaluate_handle(
         """() => {
           const transfer = new DataTransfer();
@@ -296,14 +297,14 @@ async def test_image_is_sent_as_small_jpeg(open_page: Open, fake: FakeOllama) ->
         }"""
     )
     await page.dispatch_event("#message", "drop", {"dataTransfer": transfer})
-    await page.wait_for_selector("#images img")
+    await page.wait_for_selector("#attachments img")
     await page.evaluate(
         """(clipboardData) => document.querySelector("#message")
           .dispatchEvent(new ClipboardEvent("paste", { clipboardData, cancelable: true }))""",
         transfer,
     )
-    await wait_for_count(page, "#images img", 2)
-    await page.locator("#images button").last.click()
+    await wait_for_count(page, "#attachments img", 2)
+    await page.locator("#attachments button").last.click()
     await say(page, "What is this?")
     await answered(page)
     (image,) = fake.asked()[-1].json["images"]

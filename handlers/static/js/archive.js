@@ -1,5 +1,6 @@
 /** Conversations as files: all of them as JSON, or one as Markdown, with every version of every message. */
 
+import { toldText } from "./length.js";
 import * as store from "./store.js";
 import { branchOf, newId, union, upgrade } from "./tree.js";
 
@@ -57,11 +58,15 @@ function checked(given) {
   };
 }
 
-function checkedMessage({ id, parent, created, role, text, images, ...answer }) {
+function checkedMessage({ id, parent, created, role, text, images, files, ...answer }) {
   if (!["user", "assistant"].includes(role) || typeof text !== "string") throw new TypeError();
   const message = { id: String(id), parent: parent == null ? null : String(parent), created: Number(created) || 0, role, text };
   if (role === "user") {
-    return { ...message, images: (images ?? []).filter((image) => /^[A-Za-z0-9+/=]+$/.test(image)) };
+    return {
+      ...message,
+      images: (images ?? []).filter((image) => /^[A-Za-z0-9+/=]+$/.test(image)),
+      files: (files ?? []).map(({ name, size, text }) => ({ name: String(name), size: Number(size) || 0, text: String(text) })),
+    };
   }
   const { model, ended, thinking, runs, tokens, seconds, rate } = answer;
   return {
@@ -84,11 +89,12 @@ export function toMarkdown(data) {
   const branch = branchOf(data);
   const others = data.messages.filter((message) => !branch.includes(message));
   const order = [null, ...[...branch, ...others].map(({ id }) => id)];
-  const write = ({ role, model, text, parent }, index) => {
+  const write = (message, index) => {
+    const { role, model, parent } = message;
     const after = order.indexOf(parent);
     const place = after === index ? "" : ` after ${after}`;
     const rest = index === branch.length ? VERSIONS : "";
-    return `${rest}<!-- ${role}${place} -->\n## ${role === "user" ? "User" : model}\n\n${text}`;
+    return `${rest}<!-- ${role}${place} -->\n## ${role === "user" ? "User" : model}\n\n${toldText(message)}`;
   };
   return [`# ${data.title}`, ...[...branch, ...others].map(write)].join("\n\n") + "\n";
 }

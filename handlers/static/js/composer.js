@@ -1,27 +1,26 @@
-/** The field to write in, with its images. */
+/** The field to write in. */
 
-import { byId, iconButton, make } from "./dom.js";
-import { readImage } from "./images.js";
-import { model, onModel, sees } from "./models.js";
+import { attachments, busy, clearAttachments } from "./attachments.js";
+import { byId } from "./dom.js";
 import { words } from "./words.js";
 
 const DOUBLE_CLICK_MS = 500;
 
 const form = byId("composer");
 const field = byId("message");
-let images = [];
 let sentAt = -Infinity;
 
-/** Has `send` called with text and images; it returns whether it has taken them. */
+/** Has `send` called with text and `{ images, files }`; it returns whether it has taken them. */
 export function onSend(send) {
   form.onsubmit = (event) => {
     event.preventDefault();
     const text = field.value.trim();
-    if (!(text || images.length) || !send(text, images)) return;
+    const { images, files } = attachments();
+    if (busy()) byId("notice").textContent = words.stillReading;
+    if (busy() || !(text || images.length || files.length) || !send(text, { images, files })) return;
     if (event.submitter) sentAt = performance.now();
     field.value = "";
-    images = [];
-    showImages();
+    clearAttachments();
     resize();
   };
 }
@@ -54,65 +53,3 @@ function resize() {
   field.style.height = `${field.scrollHeight}px`;
 }
 field.addEventListener("input", resize);
-
-/** Images are offered where the model can see them. */
-function showSight() {
-  byId("attach").hidden = !sees();
-  if (images.length) byId("notice").textContent = sees() ? "" : words.blind(model());
-}
-onModel(showSight);
-
-async function add(files) {
-  byId("notice").textContent = sees() ? "" : words.blind(model());
-  if (!sees()) return;
-  for (const file of files) {
-    try {
-      images.push(await readImage(file));
-    } catch {
-      byId("notice").textContent = words.notAnImage(file.name);
-    }
-  }
-  showImages();
-  field.focus();
-}
-
-function showImages() {
-  byId("images").hidden = !images.length;
-  byId("images").replaceChildren(
-    ...images.map((image, index) => {
-      const remove = iconButton("close", words.removeImage, () => {
-        images.splice(index, 1);
-        showImages();
-        field.focus();
-      });
-      remove.className = "round";
-      return make("li", {}, make("img", { src: `data:image/jpeg;base64,${image}`, alt: "" }), remove);
-    }),
-  );
-}
-
-const filesOf = (transfer) => [...(transfer?.files ?? [])].filter(({ type }) => type.startsWith("image/"));
-
-field.addEventListener("paste", (event) => {
-  const files = filesOf(event.clipboardData);
-  if (!files.length) return;
-  event.preventDefault();
-  add(files);
-});
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  form.classList.add("dropping");
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) form.classList.remove("dropping");
-});
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  form.classList.remove("dropping");
-  add(event.dataTransfer.files);
-});
-byId("attach").onclick = () => byId("image-file").click();
-byId("image-file").onchange = ({ target }) => {
-  add([...target.files]);
-  target.value = "";
-};

@@ -96,7 +96,7 @@ export class Conversation {
       show: (at) => this.show(versions[at]),
     };
     if (message.role === "user") {
-      const resend = (text) => this.send(text, message.images, message.parent);
+      const resend = (text) => this.send(text, message, message.parent);
       return drawQuestion(message, { resend, versions: shown });
     }
     const view = new AnswerMessage(message);
@@ -133,10 +133,10 @@ export class Conversation {
   }
 
   /** Says something behind the message `parent`; what was said there before stays another version. */
-  send(text, images = [], parent = this.data.leaf) {
+  send(text, { images = [], files = [] } = {}, parent = this.data.leaf) {
     if (this.running) return null;
-    add(this.data, { role: "user", text, images }, parent);
-    this.data.title ||= (text || words.imageAlone).split("\n")[0].slice(0, TITLE_LENGTH);
+    add(this.data, { role: "user", text, images, files }, parent);
+    this.data.title ||= (text.split("\n")[0] || files[0]?.name || words.imageAlone).slice(0, TITLE_LENGTH);
     return this.#answer();
   }
 

@@ -16,6 +16,10 @@ export function make(tag, { dataset, attributes = {}, ...properties } = {}, ...c
   return element;
 }
 
+/** Writes a number as the page's language does. */
+export const number = (value, digits = 0) =>
+  value.toLocaleString(document.documentElement.lang, { maximumFractionDigits: digits });
+
 export function makeSvg(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

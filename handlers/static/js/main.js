@@ -3,10 +3,11 @@
 import { Failure, needsKey } from "./api.js";
 import { onSend, onStop, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { byId, toClipboard } from "./dom.js";
+import { byId, number, toClipboard } from "./dom.js";
 import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { askForKey } from "./key.js";
-import { choose, loadModels, model, sees, showModels } from "./models.js";
+import { lengthOf } from "./length.js";
+import { choose, contextLength, loadModels, model, sees, showModels } from "./models.js";
 import { toRichText } from "./rich.js";
 import { takeUnsaved } from "./run.js";
 import { setUpSettings, showSettings } from "./settings.js";
@@ -122,11 +123,17 @@ function search() {
   byId("search").focus();
 }
 
-onSend((text, images) => {
+onSend((text, attached) => {
   if (conversation.running) return false;
-  byId("notice").textContent = conversation.runningElsewhere ? words.elsewhere : "";
-  if (conversation.runningElsewhere) return false;
-  forgetDraft(text, conversation.send(text, images));
+  const { system } = conversation.data;
+  const length = lengthOf({ system, messages: conversation.branch }, { text, ...attached });
+  const limit = contextLength();
+  const problem =
+    (conversation.runningElsewhere && words.elsewhere) ||
+    (length > limit && words.tooLong(model(), number(length), number(limit)));
+  byId("notice").textContent = problem || "";
+  if (problem) return false;
+  forgetDraft(text, conversation.send(text, attached));
   moveDraft(conversation.data);
   history.replaceState(null, "", `#${conversation.data.id}`);
   markCurrent(conversation.data.id);

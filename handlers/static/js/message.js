@@ -1,16 +1,17 @@
 /** Draws messages: what was said, what can be done with it, and what went wrong. */
 
 import { Answer } from "./answer.js";
-import { copy, iconButton, make } from "./dom.js";
+import { describe } from "./attachments.js";
+import { copy, iconButton, make, number } from "./dom.js";
 import { endingOf } from "./notice.js";
 import { toRichText } from "./rich.js";
 import { drawTyped } from "./typed.js";
 import { words } from "./words.js";
 
-const number = (value, digits = 0) =>
-  value.toLocaleString(document.documentElement.lang, { maximumFractionDigits: digits });
-
 const picture = (image) => make("img", { src: `data:image/jpeg;base64,${image}`, alt: "" });
+
+const drawFile = (file) =>
+  make("details", { className: "file" }, make("summary", {}, ...describe(file)), make("pre", { tabIndex: 0 }, file.text));
 
 /** A message of the user's; `resend` is called with its new text; `versions` are its own, see `steps`. */
 export function drawQuestion(message, { resend, versions }) {
@@ -22,7 +23,8 @@ export function drawQuestion(message, { resend, versions }) {
       ...(message.images.length
         ? [make("div", { className: "pictures" }, ...message.images.map(picture))]
         : []),
-      make("div", { className: "text" }, ...drawTyped(message.text)),
+      ...(message.files ?? []).map(drawFile),
+      ...(message.text ? [make("div", { className: "text" }, ...drawTyped(message.text))] : []),
       make("div", { className: "tools" }, copyButton(() => message.text), edit, ...steps(versions)),
     );
   }
@@ -42,7 +44,7 @@ export function drawQuestion(message, { resend, versions }) {
     );
     form.onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim()) resend(field.value.trim());
+      if (field.value.trim() || message.files?.length) resend(field.value.trim());
     };
     form.onkeydown = (event) => {
       if (event.isComposing || event.keyCode === 229) return;

@@ -10,11 +10,15 @@ const usual = document.querySelector("meta[name=default-model]").content;
 const select = byId("model");
 
 let capabilities = {};
+let contextLengths = {};
 
 export const model = () => select.value;
 
 /** Tells whether the chosen model can see images; one of which nothing is known may be able to. */
 export const sees = () => capabilities[model()]?.includes("vision") ?? true;
+
+/** The tokens that the chosen model reads at a time, answer included; Infinity is not known. */
+export const contextLength = () => contextLengths[model()] ?? Infinity;
 
 /** Has `changed` called when another model is chosen, or more is known of it. */
 export const onModel = (changed) => document.addEventListener("model", changed);
@@ -30,6 +34,7 @@ export function choose(name) {
 export async function loadModels() {
   const { models, ...more } = await get("/api/models?capabilities=true");
   capabilities = more.capabilities ?? {};
+  contextLengths = more.context_lengths ?? {};
   showModels(models);
 }
 

@@ -1,5 +1,6 @@
 /** What to ask the model: the conversation as it is on the screen. */
 
+import { toldText } from "./length.js";
 import { words } from "./words.js";
 
 /** Returns the request for an answer to the last message of `branch`, or for the rest of it if it is one. */
@@ -9,7 +10,7 @@ export function toRequest(data, branch, model, sees) {
     .filter(({ role, text }) => role === "user" || text)
     .map((message) => ({
       role: message.role,
-      content: contentOf(message),
+      content: toldText(message),
       ...(sees && message.images?.length && { images: message.images }),
     }));
   if (messages.at(-1).role === "assistant") messages.push({ role: "user", content: words.goOn });
@@ -22,4 +23,3 @@ export function toRequest(data, branch, model, sees) {
   };
 }
 
-const contentOf = ({ text }) => text;

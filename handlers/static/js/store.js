@@ -4,6 +4,8 @@
  */
 
 import * as db from "../vendor/idb-keyval/index.js";
+import { excerptOf } from "./excerpt.js";
+import { toldText } from "./length.js";
 import { tell } from "./tabs.js";
 import { newestLeaf, newId, union, upgrade } from "./tree.js";
 
@@ -106,30 +108,11 @@ export async function list(query = "") {
 async function search(wanted) {
   const found = [];
   for (const conversation of await all()) {
-    const texts = conversation.messages.map(({ text }) => text.normalize("NFC"));
+    const texts = conversation.messages.map((message) => toldText(message).normalize("NFC"));
     const whole = plain([conversation.title, ...texts].join("\n"));
     if (!wanted.every((word) => whole.includes(word))) continue;
     const excerpt = excerptOf(texts, wanted);
     found.push({ ...outlineOf(conversation), ...(excerpt && { excerpt }) });
   }
   return found;
-}
-
-const BEFORE = 24;
-const EXCERPT_LENGTH = 120;
-
-/** Returns the words around the first match in `texts`, as [text, is it a match] pairs. */
-function excerptOf(texts, wanted) {
-  const pattern = new RegExp(wanted.map((word) => word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|"), "giu");
-  const text = texts.find((text) => text.search(pattern) >= 0);
-  if (!text) return null;
-  const start = Math.max(0, text.search(pattern) - BEFORE);
-  const cut = `${start ? "…" : ""}${text.slice(start, start + EXCERPT_LENGTH)}`.replace(/\s+/g, " ");
-  const parts = [];
-  let last = 0;
-  for (const { 0: match, index } of cut.matchAll(pattern)) {
-    parts.push([cut.slice(last, index), false], [match, true]);
-    last = index + match.length;
-  }
-  return [...parts, [cut.slice(last), false]].filter(([part]) => part);
 }
