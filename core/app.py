@@ -1,4 +1,4 @@
-"""Puts an application together: the one place where routes, middleware and errors meet."""
+"""Assembles an application: the one place where routes, middleware and settings meet."""
 
 import gc
 import os
@@ -37,8 +37,8 @@ def create_app(
 
     Args:
         routes: the endpoints.
-        settings: if None, those of the environment when the first request comes.
-        instrumented: whether to keep statistics and metrics, which a function has no use for.
+        settings: if None, read from the environment on the first request.
+        instrumented: whether to keep statistics and metrics, which are useless on Lambda.
     """
     gc.freeze()  # modules are never garbage: keep them out of every collection
     return Application(
@@ -63,11 +63,11 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         await limiter.aclose()
 
     app = BareStarlette(
-        routes=[*routes, *_twins(routes)],
+        routes=[*routes, *_with_slash(routes)],
         middleware=_middleware(routes, settings, keys, limiter, recorder),
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # Invoke-RestMethod would not follow with its body
+    app.router.redirect_slashes = False  # Invoke-RestMethod would not resend its body
     app.state.settings = settings
     app.state.upstream = upstream
     app.state.keys = keys
@@ -85,7 +85,7 @@ def _middleware(
     limiter: RateLimiter,
     recorder: Recorder,
 ) -> list[Middleware]:
-    """Return the middleware that every request passes, from the outside in."""
+    """Return the middleware, outermost first."""
     function = is_function(settings)
     gateway = [Middleware(GatewayMiddleware)] if function else []
     cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
@@ -93,7 +93,7 @@ def _middleware(
         *gateway,
         Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
         Middleware(SecurityHeadersMiddleware),
-        *(cors if settings.cors_origins else []),  # outside of errors, so that pages can read them
+        *(cors if settings.cors_origins else []),  # outermost, so pages can read errors
         Middleware(
             ExchangeMiddleware,
             timeout_s=settings.request_timeout_s,
@@ -115,7 +115,7 @@ def _middleware(
 
 
 def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter) -> None:
-    # prometheus-client takes its time to import
+    # prometheus-client is slow to import
     from core.observe.metrics import Gauge, Metrics  # noqa: PLC0415
     from core.observe.stats import Stats  # noqa: PLC0415
 
@@ -126,7 +126,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
         [route.path for route in routes if isinstance(route, Route)],
         [
             Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
-            Gauge("queue_running", "Requests that Ollama works on", lambda: queue.running),
+            Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
@@ -138,8 +138,8 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
     )
 
 
-def _twins(routes: Sequence[BaseRoute]) -> list[Route]:
-    """Return the routes with a trailing slash."""
+def _with_slash(routes: Sequence[BaseRoute]) -> list[Route]:
+    """Return a copy of each route with a trailing slash."""
     return [
         Route(f"{route.path}/", route.endpoint, methods=list(route.methods or ()))
         for route in routes
@@ -148,7 +148,7 @@ def _twins(routes: Sequence[BaseRoute]) -> list[Route]:
 
 
 def _endpoints(routes: Sequence[BaseRoute]) -> list[str]:
-    """Return the endpoints that a 404 names, such as `POST /api/chat`."""
+    """Return the endpoints to list in a 404, such as `POST /api/chat`."""
     return [
         f"{method} {route.path}"
         for route in routes

@@ -1,4 +1,4 @@
-"""What is known of a request while it is served: who calls, and what has happened so far."""
+"""The context of a request in progress: its caller, and what has happened so far."""
 
 import random
 import re
@@ -13,7 +13,7 @@ _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls: the unit of rate limits and of the queue's fairness."""
+    """The client of a request: the unit of rate limits and of fair queueing."""
 
     id: str
     """`key:ci`, `jwt:<subject>` or `address:192.0.2.1`: unique, and safe to log."""
@@ -28,7 +28,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, scope: Scope) -> "Caller":
-        """Return the caller of the request in `scope`, behind the gate."""
+        """Return the caller of the request in `scope`; for use behind the gate."""
         caller = Record.of(scope).caller
         assert caller, "the gate lets no request through without one"
         return caller
@@ -51,21 +51,21 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """One request, without a word of the conversation; times are in seconds."""
+    """One request, without any of the conversation; times are in seconds."""
 
     request_id: str
     method: str
     path: str
     started_at: float
     caller: Caller | None = None
-    """None until the gate has let the request in."""
+    """None until the gate has admitted the request."""
     answer_headers: list[tuple[bytes, bytes]] = []
-    """Added to the answer, even to an error."""
+    """Added to every answer, errors included."""
     model: str = ""
     status: int = 0
-    """The HTTP status of the answer; 0 before it has started."""
+    """The HTTP status of the answer; 0 until it starts."""
     error: type[BaseException] | None = None
-    """What went wrong, also after the answer's start."""
+    """What went wrong, even after the answer started."""
     queued_s: float = 0
     first_token_s: float | None = None
     tokens: int = 0
@@ -73,24 +73,24 @@ class Record(msgspec.Struct, kw_only=True):
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":
-        """Return the record that `Recorder.begin` has put into `scope`."""
+        """Return the record that `Recorder.begin` stored in `scope`."""
         record: Record = scope["state"]["record"]
         return record
 
     def mark_first_token(self) -> None:
-        """Note that the model has begun to answer."""
+        """Mark the start of the model's answer."""
         if self.first_token_s is None:
             self.first_token_s = monotonic() - self.started_at
 
 
 class Recorder:
-    """Keeps a record of every request, and passes it to `observers` when the request is over."""
+    """Records each request, and passes the record to `observers` when the request ends."""
 
     def __init__(self, *observers: Callable[[Record], None]) -> None:
         self.observers = observers
         self.in_flight = 0
         self.draining = False
-        """Whether new requests are refused, because the server is stopping."""
+        """Whether the server is stopping and refuses new requests."""
 
     def begin(self, scope: Scope) -> Record:
         """Start the record of the request in `scope`; `Record.of` finds it there."""

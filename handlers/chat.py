@@ -1,4 +1,4 @@
-"""POST /api/chat: one whole answer, or a stream where the request asks for it."""
+"""POST /api/chat: one whole answer, or a stream if the request asks for one."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +12,7 @@ from core.serving.aws import create_handler
 
 
 async def chat(request: Request) -> Response | StreamResponse:
-    """Answer when the model has finished; with `"stream": true` as /api/chat/stream does."""
+    """Answer once the model has finished, or with `"stream": true` as /api/chat/stream does."""
     turn = await Turn.of(request)
     return turn.stream() if turn.chat.stream else JSONResponse(await turn.answer())
 

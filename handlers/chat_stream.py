@@ -10,7 +10,7 @@ from core.serving.aws import create_handler
 
 
 async def chat_stream(request: Request) -> StreamResponse:
-    """Answer in NDJSON, one token a line; the last line has the conversation's context."""
+    """Answer in NDJSON, one token per line; the last line has the conversation's context."""
     turn = await Turn.of(request)
     return turn.stream()
 

@@ -1,4 +1,4 @@
-"""GET /api/health: whether this server and Ollama are there."""
+"""GET /api/health: whether this server and Ollama are up."""
 
 from starlette.requests import Request
 from starlette.responses import Response

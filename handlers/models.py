@@ -15,7 +15,7 @@ from core.serving.aws import create_handler
 async def models(request: Request) -> Response:
     """Answer with the installed models that the client may use, in Ollama's order.
 
-    What they can do is told on request alone: Ollama has to be asked for each model.
+    Capabilities are included only on request: they take one question to Ollama per model.
     """
     ollama, caller = ollama_client(request.app.state), Caller.of(request.scope)
     names = [name for name in await ollama.models() if caller.may_use(name)]

@@ -1,4 +1,4 @@
-"""GET /api/openapi.json: what this API is, for people's tools."""
+"""GET /api/openapi.json: a description of this API, for developers' tools."""
 
 from starlette.requests import Request
 from starlette.responses import Response

@@ -1,4 +1,4 @@
-"""GET /api/ready: whether requests can be answered, for load balancers."""
+"""GET /api/ready: whether this server can answer requests, for load balancers."""
 
 from starlette.requests import Request
 from starlette.responses import Response

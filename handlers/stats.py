@@ -1,4 +1,4 @@
-"""GET /api/stats: the response times of the models, and how long the queue is."""
+"""GET /api/stats: response times by model, and the length of the queue."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,7 +10,7 @@ from core.contract.schemas import QueueStats, StatsAnswer
 
 
 async def stats(request: Request) -> Response:
-    """Answer with the figures of the models that the client may use, and with the queue."""
+    """Answer with the queue, and the statistics of the models that the client may use."""
     state, caller = request.app.state, Caller.of(request.scope)
     return JSONResponse(
         StatsAnswer(

@@ -1,4 +1,4 @@
-"""The rule of the house: a room imports only what stands below it, siblings not each other."""
+"""The layering rule: a room imports only rooms below it; siblings do not import each other."""
 
 import ast
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""A chat from its body to its last line: `turn.Turn`, and the `queue.FairQueue` before the GPU."""
+"""A chat from request to last line: `turn.Turn`, and the `queue.FairQueue` for the GPU."""

@@ -11,19 +11,18 @@ from core.contract.errors import QueueFull
 from core.settings.schema import Settings
 
 ASSUMED_SERVICE_S = 5.0
-"""What a request is taken to last before any has been measured."""
+"""How long a request is assumed to take before any has been measured."""
 _SMOOTHING = 0.1
 
 
 class FairQueue:
-    """Lets a bounded number of requests run at once, and serves those that wait in turns.
+    """Runs a bounded number of requests at once, and serves waiting clients in turn.
 
-    Clients are served round-robin, and the requests of one client in the order of their arrival.
-    A client at its own limit is passed over. With all places to wait taken, a newcomer gets the
-    last place of the client that has most of them, unless it would have as many itself: no client
-    can keep the others out.
+    Clients are served round-robin, and each client's requests in order of arrival. A client at
+    its own limit is skipped. When the queue is full, a newcomer takes the last place of the client
+    with the most, unless it would then have as many itself: no client can keep the others out.
 
-    It belongs to one event loop.
+    Use it from one event loop only.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -34,33 +33,33 @@ class FairQueue:
         self.running = 0
         """How many slots are in use."""
         self._running_of = Counter[str]()
-        self._lines: dict[str, dict[Slot, None]] = {}  # of each client; the first is served next
+        self._lines: dict[str, dict[Slot, None]] = {}  # by client; the first is served next
         self._service_s = ASSUMED_SERVICE_S
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a slot."""
+        """How many requests are waiting for a slot."""
         return sum(map(len, self._lines.values()))
 
     def slot(self, client: Caller) -> "Slot":
-        """Return a slot that `client` waits for, and holds, in an `async with`."""
+        """Return a slot for `client`; an `async with` waits for it and holds it."""
         limit = self.max_per_client if client.concurrent is None else client.concurrent
         return Slot(self, client.id, limit or self.max_concurrent)
 
     async def acquire(self, slot: "Slot") -> None:
-        """Return when `slot` may be used; a failure, and a cancellation, leave no trace.
+        """Wait until `slot` may be used; a failure or a cancellation leaves no trace.
 
         Raises:
-            QueueFull: there is no place to wait, or its turn has not come within `timeout_s`.
+            QueueFull: the queue is full, or its turn did not come within `timeout_s`.
         """
         if self._has_room_for(slot):
             self._start(slot)
             return
-        self._make_place_for(slot)
+        self._make_room_for(slot)
         loop = asyncio.get_running_loop()
         slot.turn = loop.create_future()
         self._lines.setdefault(slot.client_id, {})[slot] = None
-        timeout = f"No slot came free within {self.timeout_s:g} seconds"
+        timeout = f"No slot became free within {self.timeout_s:g} seconds"
         timer = loop.call_later(self.timeout_s, self._refuse, slot, timeout)
         joined_at = monotonic()
         try:
@@ -76,7 +75,7 @@ class FairQueue:
             slot.queued_s = monotonic() - joined_at
 
     def release(self, slot: "Slot") -> None:
-        """Give `slot` back, and hand it to whose turn it is."""
+        """Release `slot`, and start whichever requests are next."""
         slot.held = False
         self.running -= 1
         self._running_of[slot.client_id] -= 1
@@ -100,18 +99,18 @@ class FairQueue:
         slot.held = True
 
     def _next(self) -> "Slot | None":
-        """Return the first that may run now, among the first ones of each client."""
+        """Return the first slot that may run now, looking at the front of each client's line."""
         for line in self._lines.values():
-            # The task of a cancelled waiter takes it out of its line when it resumes.
+            # The task of a cancelled waiter removes it from its line when it resumes.
             slot = next((slot for slot in line if not slot.turn.done()), None)
             if slot and self._has_room_for(slot):
                 return slot
         return None
 
-    def _make_place_for(self, slot: "Slot") -> None:
+    def _make_room_for(self, slot: "Slot") -> None:
         if self.waiting < self.max_waiting:
             return
-        full = f"The queue is full: {self.waiting} requests wait for {self.max_concurrent} slots"
+        full = f"The queue is full: {self.waiting} requests await {self.max_concurrent} slots"
         longest = max(self._lines.values(), key=len, default={})
         if len(longest) <= len(self._lines.get(slot.client_id, ())) + 1:
             raise QueueFull(full, self._retry_after_s())
@@ -129,12 +128,12 @@ class FairQueue:
             self._lines.pop(slot.client_id, None)
 
     def _retry_after_s(self) -> int:
-        """Estimate when all that wait now will have begun, as fast as requests went lately."""
+        """Estimate when all requests now waiting will have started, at the recent pace."""
         return max(1, math.ceil((self.waiting + 1) * self._service_s / self.max_concurrent))
 
 
 class Slot:
-    """The right to have Ollama work on one request, for as long as an `async with` lasts."""
+    """Permission for one request to use Ollama, for the duration of an `async with`."""
 
     __slots__ = ("_queue", "client_id", "held", "limit", "queued_s", "started_at", "turn")
 
@@ -148,7 +147,7 @@ class Slot:
         """How many slots its client may hold at once."""
         self.held = False
         self.queued_s = 0.0
-        """How long it was waited for."""
+        """How long its request waited for it."""
 
     async def __aenter__(self) -> Self:
         await self._queue.acquire(self)

@@ -18,7 +18,7 @@ from core.settings.schema import Settings
 
 MAX_FORMAT_DEPTH = 64
 MAX_FORMAT_REPETITIONS = 100_000
-"""In all of a schema: some ten million make llama.cpp take all memory there is."""
+"""Total in a schema: some ten million make llama.cpp exhaust the memory."""
 MAX_PROBLEM = 200
 
 # Charsets that clients declare. Korean Windows calls cp949 by the name of its subset, euc-kr.
@@ -50,10 +50,10 @@ _decode = msgspec.json.Decoder(ChatRequest).decode
 
 
 async def read_chat_request(request: Request, settings: Settings) -> ChatRequest:
-    """Read the body of `request` and check all that can be checked without Ollama.
+    """Read the body of `request` and check everything that can be checked without Ollama.
 
     Raises:
-        ClientDisconnect: the client has gone before its body was complete.
+        ClientDisconnect: the client left before its body was complete.
         UnsupportedMediaType: the body is not declared as JSON.
         BodyTooLarge: the body is over `settings.max_body_bytes`.
         BadRequest: the body is not a valid request; the text names the field.
@@ -63,19 +63,19 @@ async def read_chat_request(request: Request, settings: Settings) -> ChatRequest
     chat = parse_chat_request(body, charset)
     if _is_hangul_lost(chat.message, request):
         raise BadRequest(
-            "message: nothing but question marks has arrived. PowerShell has replaced the letters. "
+            "message: only question marks arrived, because PowerShell replaced the letters. "
             'Call it with -ContentType "application/json; charset=utf-8"'
         )
     if len(chat.context) > settings.max_context_tokens:
         raise BadRequest(
-            f"context: {len(chat.context)} token ids are more than the "
-            f"{settings.max_context_tokens} that this server takes. Start a new conversation"
+            f"context: {len(chat.context)} token ids exceed this server's limit of "
+            f"{settings.max_context_tokens}. Start a new conversation"
         )
     return chat
 
 
 def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
-    """Parse and check a body that is encoded in `charset`, a codec of Python's.
+    """Parse and check a body that is encoded in `charset`, the name of a Python codec.
 
     Raises:
         BadRequest: it is not a valid request; the text names the field.
@@ -105,12 +105,12 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
         raise BadRequest(f"format: the schema is nested deeper than {MAX_FORMAT_DEPTH} levels")
     if chat.format is not UNSET and _repetitions(chat.format) > MAX_FORMAT_REPETITIONS:
         raise BadRequest(
-            f"format: {', '.join(_REPETITIONS)} are over {MAX_FORMAT_REPETITIONS} in all"
+            f"format: {', '.join(_REPETITIONS)} total more than {MAX_FORMAT_REPETITIONS}"
         )
     for index, image in enumerate(chat.images):
         if not _is_base64(image):
             raise BadRequest(
-                f"images[{index}]: is not base64. Send the file's bytes in base64 alone, without "
+                f"images[{index}]: is not base64. Send the file's bytes as plain base64, without "
                 "line breaks or a 'data:' prefix"
             )
     return chat
@@ -118,7 +118,7 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
 
 @lru_cache(maxsize=64)
 def _charset(content_type: str) -> str:
-    """Return the Python codec for the declared charset; UTF-8 without one, as JSON has it."""
+    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is."""
     media_type, _, parameters = content_type.partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType(
@@ -131,7 +131,7 @@ def _charset(content_type: str) -> str:
         return _CHARSETS[codecs.lookup(declared[1]).name]
     except LookupError:
         raise BadRequest(
-            "The charset of the body is unknown here. Send it as UTF-8, with "
+            "The charset of the body is not supported. Send it as UTF-8, with "
             "Content-Type: application/json; charset=utf-8"
         ) from None
 
@@ -158,7 +158,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _is_hangul_lost(message: str, request: Request) -> bool:
-    """Tell whether PowerShell before 7.4 has sent `message`, as Latin-1, which has no Hangul."""
+    """Return whether PowerShell before 7.4 sent `message` as Latin-1, which has no Hangul."""
     return (
         not message.strip(_LEFT_OF_HANGUL)
         and "?" in message
@@ -173,7 +173,7 @@ def _in_json_terms(text: str) -> str:
     if not problem:
         problem, path = path, ""
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", problem):
-        problem, path = "is required, and missing", f"{path.rstrip('`')}.{missing[1]}"
+        problem, path = "is required but missing", f"{path.rstrip('`')}.{missing[1]}"
     problem = re.sub(
         r"`([a-z| ]+)`",
         lambda names: " or ".join(_JSON_TYPES.get(name, name) for name in names[1].split(" | ")),
@@ -191,7 +191,7 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
 
 
 def _repetitions(schema: Any) -> int:
-    """Return the sum of all counts of repetitions in `schema`, none over the limit by much."""
+    """Return the sum of all repetition counts in `schema`, each capped just above the limit."""
     if isinstance(schema, list):
         return sum(map(_repetitions, schema))
     if not isinstance(schema, dict):

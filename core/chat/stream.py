@@ -1,4 +1,4 @@
-"""The answer as NDJSON: whole lines, sent as they come."""
+"""The answer as NDJSON: whole lines, sent as they arrive."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,21 +12,21 @@ from core.contract.schemas import StreamEnd, StreamToken
 from core.ollama.wire import Lines
 
 MAX_PIECE_BYTES = 16 * 1024 - 16
-"""What fits, in an HTTP chunk of its own, into one TLS record."""
+"""How much fits into one TLS record as a single HTTP chunk."""
 HEARTBEAT: Lines = [StreamToken("", done=False)]
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class StreamResponse:
-    """An ASGI application that sends lines; nothing is sent before the first ones have come.
+    """An ASGI application that sends lines; nothing is sent before the first ones arrive.
 
-    A failure is raised, before the answer's start or after it; `ExchangeMiddleware` tells the
-    client of it.
+    Failures are raised, whether or not the answer has started; `ExchangeMiddleware` reports them
+    to the client.
     """
 
     def __init__(self, lines: AsyncGenerator[Lines], *, heartbeat_s: float = 0) -> None:
-        """Send an empty token after every `heartbeat_s` seconds without a line; 0 is never."""
+        """Send an empty token after every `heartbeat_s` seconds without a line; 0 disables it."""
         self.lines = with_heartbeats(lines, heartbeat_s) if heartbeat_s else lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,13 +46,13 @@ class StreamResponse:
                     piece, rest = cut(rest)
                     more = bool(rest) or not ends
                     await send({"type": "http.response.body", "body": piece, "more_body": more})
-                piece = b""  # a kilobyte at least, that would be kept until the next has come
+                piece = b""  # or a kilobyte or more stays in memory until the next batch
 
 
 def cut(lines: bytes) -> tuple[bytes, bytes]:
-    """Return those of `lines` that fit into one TLS record, or else the first; and the rest.
+    """Split `lines` into those that fit into one TLS record, or else the first, and the rest.
 
-    Many a loop in a browser parses each piece that it reads for itself.
+    Many browser clients parse each piece they read on its own.
     """
     if len(lines) <= MAX_PIECE_BYTES:
         return lines, b""

@@ -1,4 +1,4 @@
-"""One turn of a conversation: what stands between a chat endpoint and Ollama."""
+"""One turn of a conversation: everything between a chat endpoint and Ollama."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,10 +16,10 @@ from core.ollama.wire import Lines
 
 
 class Turn:
-    """A valid request of a client that may make it; it is answered once, whole or as a stream."""
+    """A valid, authorized request, to be answered once: whole or as a stream."""
 
     def __init__(self, request: Request, chat: ChatRequest, model: str) -> None:
-        """Wait for a slot when answered, and note in the record what becomes of it."""
+        """Note `model` in the request's record; the answer will wait for a slot."""
         self.chat = chat
         self._model = model
         self._app = request.app.state
@@ -29,10 +29,10 @@ class Turn:
 
     @classmethod
     async def of(cls, request: Request) -> "Turn":
-        """Read the turn that `request` asks for.
+        """Read and authorize the turn in `request`.
 
         Raises:
-            ApiError: the request is not valid, or its client may not use the model.
+            ApiError: the request is invalid, or its client may not use the model.
         """
         settings = request.app.state.settings
         chat = await read_chat_request(request, settings)
@@ -53,14 +53,14 @@ class Turn:
                     self.chat, self._model, self._record.request_id
                 )
         except ModelNotFound as error:
-            raise self._without_others_models(error) from None
+            raise self._without_hidden_models(error) from None
         finally:
             self._record.queued_s = slot.queued_s
         self._count(answer)
         return answer
 
     def stream(self) -> StreamResponse:
-        """Return the answer as a stream that has not begun yet."""
+        """Return the answer as a stream that has not started yet."""
         return StreamResponse(self._lines(), heartbeat_s=self._app.settings.stream_heartbeat_s)
 
     async def _lines(self) -> AsyncGenerator[Lines]:
@@ -77,15 +77,15 @@ class Turn:
                             self._count(lines[-1])
                         yield lines
         except ModelNotFound as error:
-            raise self._without_others_models(error) from None
+            raise self._without_hidden_models(error) from None
         finally:
             self._record.queued_s = slot.queued_s
 
     def _count(self, end: ChatAnswer | StreamEnd) -> None:
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count
 
-    def _without_others_models(self, error: ModelNotFound) -> ModelNotFound:
-        """Leave out of the text the models that the client may not see."""
+    def _without_hidden_models(self, error: ModelNotFound) -> ModelNotFound:
+        """Omit the models that the client may not see."""
         installed = error.installed
         if installed is not None:
             installed = [name for name in installed if self._caller.may_use(name)]

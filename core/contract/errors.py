@@ -1,4 +1,4 @@
-"""What can go wrong, and the one shape in which a client hears of it.
+"""Every error of the API, and the one shape in which clients get it.
 
 ApiError
 ├── BadRequest 400
@@ -29,43 +29,43 @@ from core.contract.schemas import Error
 
 
 class ApiError(Exception):
-    """A failure that the client is told of: `str(error)` is the text it reads."""
+    """A failure reported to the client; `str(error)` is the text it gets."""
 
     status: ClassVar[int]
     headers: Mapping[str, str] = {}
 
     def response(self) -> JSONResponse:
-        """Return the failure as an answer of its own."""
+        """Return the failure as a response."""
         return JSONResponse(Error(error=str(self)), self.status, self.headers)
 
 
 class BadRequest(ApiError):
-    """The request is malformed, or Ollama says that it is."""
+    """The request is malformed, according to this server or Ollama."""
 
     status = 400
 
 
 class HostNotAllowed(BadRequest):
-    """The request is for a name that is not this server's: perhaps DNS rebinding."""
+    """The request names a host other than this server: perhaps DNS rebinding."""
 
 
 class Unauthorized(ApiError):
-    """Nobody knows whose the request is."""
+    """The request is not authenticated."""
 
     status = 401
     headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
 
 
 class CredentialsNeeded(Unauthorized):
-    """The request has none; by RFC 6750 its answer has no error code then."""
+    """The request has no credentials, so by RFC 6750 its answer has no error code."""
 
     def __init__(self, address: str | None) -> None:
-        """Name the client's `address`; None is not known."""
+        """Name the client's `address`; None if unknown."""
         who = f"{address} is" if address else "clients behind a proxy not in TRUSTED_PROXIES are"
         super().__init__(
             "Credentials are needed: send an API key or token as Authorization: Bearer ..., or a "
-            "key as X-API-Key. This server's operator makes keys with python -m core.keys create "
-            f"--name NAME. ANONYMOUS_CLIENTS may call without, and {who} not among them"
+            "key as X-API-Key. This server's operator creates keys with python -m core.keys create "
+            f"--name NAME. Only ANONYMOUS_CLIENTS may call without one, and {who} not among them"
         )
 
 
@@ -73,7 +73,7 @@ class InvalidCredentials(Unauthorized):
     """The key or token of the request is not valid."""
 
     def __init__(self, reason: str) -> None:
-        """Tell the `reason`, which is ASCII and has nothing in it that the client has sent."""
+        """State the `reason`, which must be ASCII and contain nothing that the client sent."""
         super().__init__(
             f"Invalid credentials: {reason}. Send a valid API key or token as "
             "Authorization: Bearer ..., or a key as X-API-Key"
@@ -90,7 +90,7 @@ class AddressNotAllowed(ApiError):
 
 
 class ModelNotAllowed(ApiError):
-    """This client, or any, may not use the model."""
+    """The model is off limits to this client, or to all clients."""
 
     status = 403
 
@@ -107,7 +107,7 @@ class ModelNotFound(ApiError):
     status = 404
 
     def __init__(self, model: str, installed: Sequence[str] | None) -> None:
-        """Name the `installed` models; None is not known."""
+        """Name the `installed` models; None if unknown."""
         self.model = model
         self.installed = installed
         if installed is None:
@@ -122,7 +122,7 @@ class ModelNotFound(ApiError):
 
 
 class MethodNotAllowed(ApiError):
-    """The endpoint has another method."""
+    """The endpoint does not support the method."""
 
     status = 405
 
@@ -132,13 +132,13 @@ class MethodNotAllowed(ApiError):
 
 
 class HeadTimeout(ApiError):
-    """The head of a request came too slowly."""
+    """The head of a request arrived too slowly."""
 
     status = 408
 
 
 class HeadTooLarge(ApiError):
-    """The head of a request is larger than any client's is."""
+    """The head of a request is larger than any legitimate client's."""
 
     status = 431
 
@@ -150,26 +150,26 @@ class BodyTooLarge(ApiError):
 
 
 class UnsupportedMediaType(ApiError):
-    """A POST is not `application/json`; this keeps foreign web pages out."""
+    """A POST is not `application/json`; refusing it keeps foreign web pages out."""
 
     status = 415
 
 
 class InternalError(ApiError):
-    """A mistake in this server; its log has the details."""
+    """A bug in this server; its log has the details."""
 
     status = 500
 
 
 class OllamaError(InternalError):
-    """Ollama cannot be reached, failed, or answered what cannot be understood."""
+    """Ollama cannot be reached, failed, or sent an unintelligible answer."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"Ollama connection error: {text}")
 
 
 class RequestTimeout(ApiError):
-    """No complete answer came in time."""
+    """No complete answer arrived in time."""
 
     status = 504
 
@@ -178,36 +178,36 @@ class RequestTimeout(ApiError):
         seconds: float,
         advice: str = "Try a shorter message, a smaller model or a lower num_predict",
     ) -> None:
-        """Tell how many `seconds` were waited for, and what to do about it."""
+        """State the time limit in `seconds`, and what to do about it."""
         super().__init__(
             f"Request timeout: no complete answer within {seconds:g} seconds. {advice}"
         )
-        self.headers = {"connection": "close"}  # its body may still be coming, without end
+        self.headers = {"connection": "close"}  # its body may still be arriving, endlessly
 
 
 class TryAgainLater(ApiError):
     """The same request may succeed after some seconds."""
 
     def __init__(self, problem: str, retry_after_s: int) -> None:
-        """Tell of the `problem`, a sentence without its full stop, and when to come back."""
+        """State the `problem`, a sentence without its full stop, and when to retry."""
         super().__init__(f"{problem}. Try again in {retry_after_s} seconds")
         self.headers = {"retry-after": str(retry_after_s)}
 
 
 class RateLimited(TryAgainLater):
-    """The client has made more requests, or mistakes, than it may."""
+    """The client has made too many requests, or sent wrong credentials too often."""
 
     status = 429
 
 
 class JWKSUnavailable(TryAgainLater):
-    """The keys that tokens are checked with could not be fetched yet."""
+    """The keys for verifying tokens could not be fetched yet."""
 
     status = 503
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(
-            "Tokens cannot be checked now: their issuer does not answer", retry_after_s
+            "Tokens cannot be verified now: their issuer is not responding", retry_after_s
         )
 
 
@@ -221,13 +221,13 @@ class OllamaBusy(TryAgainLater):
 
 
 class QueueFull(TryAgainLater):
-    """No slot was, or came, free for the request."""
+    """The request got no slot, at once or in time."""
 
     status = 503
 
 
 class NotReady(TryAgainLater):
-    """Ollama does not answer, so there is nothing to send to this server."""
+    """Ollama does not answer, so this server should get no requests."""
 
     status = 503
 
@@ -236,7 +236,7 @@ class NotReady(TryAgainLater):
 
 
 class ServerStopping(TryAgainLater):
-    """The server is about to end; another, or the same after its start, will answer."""
+    """The server is shutting down; another, or this one after a restart, will answer."""
 
     status = 503
 
@@ -246,6 +246,6 @@ class ServerStopping(TryAgainLater):
 
 
 class RateLimiterDown(TryAgainLater):
-    """Hits cannot be counted, and RATE_LIMIT_FAIL_CLOSED is set."""
+    """Requests cannot be counted, and RATE_LIMIT_FAIL_CLOSED is set."""
 
     status = 503

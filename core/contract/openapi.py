@@ -16,19 +16,22 @@ _ANSWERS = (
     schemas.Error,
     schemas.Health,
     schemas.Models,
+    schemas.StatsAnswer,
 )
 _ERRORS = {
-    400: "The request is malformed: a field is missing or of a wrong type, or it is not JSON",
-    401: "Credentials are needed, or those sent are wrong",
-    403: "This address may not call, or this model may not be used",
+    400: "The request is malformed: a missing field, a wrong type, or invalid JSON",
+    401: "Credentials are missing or wrong",
+    403: "The client's address or the model is not allowed",
     404: "The model is not installed",
     413: "The body is too large",
     415: "The body is not declared as application/json",
     429: "Too many requests; Retry-After says in how many seconds to try again",
-    500: "Ollama cannot be reached or has failed, or this server has",
-    503: "The queue, or Ollama's own, is full; Retry-After says in how many seconds to try again",
+    500: "Ollama is unreachable, or Ollama or this server has failed",
+    503: "The queue here, or Ollama's, is full; Retry-After says in how many seconds to try again",
     504: "No complete answer in time",
 }
+_GATE = (400, 401, 403, 429, 500, 503)
+"""What any request may get before its endpoint is reached."""
 
 
 def openapi_document() -> dict[str, Any]:
@@ -38,13 +41,13 @@ def openapi_document() -> dict[str, Any]:
         types, ref_template="#/components/schemas/{name}"
     )
     ref = dict(zip((type_.__name__ for type_ in types), references, strict=True))
-    for type_ in _ANSWERS:  # a default is what is sent, not what may be missing
+    for type_ in _ANSWERS:  # a field with a default is always sent
         fields = msgspec.structs.fields(type_)
         components[type_.__name__]["required"] = [f.name for f in fields if f.default is not UNSET]
     line = {"anyOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
     stream = {
         "application/x-ndjson": {
-            "schema": {"type": "string", "description": "JSON objects, one a line"},
+            "schema": {"type": "string", "description": "JSON objects, one per line"},
             "itemSchema": line,
         }
     }
@@ -58,14 +61,33 @@ def openapi_document() -> dict[str, Any]:
         },
         "paths": {
             "/api/health": _get(
-                "health", "Whether the server and Ollama are there", ref["Health"], {}
+                "health", "Whether the server and Ollama are up", ref["Health"], {}
             ),
             "/api/models": _get(
                 "models",
                 "The installed models",
                 ref["Models"],
-                _errors(ref["Error"], 400, 401, 403, 429, 500, 503, 504),
+                _errors(ref["Error"], *_GATE, 504),
                 {"name": "capabilities", "in": "query", "schema": {"type": "boolean"}},
+            ),
+            "/api/ready": _get(
+                "ready",
+                "Whether Ollama answers, for load balancers",
+                ref["Health"],
+                _errors(ref["Error"], *_GATE, 503),
+            ),
+            "/api/stats": _get(
+                "stats",
+                "Response times by model, and the queue",
+                ref["StatsAnswer"],
+                _errors(ref["Error"], *_GATE),
+            ),
+            "/metrics": _get(
+                "metrics",
+                "Metrics in Prometheus' text format",
+                {"type": "string"},
+                _errors(ref["Error"], *_GATE),
+                media_type="text/plain",
             ),
             "/api/chat": _chat("chat", "One whole answer", ref, {**answer, **stream}),
             "/api/chat/stream": _chat(
@@ -89,8 +111,9 @@ def _get(
     schema: dict[str, Any],
     errors: dict[str, Any],
     *parameters: dict[str, Any],
+    media_type: str = "application/json",
 ) -> dict[str, Any]:
-    ok = {"description": summary, "content": {"application/json": {"schema": schema}}}
+    ok = {"description": summary, "content": {media_type: {"schema": schema}}}
     responses = {"200": ok, **errors}
     return {
         "get": {

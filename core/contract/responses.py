@@ -1,4 +1,4 @@
-"""Answers in JSON that name their charset, which PowerShell 5.1 needs to read Korean."""
+"""JSON responses that declare their charset, as PowerShell 5.1 needs in order to read Korean."""
 
 from typing import Any
 
@@ -16,5 +16,5 @@ class JSONResponse(Response):
     media_type = "application/json; charset=utf-8"
 
     def render(self, content: Any) -> bytes:
-        """Encode `content`, which is any object that msgspec knows."""
+        """Encode `content`, any object that msgspec supports."""
         return _encode(content)

@@ -1,4 +1,4 @@
-"""The API's requests and answers, which the OpenAPI document is derived from.
+"""The API's requests and answers, from which the OpenAPI document is derived.
 
 Their fields, types and defaults are the contract: adding a field is fine, changing one is not.
 """
@@ -18,7 +18,7 @@ TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Sampling options. Those that would reload the model for everybody are not among them."""
+    """Sampling options, without those that would reload the model for everybody."""
 
     temperature: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
     top_k: Count | UnsetType = UNSET
@@ -37,7 +37,7 @@ class Options(Struct, forbid_unknown_fields=True, kw_only=True):
             Meta(
                 ge=-(2**31),
                 lt=2**31,
-                description="Most tokens of the answer; 0 or less is as many as the server allows",
+                description="Maximum tokens in the answer; 0 or less: as many as the server allows",
             ),
         ]
         | UnsetType
@@ -61,32 +61,32 @@ class ChatRequest(Struct, kw_only=True):
     stream: Annotated[bool, Meta(description="Answer as /api/chat/stream does")] = False
     context: Annotated[
         list[TokenId],
-        Meta(description="The previous answer's context: continues that conversation"),
+        Meta(description="The previous answer's context, to continue that conversation"),
     ] = []
     system: Annotated[str, Meta(description="System prompt")] | UnsetType = UNSET
     options: Options | UnsetType = UNSET
     format: (
         Annotated[
             Literal["json"] | dict[str, Any],
-            Meta(description='"json", or the JSON schema that the answer shall follow'),
+            Meta(description='"json", or the JSON schema that the answer must follow'),
         ]
         | UnsetType
     ) = UNSET
-    images: Annotated[list[str], Meta(description="Images for a model that sees, in base64")] = []
+    images: Annotated[list[str], Meta(description="Images for a vision model, in base64")] = []
     think: Annotated[
         bool | Literal["low", "medium", "high"],
-        Meta(description="Let a model that can reason do so; its thinking comes with the answer"),
+        Meta(description="Let a reasoning model think; its thinking comes with the answer"),
     ] = False
 
 
 class ChatAnswer(Struct, kw_only=True):
-    """A whole answer. The last five fields are Ollama's, present where Ollama gave them."""
+    """A whole answer. The last five fields are Ollama's, present if Ollama sent them."""
 
     success: bool = True
     response: str
     model: str
     done: bool = True
-    context: Annotated[list[int], Meta(description="The conversation so far as token ids")]
+    context: Annotated[list[int], Meta(description="The conversation so far, as token ids")]
     done_reason: str | UnsetType = UNSET
     prompt_eval_count: Annotated[int, Meta(description="Tokens read")] | UnsetType = UNSET
     eval_count: Annotated[int, Meta(description="Tokens written")] | UnsetType = UNSET
@@ -102,7 +102,7 @@ class StreamToken(Struct, gc=False):
 
 
 class StreamEnd(Struct, kw_only=True):
-    """The last line of a good stream, with the fields of a `ChatAnswer`."""
+    """The last line of a successful stream, with the fields of a `ChatAnswer`."""
 
     response: str = ""
     done: bool = True
@@ -115,7 +115,7 @@ class StreamEnd(Struct, kw_only=True):
 
 
 class Error(Struct, kw_only=True):
-    """What every failure looks like."""
+    """The shape of every failure."""
 
     success: bool = False
     error: Annotated[str, Meta(description="What went wrong, and what to do about it")]
@@ -128,7 +128,7 @@ class StreamError(Error, kw_only=True):
 
 
 class Health(Struct, kw_only=True):
-    """The API server's own state, and whether Ollama answers it."""
+    """The API server's own state, and whether it can reach Ollama."""
 
     status: Literal["ok", "error"] = "ok"
     ollama_status: Literal["connected", "disconnected"]
@@ -136,10 +136,10 @@ class Health(Struct, kw_only=True):
 
 
 class ModelStats(Struct, kw_only=True):
-    """How long a model's last answers took, in seconds; null is not known."""
+    """How long a model's latest answers took, in seconds; null if unknown."""
 
     model: str
-    count: Annotated[int, Meta(ge=0, description="Answers since the server's start")]
+    count: Annotated[int, Meta(ge=0, description="Answers since the server started")]
     mean_s: float | None
     p50_s: float | None
     p95_s: float | None
@@ -150,10 +150,10 @@ class ModelStats(Struct, kw_only=True):
 
 
 class QueueStats(Struct, kw_only=True):
-    """What every client together asks of the models now."""
+    """The current load on the models, from all clients together."""
 
-    running: Annotated[Count, Meta(description="Requests that Ollama works on")]
-    waiting: Annotated[Count, Meta(description="Requests that wait for their turn")]
+    running: Annotated[Count, Meta(description="Requests that Ollama is working on")]
+    waiting: Annotated[Count, Meta(description="Requests waiting for their turn")]
 
 
 class StatsAnswer(Struct, kw_only=True):
@@ -174,8 +174,8 @@ class Models(Struct, kw_only=True):
         Annotated[
             dict[str, list[str]],
             Meta(
-                description="With ?capabilities=true: what each model can do in Ollama's words, "
-                "as `vision`; a model of which Ollama does not tell is left out"
+                description="With ?capabilities=true: what each model can do, in Ollama's words, "
+                "such as `vision`; models that Ollama does not describe are left out"
             ),
         ]
         | UnsetType

@@ -1,1 +1,1 @@
-"""Who gets in: addresses, browsers, keys and tokens, rate limits; one middleware each."""
+"""Access control: addresses, browsers, keys and tokens, rate limits; one middleware each."""

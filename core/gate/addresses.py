@@ -1,4 +1,4 @@
-"""The client's address, which no client can choose for itself."""
+"""The client's address, which no client can forge."""
 
 from functools import lru_cache
 
@@ -11,9 +11,9 @@ _PROXY_HEADERS = {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto"
 
 
 class ClientAddressMiddleware:
-    """Sets `scope["client"]` and `scope["scheme"]` to those that the client itself has used.
+    """Sets `scope["client"]` and `scope["scheme"]` to what the client itself used.
 
-    A proxy's headers count only as far as proxies that the operator trusts wrote them.
+    Forwarding headers count only as far as trusted proxies wrote them.
     """
 
     def __init__(self, app: ASGIApp, *, trusted_proxies: Networks) -> None:
@@ -21,7 +21,7 @@ class ClientAddressMiddleware:
         self.trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application with the client's own address in the scope."""
+        """Run the application with the client's real address in the scope."""
         if scope["type"] != "lifespan":
             self._resolve(scope)
         await self.app(scope, receive, send)
@@ -38,9 +38,9 @@ class ClientAddressMiddleware:
             scope["scheme"] = "https" if scheme == ["https"] else "http"
 
     def _client(self, headers: Headers, peer: Address) -> Address:
-        """Return the nearest address that is not a trusted proxy's."""
+        """Return the nearest address that does not belong to a trusted proxy."""
         if peer.is_loopback and peer not in self.trusted_proxies:
-            return UNKNOWN  # an unlisted proxy on this machine: its clients are not local
+            return UNKNOWN  # an untrusted proxy on this machine: its clients may be remote
         client = peer
         for entry in reversed(_entries(headers, "x-forwarded-for")):
             if client == UNKNOWN or client not in self.trusted_proxies:

@@ -1,4 +1,4 @@
-"""Lets in who may come in, and tells everything behind it who that is."""
+"""Authenticates and authorizes requests, and records who sent each one."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
@@ -25,11 +25,11 @@ _CREDENTIAL_HEADERS = {b"authorization", b"x-api-key"}
 
 
 class AuthMiddleware:
-    """Finds out whose a request is, by its API key, its token or else its address.
+    """Identifies the caller by API key, by token or, failing both, by address.
 
-    Credentials that are wrong are refused from everywhere. An address that keeps sending such is
-    told so with a 429, while valid ones always pass: 256 random bits cannot be guessed, and
-    whoever shares an address with a guesser must not be locked out by it.
+    Wrong credentials are refused wherever they come from. An address that keeps sending them
+    gets a 429, but valid ones always pass: 256 random bits cannot be guessed, and a client must
+    not be locked out because it shares an address with an attacker.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class AuthMiddleware:
         tokens: TokenVerifier | None,
         failures: FailureLimiter,
     ) -> None:
-        """Stand behind a `ClientAddressMiddleware`; without `tokens` there are only API keys."""
+        """Run behind `ClientAddressMiddleware`; without `tokens`, accept only API keys."""
         self.app = app
         self.allowed = settings.allowed_clients
         self.anonymous = settings.anonymous_clients
@@ -50,18 +50,18 @@ class AuthMiddleware:
         self.failures = failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application with the `Caller` in the scope's state.
+        """Run the application with the `Caller` in the request's record.
 
         Raises:
-            AddressNotAllowed: the address is not one of ALLOWED_CLIENTS.
-            BadRequest: the request has several credentials.
-            Unauthorized: it has none, or wrong ones.
-            RateLimited: it has wrong ones, once more.
+            AddressNotAllowed: the address is not in ALLOWED_CLIENTS.
+            BadRequest: the request carries several different credentials.
+            Unauthorized: the credentials are missing or wrong.
+            RateLimited: the address has sent wrong credentials too often.
         """
         if scope["type"] != "lifespan":
             address = parse_address(scope["client"][0])
             if address not in self.allowed:
-                raise AddressNotAllowed(f"Requests from {address} are not allowed here")
+                raise AddressNotAllowed(f"Requests from {address} are not allowed")
             Record.of(scope).caller = await self._caller(scope, address)
         await self.app(scope, receive, send)
 
@@ -93,7 +93,7 @@ class AuthMiddleware:
 
 
 def _credential(scope: Scope) -> str | None:
-    """Return the key or token of a request; another scheme than Bearer is none for this API."""
+    """Return the request's key or token; authorization schemes other than Bearer are ignored."""
     if _CREDENTIAL_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
         return None
     headers = Headers(scope=scope)
@@ -105,8 +105,8 @@ def _credential(scope: Scope) -> str | None:
     credentials.discard("")
     if len(credentials) > 1:
         raise BadRequest(
-            "The request has several different credentials. Send one, as Authorization: Bearer "
-            "... or as X-API-Key"
+            "The request carries several different credentials. Send only one, as "
+            "Authorization: Bearer ... or as X-API-Key"
         )
     return credentials.pop() if credentials else None
 
@@ -118,7 +118,7 @@ def _anonymous(address: Address) -> Caller:
 
 @lru_cache(maxsize=1024)
 def _site(address: Address) -> str:
-    """Return what one attacker has: an address, or in IPv6 a whole /64 of them."""
+    """Return what a single attacker controls: one IPv4 address, or a whole IPv6 /64."""
     if isinstance(address, IPv6Address):
         return str(ip_network((address, 64), strict=False))
     return str(address)

@@ -1,4 +1,4 @@
-"""Keeps browsers from being used against this API, and lets the pages in that may call it."""
+"""Protects the API from attacks through browsers, and admits the pages that may call it."""
 
 import asyncio
 import re
@@ -21,10 +21,10 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
 }
-"""What every answer has, unless it has its own."""
+"""Defaults for every answer; headers that it sets itself win."""
 HSTS = "max-age=31536000"
 FULL_NAME_TIMEOUT_S = 1
-"""How long a request waits for this machine's full name, of which DNS may take its time to tell."""
+"""How long a request waits for this machine's full name, since DNS can be slow."""
 
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 _SECURE_HEADERS = [*_RAW_HEADERS, (b"strict-transport-security", HSTS.encode())]
@@ -33,13 +33,13 @@ _LOOPBACK_NAMES = ("localhost", "*.localhost")
 
 
 class SecurityHeadersMiddleware:
-    """Gives every answer the headers that browsers heed; HSTS only over TLS."""
+    """Adds security headers to every answer; HSTS only over TLS."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application and complete the head of its answer."""
+        """Run the application and add the headers that its answer lacks."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -57,9 +57,9 @@ class SecurityHeadersMiddleware:
 
 
 class CORSMiddleware(cors.CORSMiddleware):
-    """Starlette's, which refuses in plain text, with this API's headers and shape of errors.
+    """Starlette's CORS middleware with this API's headers, and JSON errors in place of plain text.
 
-    It stands outside of what renders errors, so that a page can read those too.
+    It wraps the middleware that renders errors, so pages can read those too.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
@@ -73,25 +73,26 @@ class CORSMiddleware(cors.CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer the question that a browser asks before a request of a page elsewhere."""
+        """Answer a preflight; a refusal has this API's error format."""
         response = super().preflight_response(request_headers)
         if response.status_code == BadRequest.status:
             reason = bytes(response.body).decode()
-            return BadRequest(f"{reason}. CORS_ORIGINS lists the pages that may call").response()
+            return BadRequest(f"{reason}. CORS_ORIGINS lists the allowed origins").response()
         return response
 
 
 class AllowedHostsMiddleware:
-    """Refuses requests for names that are not this server's, which DNS rebinding makes.
+    """Refuses requests for other host names, as DNS rebinding sends them.
 
-    Starlette's TrustedHostMiddleware answers in plain text and takes no addresses. Behind a
-    gateway of AWS, whose names are not known here, any name will do if none are listed.
+    Starlette's TrustedHostMiddleware answers in plain text and does not handle IP addresses. The
+    names of an AWS gateway are not known in advance: behind one, every name is accepted unless
+    ALLOWED_HOSTS is set.
     """
 
     def __init__(
         self, app: ASGIApp, *, allowed_hosts: Collection[str], behind_gateway: bool
     ) -> None:
-        """Accept `allowed_hosts`, the loopback's and this machine's names, and any address."""
+        """Accept `allowed_hosts`, localhost, this machine's own names, and any IP address."""
         self.app = app
         self.behind_gateway = behind_gateway
         self.listed = bool(allowed_hosts)
@@ -101,14 +102,14 @@ class AllowedHostsMiddleware:
         self._listed = lru_cache(maxsize=1024)(self._is_listed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on a request for one of the names.
+        """Run the application if the Host header is acceptable.
 
         Raises:
-            HostNotAllowed: it is for another one.
+            HostNotAllowed: it names another host.
         """
         if scope["type"] != "lifespan" and not await self._allowed(scope):
             raise HostNotAllowed(
-                "The Host header does not name this server. Its operator can add the name to "
+                "The Host header does not name this server. The operator can add the name to "
                 "ALLOWED_HOSTS"
             )
         await self.app(scope, receive, send)
@@ -135,7 +136,7 @@ class AllowedHostsMiddleware:
 
 
 def _name(host: bytes) -> str:
-    """Return the name or address in a Host header, in small letters; empty if it has none."""
+    """Return the name or address in a Host header, in lower case; "" if it is malformed."""
     match = _HOST.fullmatch(host.decode("latin-1"))
     return match[1].lower() if match else ""
 
@@ -143,7 +144,7 @@ def _name(host: bytes) -> str:
 def _full_name() -> str | None:
     try:
         return socket.getfqdn().lower()
-    except UnicodeError:  # the machine's own name is none of DNS
+    except UnicodeError:  # the machine's name is not a valid DNS name
         return None
 
 

@@ -1,12 +1,12 @@
-"""The requests that need no credentials and count towards no rate limit."""
+"""Requests that need no credentials and are exempt from rate limits."""
 
 from starlette.types import Scope
 
 
 def is_public(scope: Scope) -> bool:
-    """Return whether a request is open to everybody.
+    """Return whether a request is open to everyone.
 
-    These are the health check, which load balancers and scripts poll, and the chat page, which
+    That is the health check, which load balancers and scripts poll, and the chat page, which
     asks for a key itself.
     """
     path = scope["path"]

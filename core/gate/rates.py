@@ -1,4 +1,4 @@
-"""Rate limits: how often one client may call, and how often one address may send wrong keys."""
+"""Rate limits on requests per client, and on wrong credentials per address."""
 
 import logging
 import math
@@ -14,14 +14,14 @@ from core.gate.public import is_public
 from core.settings.schema import Settings
 
 STORE_RETRY_S = 1
-"""How long a store that has failed is left alone."""
+"""How long to wait before trying a failed store again."""
 _UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 _logger = logging.getLogger(__name__)
 
 
 def parse_rate(text: str) -> Rate | None:
-    """Return the rate that `text`, a `settings.Rate`, tells; None if it is `off`."""
+    """Parse a `settings.Rate`, such as `60/minute`; None if it is `off`."""
     amount, _, unit = text.partition("/")
     return Rate(int(amount), _UNITS_S[unit]) if unit else None
 
@@ -29,17 +29,17 @@ def parse_rate(text: str) -> Rate | None:
 class RateLimiter:
     """Counts hits in the store that RATE_LIMIT_STORAGE names.
 
-    While the store is down nothing is counted: then everything is allowed or, with
-    RATE_LIMIT_FAIL_CLOSED, refused. The log tells of an outage when it begins and when it ends.
+    While the store is down nothing is counted, and everything is allowed or, with
+    RATE_LIMIT_FAIL_CLOSED, refused. The start and the end of an outage are logged.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Import and connect to the store at the first hit."""
+        """Defer importing and connecting to the store until the first hit."""
         self._url = settings.rate_limit_storage
         self._fail_closed = settings.rate_limit_fail_closed
-        self._retry_at: float | None = None  # None: the store is up, as far as is known
+        self._retry_at: float | None = None  # None: the store is up, as far as we know
         self.uncounted = 0
-        """How many hits were not counted since the start, because the store was down."""
+        """Hits since startup that went uncounted because the store was down."""
 
     @cached_property
     def _store(self) -> Store:
@@ -50,10 +50,10 @@ class RateLimiter:
         return RedisStore(self._url)
 
     async def hit(self, key: str, rate: Rate) -> Quota | None:
-        """Count a hit of `key`, if `rate` allows it; None if hits cannot be counted now.
+        """Count a hit of `key`, if `rate` allows it; None while the store is down.
 
         Raises:
-            RateLimiterDown: they cannot, and must be.
+            RateLimiterDown: it is down, and RATE_LIMIT_FAIL_CLOSED is set.
         """
         if self._retry_at is None or monotonic() >= self._retry_at:
             try:
@@ -71,7 +71,7 @@ class RateLimiter:
         self.uncounted += 1
         if self._fail_closed:
             raise RateLimiterDown(
-                "Requests are refused while they cannot be counted", STORE_RETRY_S
+                "The rate limiter's store is down, so requests are refused", STORE_RETRY_S
             )
         return None
 
@@ -82,10 +82,10 @@ class RateLimiter:
 
 
 class FailureLimiter:
-    """Limits how often wrong credentials may come from one address."""
+    """Limits how often one address may send wrong credentials."""
 
     def __init__(self, limiter: RateLimiter, rate: str) -> None:
-        """Allow `rate`, such as "10/minute" or "off"; `limiter` counts."""
+        """Allow `rate`, such as "10/minute" or "off", as counted by `limiter`."""
         self._limiter = limiter
         self._rate = parse_rate(rate)
 
@@ -93,36 +93,36 @@ class FailureLimiter:
         """Count a failure of `address`.
 
         Raises:
-            RateLimited: there were too many before it.
-            RateLimiterDown: failures cannot be counted, and must be.
+            RateLimited: there have been too many.
+            RateLimiterDown: the store is down, and RATE_LIMIT_FAIL_CLOSED is set.
         """
         quota = self._rate and await self._limiter.hit(f"failures:{address}", self._rate)
         if quota and not quota.allowed:
             raise RateLimited(
-                "Too many requests with wrong credentials came from your address",
+                "Too many requests with wrong credentials from your address",
                 _whole_seconds(quota.reset_s),
             )
 
 
 class RateLimitMiddleware:
-    """Limits the requests of each client, and tells it in headers how many are left.
+    """Limits each client's requests, and reports in headers how many are left.
 
-    Every request that is not for everybody counts, whatever becomes of it. The headers are those
-    of draft-ietf-httpapi-ratelimit-headers-11, on every answer to a request that was counted.
+    Every request that is not public counts, even one that fails. Each answer to a counted request
+    carries the headers of draft-ietf-httpapi-ratelimit-headers-11.
     """
 
     def __init__(self, app: ASGIApp, *, limiter: RateLimiter, rate: str) -> None:
-        """Stand behind the authentication; `rate` is for clients without one of their own."""
+        """Run behind `AuthMiddleware`; `rate` applies to clients without a rate of their own."""
         self.app = app
         self.limiter = limiter
         self.rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on a request within the rate of its client.
+        """Run the application if the client is within its rate.
 
         Raises:
-            RateLimited: the request is over it.
-            RateLimiterDown: requests cannot be counted, and must be.
+            RateLimited: the client has exceeded it.
+            RateLimiterDown: the store is down, and RATE_LIMIT_FAIL_CLOSED is set.
         """
         if scope["type"] != "http" or is_public(scope):
             await self.app(scope, receive, send)
@@ -136,7 +136,7 @@ class RateLimitMiddleware:
         record.answer_headers += _headers(rate, quota)
         if not quota.allowed:
             raise RateLimited(
-                f"Too many requests: you may make {caller.rate or self.rate}",
+                f"Too many requests: your limit is {caller.rate or self.rate}",
                 _whole_seconds(quota.reset_s),
             )
         await self.app(scope, receive, send)
@@ -151,5 +151,5 @@ def _headers(rate: Rate, quota: Quota) -> list[tuple[bytes, bytes]]:
 
 
 def _whole_seconds(seconds: float) -> int:
-    """Round up, and never to a time that is over."""
+    """Round up, to at least one second."""
     return max(1, math.ceil(seconds))

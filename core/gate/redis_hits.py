@@ -1,4 +1,4 @@
-"""Moving windows in Redis or Valkey, for all processes and hosts that use the same one."""
+"""Moving windows in Redis or Valkey, shared by all processes and hosts that use it."""
 
 import asyncio
 import time
@@ -16,22 +16,22 @@ from redis.backoff import NoBackoff
 from core.gate.hits import Quota, Rate, StoreDown
 
 TIMEOUT_S = 0.5
-"""How long the store may hold up a request."""
+"""How long the store may delay a request."""
 _MAX_CONNECTIONS = 16
 
 
 class RedisStore:
-    """Counts as `MemoryStore` does; every question may end in `StoreDown`."""
+    """Counts as `MemoryStore` does; every call may raise `StoreDown`."""
 
     def __init__(self, url: str) -> None:
-        """Connect to the server at `url` when needed."""
+        """Connect to the server at `url` on first use."""
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
-            retry=Retry(NoBackoff(), 1),  # a kept connection may be of a server since restarted
+            retry=Retry(NoBackoff(), 1),  # Redis may have restarted since
         )
         storage = RedisStorage(
-            "redis://",  # the pool has the URL; this one only chooses the protocol
+            "redis://",  # selects the protocol only: the pool has the real URL
             wrap_exceptions=True,
             implementation="redispy",
             key_prefix="ollama-web-api",

@@ -1,6 +1,6 @@
-"""Checks the JSON Web Tokens of one issuer; what it takes is imported when the first comes."""
+"""Verifies JSON Web Tokens of one issuer; its dependencies load with the first token."""
 
-# ruff: noqa: PLC0415 -- PyJWT and cryptography would take a third of a function's cold start
+# ruff: noqa: PLC0415 -- PyJWT and cryptography would take a third of a Lambda cold start
 
 import asyncio
 import logging
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from jwt import PyJWK
 
 Key = tuple[Any, str]
-"""A key as PyJWT takes it, and the one algorithm it is for."""
+"""A key in a form that PyJWT accepts, and the only algorithm it may be used with."""
 
 PUBLIC_KEY_ALGORITHMS = {"RS256", "ES256"}
 MIN_RSA_BITS = 2048
 MAX_TOKEN_LENGTH = 8192
 MAX_SUBJECT_LENGTH = 255
 LEEWAY_S = 30
-"""How far the issuer's clock may be from this one."""
+"""How far the issuer's clock may differ from ours."""
 JWKS_TIMEOUT_S = 5
 JWKS_MAX_AGE_S = 3600
-"""After so long the published keys are fetched again, as the issuer may have withdrawn some."""
+"""When to fetch the published keys again, in case the issuer has withdrawn some."""
 JWKS_RETRY_S = 10
-"""Seconds between two fetches, however many tokens name keys that are not known."""
+"""Minimum seconds between fetches, however many tokens name unknown keys."""
 
 _logger = logging.getLogger(__name__)
 
 
 class TokenVerifier:
-    """Tells whose a token is, by the one kind of key that the settings name.
+    """Identifies a token's subject, with the one kind of key that the settings name.
 
-    The key says which algorithm it is for; the token's own header only has to agree.
+    The key determines the algorithm; the token's own header merely has to match.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TokenVerifier:
         audience: str | None = None,
         issuer: str | None = None,
     ) -> None:
-        """Accept what `key` has signed for `audience`; without one, tokens that name none."""
+        """Accept tokens signed with `key` for `audience`; if None, those that name no audience."""
         self._key = key
         self._audience = audience
         self._issuer = issuer
@@ -66,15 +66,15 @@ class TokenVerifier:
         *,
         check_key: bool = True,
     ) -> Self | None:
-        """Return the verifier that `settings` describes; None if they name no key.
+        """Return the verifier that `settings` describes; None without a key.
 
         Args:
-            settings: where JWT_... are.
-            transport: what reaches JWT_JWKS_URL; HTTP if None.
+            settings: the source of JWT_...
+            transport: used to reach JWT_JWKS_URL; the network if None.
             check_key: whether to parse JWT_PUBLIC_KEY_FILE now, at the cost of a slower start.
 
         Raises:
-            SettingsError: the key is unusable, or there are several.
+            SettingsError: the key is invalid, or several are set.
         """
         keys: list[SecretKey | PublicKey | PublishedKeys] = []
         if settings.jwt_secret:
@@ -88,7 +88,7 @@ class TokenVerifier:
             keys.append(PublishedKeys(settings.jwt_jwks_url, transport))
         if len(keys) > 1:
             raise SettingsError(
-                "JWT_SECRET, JWT_PUBLIC_KEY_FILE and JWT_JWKS_URL exclude each other: set one"
+                "JWT_SECRET, JWT_PUBLIC_KEY_FILE and JWT_JWKS_URL are mutually exclusive. Set one"
             )
         if not keys:
             return None
@@ -101,7 +101,7 @@ class TokenVerifier:
 
         Raises:
             InvalidCredentials: the token is not valid.
-            JWKSUnavailable: the issuer's keys could not be fetched yet.
+            JWKSUnavailable: the issuer's keys have not been fetched yet.
         """
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidCredentials("the token is too long")
@@ -121,7 +121,7 @@ class TokenVerifier:
         except jwt.ExpiredSignatureError:
             raise InvalidCredentials("the token has expired") from None
         except (jwt.InvalidAudienceError, jwt.InvalidIssuerError):
-            raise InvalidCredentials("the token is for or from somebody else") from None
+            raise InvalidCredentials("the token has the wrong audience or issuer") from None
         except (jwt.InvalidTokenError, jwt.InvalidKeyError):
             raise InvalidCredentials("the token is not valid") from None
         subject: str = claims["sub"]
@@ -142,10 +142,10 @@ class SecretKey:
 
 
 class PublicKey:
-    """The key of which the issuer keeps the private half: RSA for RS256, P-256 for ES256."""
+    """The issuer's public key: RSA for RS256, P-256 for ES256."""
 
     def __init__(self, path: Path) -> None:
-        """Read the PEM file at `path`; raises SettingsError if it cannot be."""
+        """Read the PEM file at `path`; raises SettingsError if that fails."""
         try:
             self._pem = path.read_bytes()
         except OSError as error:
@@ -155,13 +155,13 @@ class PublicKey:
         """Return the key and its algorithm, whatever `header` names.
 
         Raises:
-            SettingsError: the file has no such key in it.
+            SettingsError: the file contains no suitable key.
         """
         return self.key
 
     @cached_property
     def key(self) -> Key:
-        """The key and its algorithm; raises SettingsError if the file has no such key in it."""
+        """The key and its algorithm; raises SettingsError if the file has no suitable key."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -174,8 +174,8 @@ class PublicKey:
             if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
                 return key, "ES256"
         raise SettingsError(
-            "JWT_PUBLIC_KEY_FILE is unusable: expected a PEM file with BEGIN PUBLIC KEY in it, of "
-            f"an RSA key of {MIN_RSA_BITS} bits or more, or a P-256 key"
+            "JWT_PUBLIC_KEY_FILE is invalid: expected a PEM file (BEGIN PUBLIC KEY) with an RSA "
+            f"key of at least {MIN_RSA_BITS} bits or a P-256 key"
         )
 
 
@@ -184,10 +184,10 @@ class _JWKS(msgspec.Struct):
 
 
 class PublishedKeys:
-    """The public keys at an issuer's URL, by their key ids (a JSON Web Key Set)."""
+    """The public keys at an issuer's URL (a JSON Web Key Set), by key id."""
 
     def __init__(self, url: str, transport: "httpx.AsyncBaseTransport | None" = None) -> None:
-        """Fetch from `url` when a token needs it, through `transport` where one is given."""
+        """Fetch from `url` when a token needs it, through `transport` if given."""
         self._url = url
         self._transport = transport
         self._keys: dict[str | None, PyJWK] = {}
@@ -199,13 +199,13 @@ class PublishedKeys:
 
         Raises:
             InvalidCredentials: the issuer has no such key.
-            JWKSUnavailable: no keys could be fetched yet.
+            JWKSUnavailable: no keys have been fetched yet.
         """
         kid = header.get("kid")
         if kid not in self._keys or time.monotonic() >= self._stale:
             self._refresh()
         if kid not in self._keys and self._fetching:
-            await asyncio.shield(self._fetching)  # a client that leaves does not end it
+            await asyncio.shield(self._fetching)  # outlives a client that disconnects
         if not self._keys:
             raise JWKSUnavailable(JWKS_RETRY_S)
         if key := self._keys.get(kid):
@@ -213,7 +213,7 @@ class PublishedKeys:
         raise InvalidCredentials("the token is signed with a key that its issuer does not publish")
 
     def _refresh(self) -> None:
-        """Start to fetch the keys, unless that goes on already or has just been done."""
+        """Start fetching the keys, unless a fetch is running or has just finished."""
         if self._fetching is None and time.monotonic() >= self._next_fetch:
             self._fetching = asyncio.create_task(self._fetch())
 
@@ -233,9 +233,9 @@ class PublishedKeys:
                 for key in published
                 if key.algorithm_name in PUBLIC_KEY_ALGORITHMS and key.public_key_use != "enc"
             }
-        except Exception as error:  # whatever an issuer may publish, the keys before it stay
+        except Exception as error:  # whatever the issuer publishes, the old keys stay
             _logger.error(
-                "JWT_JWKS_URL: no keys from there: %s", str(error) or type(error).__name__
+                "Cannot fetch keys from JWT_JWKS_URL: %s", str(error) or type(error).__name__
             )
         else:
             self._keys = keys

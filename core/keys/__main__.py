@@ -17,12 +17,12 @@ _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a key goes to the standard output, all else to the error output."""
+    """Run the command line; a new key goes to standard output, messages to standard error."""
     options = _parser().parse_args(arguments)
     try:
         path = Settings.from_env(os.environ).api_keys_file
         if not path:
-            sys.exit("Set API_KEYS_FILE to the path of the file in which the keys are")
+            sys.exit("Set API_KEYS_FILE to the path of the key file")
         _run(options, Path(path).resolve())
     except (KeysError, SettingsError) as error:
         sys.exit(str(error))
@@ -54,14 +54,14 @@ def _run(options: argparse.Namespace, path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core.keys", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    new = commands.add_parser("create", help="make a key and show it, once")
-    new.add_argument("--name", required=True, help="who or what will use it")
-    new.add_argument("--rate", help="instead of RATE_LIMIT, such as 60/minute")
-    new.add_argument("--concurrent", type=int, help="most requests that run at once")
-    new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; else all")
-    new.add_argument("--expires", type=_lifetime, help="after so many h, d or w, such as 90d")
-    commands.add_parser("list", help="show what is known of the keys")
-    for command, effect in {"revoke": "void a key", "rotate": "void a key for a new one"}.items():
+    new = commands.add_parser("create", help="create a key and show it once")
+    new.add_argument("--name", required=True, help="the person or program that will use it")
+    new.add_argument("--rate", help="overrides RATE_LIMIT, such as 60/minute")
+    new.add_argument("--concurrent", type=int, help="maximum number of concurrent requests")
+    new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; default: all")
+    new.add_argument("--expires", type=_lifetime, help="lifetime in h, d or w, such as 90d")
+    commands.add_parser("list", help="list the keys, without their secrets")
+    for command, effect in {"revoke": "revoke a key", "rotate": "replace a key"}.items():
         commands.add_parser(command, help=effect).add_argument("name")
     return parser
 
@@ -72,13 +72,13 @@ def _models(text: str) -> tuple[str, ...]:
 
 def _lifetime(text: str) -> timedelta:
     if not re.fullmatch(r"[1-9]\d{0,4}[hdw]", text):
-        raise argparse.ArgumentTypeError("expected a number of h, d or w, such as 90d")
+        raise argparse.ArgumentTypeError("expected hours, days or weeks, such as 12h, 90d or 4w")
     return int(text[:-1]) * _UNITS[text[-1]]
 
 
 def _show(text: str) -> None:
     sys.stdout.write(f"{text}\n")
-    sys.stderr.write("This is the only time that the key is shown\n")
+    sys.stderr.write("Save this key now: it will not be shown again\n")
 
 
 def _line(key: ApiKey) -> str:

@@ -16,11 +16,11 @@ from core.keys.records import PREFIX, ApiKey, digest, read_keys
 
 
 class KeysError(Exception):
-    """What was asked for cannot be done."""
+    """The requested change cannot be made."""
 
 
 class Limits(TypedDict, total=False):
-    """What a key may be limited to; the fields are those of an `ApiKey`."""
+    """Limits of a key; the fields are those of `ApiKey`."""
 
     rate: str | None
     concurrent: int | None
@@ -30,36 +30,38 @@ class Limits(TypedDict, total=False):
 def create(
     path: Path, name: str, *, lifetime: timedelta | None = None, **limits: Unpack[Limits]
 ) -> str:
-    """Add a key to the file at `path` and return its text, which is not stored anywhere.
+    """Add a key to the file at `path` and return its text, which is stored nowhere.
 
     Raises:
-        KeysError: there is a key of that name, or one of the values is unusable.
-        SettingsError: the file is unusable.
+        KeysError: the name is taken, or a value is invalid.
+        SettingsError: the file is invalid.
     """
     text, fields = _new_key(lifetime)
     try:
         key = msgspec.convert({"name": name, **fields, **limits}, ApiKey)
     except msgspec.ValidationError as error:
-        raise KeysError(f"The key cannot be made: {error}") from None
+        raise KeysError(f"Cannot create the key: {error}") from None
     with _edited(path) as keys:
         if any(other.name == name for other in keys):
-            raise KeysError(f"There is a key named {name}. Rotate or revoke it")
+            raise KeysError(f"A key named {name} already exists. Rotate or revoke it")
         keys.append(key)
     return text
 
 
 def revoke(path: Path, name: str) -> None:
-    """Remove the key; raises KeysError if there is none of that name."""
+    """Remove the key named `name`; raises KeysError if there is none."""
     with _edited(path) as keys:
         del keys[_find(keys, name)]
 
 
 def rotate(path: Path, name: str) -> str:
-    """Give the key a new text, which is returned, and its lifetime anew; the old one is void.
+    """Replace the key with a new one of the same lifetime, and return its text.
+
+    The old key is invalid from then on.
 
     Raises:
-        KeysError: there is none of that name.
-        SettingsError: the file is unusable.
+        KeysError: there is no key named `name`.
+        SettingsError: the file is invalid.
     """
     with _edited(path) as keys:
         index = _find(keys, name)
@@ -70,7 +72,7 @@ def rotate(path: Path, name: str) -> str:
 
 
 def _new_key(lifetime: timedelta | None) -> tuple[str, dict[str, Any]]:
-    """Return the text of a new key, and what to store of it."""
+    """Return the text of a new key, and the fields to store."""
     key_id = secrets.token_hex(4)
     text = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
     now = datetime.now(UTC).replace(microsecond=0)
@@ -87,7 +89,7 @@ def _find(keys: Sequence[ApiKey], name: str) -> int:
 
 @contextmanager
 def _edited(path: Path) -> Iterator[list[ApiKey]]:
-    """Yield the keys in the file at `path` to be changed, and write them; other writers wait."""
+    """Yield the keys in the file at `path` for editing, then write them; other writers wait."""
     with Path(f"{path}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = read_keys(path)
@@ -96,12 +98,12 @@ def _edited(path: Path) -> Iterator[list[ApiKey]]:
 
 
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
-    """Replace the file as a whole, so that a reader or a crash never meets half of it."""
+    """Replace the file atomically: no reader, and no crash, ever sees half of it."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
             file.write(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
             file.flush()
-            if path.exists():  # its owner is who serves, even if root edits
+            if path.exists():  # stays owned by the server's user, even if root edits it
                 os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
             os.fsync(file.fileno())
             Path(file.name).replace(path)

@@ -1,1 +1,1 @@
-"""What operators see: `logs`, `stats.Stats` by model and `metrics.Metrics` for Prometheus."""
+"""Observability: `logs`, `stats.Stats` by model, and `metrics.Metrics` for Prometheus."""

@@ -1,4 +1,4 @@
-"""LOG_FILE, opened again when logrotate has moved it away."""
+"""LOG_FILE, reopened after logrotate has moved it."""
 
 import logging
 import sys
@@ -7,20 +7,20 @@ from logging.handlers import WatchedFileHandler
 
 
 class LogFile(WatchedFileHandler):
-    """Writes to the standard error what it cannot write to its file, and tells why.
+    """Falls back to standard error when the file cannot be written, and says why.
 
-    `WatchedFileHandler` raises then, into whatever has something to tell.
+    `WatchedFileHandler` would raise into the code that logs.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line of `record`."""
+        """Write `record` to the file."""
         try:
             super().emit(record)
         except OSError:
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Write the line of `record` to where it can be."""
+        """Write `record` to standard error."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError) or not sys.stderr:
             super().handleError(record)

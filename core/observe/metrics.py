@@ -1,4 +1,4 @@
-"""Figures for Prometheus; imported by the bundle alone, since prometheus-client takes its time."""
+"""Prometheus metrics; only the bundle imports this, since prometheus-client loads slowly."""
 
 from collections.abc import Callable, Collection, Iterable
 from functools import cache
@@ -18,7 +18,7 @@ _UPSTREAM_FAILURES = (OllamaError, OllamaBusy, RequestTimeout)
 
 
 class Gauge(NamedTuple):
-    """A figure that is read when Prometheus asks for it."""
+    """A value that is read when Prometheus scrapes it."""
 
     name: str
     description: str
@@ -26,12 +26,12 @@ class Gauge(NamedTuple):
 
 
 class Metrics:
-    """Counts requests that are over; every label has a bounded set of values."""
+    """Counts finished requests; every label has a bounded set of values."""
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self, paths: Collection[str], gauges: Iterable[Gauge]) -> None:
-        """Label requests with those of `paths`, all others `other`; read `gauges` when scraped."""
+        """Label requests by path, those outside `paths` as `other`; read `gauges` when scraped."""
         self._paths = frozenset(paths)
         self._registry = CollectorRegistry()
         self._labelled: Callable[..., Any] = cache(lambda metric, *values: metric.labels(*values))
@@ -46,20 +46,20 @@ class Metrics:
             )
 
         self._requests = counter(
-            "requests", "Requests by status; 0 is a client that left", "method", "path", "status"
+            "requests", "Requests by status; 0: the client disconnected", "method", "path", "status"
         )
-        self._duration = histogram("request_seconds", "Time of a request", "path")
+        self._duration = histogram("request_seconds", "Duration of a request", "path")
         self._queued = histogram("queue_wait_seconds", "Time spent waiting for a slot")
         self._first_token = histogram("first_token_seconds", "Time to the first token", "model")
-        self._tokens = counter("tokens", "Tokens written", "model")
-        self._upstream_errors = counter("upstream_errors", "Failures of Ollama", "error")
-        self._cancels = counter("cancelled_requests", "Requests whose client left")
-        self._rate_limited = counter("rate_limited_requests", "Requests answered 429")
+        self._tokens = counter("tokens", "Tokens generated", "model")
+        self._upstream_errors = counter("upstream_errors", "Ollama failures", "error")
+        self._cancels = counter("cancelled_requests", "Requests whose client disconnected")
+        self._rate_limited = counter("rate_limited_requests", "Requests answered with a 429")
         for name, text, value in gauges:
             metrics.Gauge(name, text, namespace=prefix, registry=registry).set_function(value)
 
     def observe(self, record: Record) -> None:
-        """Take in a request that is over."""
+        """Count a finished request."""
         path = record.path.removesuffix("/") or "/"
         path = path if path in self._paths else "other"
         method = record.method if record.method in _METHODS else "other"
@@ -77,11 +77,11 @@ class Metrics:
         if record.queued_s or (record.model and not record.error):
             self._queued.observe(record.queued_s)
         if record.model and (not record.error or record.first_token_s is not None):
-            model = record.model.lower()  # which exists, as it has answered
+            model = record.model.lower()  # a real model, since it answered
             self._labelled(self._tokens, model).inc(record.tokens)
             if record.first_token_s is not None:
                 self._labelled(self._first_token, model).observe(record.first_token_s)
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

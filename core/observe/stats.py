@@ -6,7 +6,7 @@ from core.context import Record
 from core.contract.schemas import ModelStats
 
 REMEMBERED = 1000
-"""The figures of a model are over so many of its last answers."""
+"""How many of a model's latest answers its figures cover."""
 
 
 class _Samples:
@@ -18,14 +18,14 @@ class _Samples:
 
 
 class Stats:
-    """Remembers how long the models took; it counts whole answers alone."""
+    """Keeps response times by model; only complete answers count."""
 
     def __init__(self) -> None:
         self._models: dict[str, _Samples] = {}
         self._figures: list[ModelStats] | None = None
 
     def observe(self, record: Record) -> None:
-        """Take in a request that is over."""
+        """Count a finished request."""
         if not record.model or record.status != 200 or record.error:  # noqa: PLR2004
             return
         self._figures = None
@@ -42,7 +42,7 @@ class Stats:
     def by_model(self) -> list[ModelStats]:
         """Return the figures of each model, in the order of their first answers.
 
-        They are computed once between two answers, however many pages watch them.
+        They are computed at most once per answer, however many pages poll them.
         """
         if self._figures is None:
             self._figures = self._compute()
@@ -70,6 +70,6 @@ def _mean(values: deque[float]) -> float | None:
 
 
 def _percentile(values: deque[float], share: float) -> float | None:
-    """Return the smallest value that `share` of all values do not exceed."""
+    """Return the smallest value that at least `share` of all values do not exceed."""
     ordered = sorted(values)
     return round(ordered[max(0, -int(-share * len(ordered) // 1) - 1)], 3) if ordered else None

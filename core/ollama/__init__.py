@@ -1,1 +1,1 @@
-"""The way to Ollama: `client.OllamaClient` for chats and models, `upstream.Upstream` for health."""
+"""Access to Ollama: `client.OllamaClient` for chats and models, `upstream.Upstream` for health."""

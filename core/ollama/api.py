@@ -1,4 +1,4 @@
-"""Ollama's HTTP API, call by call, over httpx: bytes of JSON in, and every failure an ApiError."""
+"""Ollama's HTTP API over httpx: each call sends JSON, and every failure is an ApiError."""
 
 import asyncio
 import logging
@@ -12,9 +12,9 @@ from core.contract.errors import OllamaError, RequestTimeout
 from core.ollama.failures import failed_response, not_ollama
 
 METADATA_TIMEOUT_S = 10
-"""For what Ollama answers from memory, in milliseconds."""
+"""For requests that Ollama answers from memory, within milliseconds."""
 END_TIMEOUT_S = 1
-"""How long to wait for the end of an answer behind its last line, to keep the connection."""
+"""How long to wait for an answer to end after its last line, so the connection can be reused."""
 
 _PATHS = ("/api/tags", "/api/show", "/api/generate")
 _T = TypeVar("_T")
@@ -39,13 +39,13 @@ class OllamaAPI:
     async def send(
         self, method: str, path: str, body: object = None, request_id: str = ""
     ) -> httpx.Response:
-        """Return the answer when its head has come; whoever reads its `stream` closes it.
+        """Return the response once its head has arrived; the caller must close its `stream`.
 
         Raises:
-            OllamaError: there is none.
+            OllamaError: no response arrived.
         """
-        # Streams, here and of responses, are spared what httpx does with content: a third of a
-        # plain chat's time.
+        # Request and response streams bypass httpx's handling of content, which takes a third of
+        # a plain chat's time.
         content, headers = b"", self._headers
         if body is not None:
             content = _encode(body)
@@ -67,10 +67,11 @@ class OllamaAPI:
     async def ask(
         self, method: str, path: str, body: object = None
     ) -> tuple[httpx.Response, bytes]:
-        """Return the answer, and its body, to what Ollama knows at once.
+        """Return the response and its body, to a request that Ollama can answer at once.
 
         Raises:
-            OllamaError, RequestTimeout: there is none.
+            OllamaError: no complete response arrived.
+            RequestTimeout: none arrived within METADATA_TIMEOUT_S.
         """
         try:
             async with asyncio.timeout(METADATA_TIMEOUT_S):
@@ -79,15 +80,15 @@ class OllamaAPI:
         except TimeoutError:
             raise RequestTimeout(
                 METADATA_TIMEOUT_S,
-                "Ollama does not answer. Is its machine overloaded?",
+                "Ollama is not responding. Is its machine overloaded?",
             ) from None
 
 
 def parse(response: httpx.Response, content: bytes, type_: type[_T]) -> _T:
-    """Return an answer as a `type_`.
+    """Return the content of `response` as a `type_`.
 
     Raises:
-        ApiError: it reports a failure, or is something else.
+        ApiError: it reports a failure, or is not a `type_`.
     """
     if response.status_code != httpx.codes.OK:
         raise failed_response(response, content)
@@ -98,10 +99,10 @@ def parse(response: httpx.Response, content: bytes, type_: type[_T]) -> _T:
 
 
 async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
-    """Return all of `stream`, and close it.
+    """Read all of `stream`, and close it.
 
     Raises:
-        OllamaError: it breaks.
+        OllamaError: the connection broke.
     """
     assert isinstance(stream, httpx.AsyncByteStream)
     try:
@@ -112,17 +113,17 @@ async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
 
 
 async def drain(stream: httpx.AsyncByteStream) -> None:
-    """Read what is behind the last line: only a connection that was read to its end is kept."""
+    """Read what follows the last line: only a fully read connection can be reused."""
     try:
         async with asyncio.timeout(END_TIMEOUT_S):
             async for _ in stream:
                 pass
     except (TimeoutError, httpx.TransportError):
-        pass  # the answer is complete all the same
+        pass  # the answer is complete anyway
 
 
 class _NetworkErrors:
-    """Tells the client what a network failure means, and the log what it was."""
+    """Logs a network failure, and raises an error that explains it to the client."""
 
     def __enter__(self) -> None:
         pass
@@ -138,10 +139,11 @@ class _NetworkErrors:
                 text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
             else:
                 text = (
-                    "the connection to Ollama broke before the answer's end. Send the message again"
+                    "the connection to Ollama broke before the answer was complete. "
+                    "Send the message again"
                 )
             raise OllamaError(text) from error
 
 
 network_errors = _NetworkErrors()
-"""`with network_errors:` makes an `OllamaError` of what httpx raises."""
+"""`with network_errors:` turns httpx's transport errors into an `OllamaError`."""

@@ -32,7 +32,7 @@ class _Tags(msgspec.Struct):
 
 
 class OllamaClient:
-    """Calls one Ollama server, for any number of requests at once."""
+    """Calls one Ollama server; any number of requests may run at once."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class OllamaClient:
         self._settings = settings
         self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
         self._facts = ModelFacts(self._api)
-        # Relays on the internet cut an answer that stays silent for long (Cloudflare: 100 s).
+        # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
 
     async def models(self) -> list[str]:
@@ -69,10 +69,10 @@ class OllamaClient:
         return await self._facts.capabilities(names)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
-        """Return the whole answer of `model` to `chat`; `request_id` is for logs on the way.
+        """Return the whole answer of `model` to `chat`; `request_id` is for logs upstream.
 
         Raises:
-            ApiError: there is none; its class and text say what went wrong.
+            ApiError: the chat failed; its class and text say what went wrong.
         """
         stream = await self._generate(chat, model, request_id, stream=self._is_far)
         read_body = read_streamed_answer if self._is_far else read_answer
@@ -81,13 +81,13 @@ class OllamaClient:
     async def stream(
         self, chat: ChatRequest, model: str, request_id: str = ""
     ) -> AsyncGenerator[Lines]:
-        """Yield the lines of the answer to `chat`, as many at once as arrived at once.
+        """Yield the lines of the answer to `chat`, in batches as they arrive.
 
         The very last line is a `StreamEnd`. Closing this generator closes the connection, which
         stops the model.
 
         Raises:
-            ApiError: as `chat` does; all lines before it have been yielded.
+            ApiError: as for `chat`; all lines before it have been yielded.
         """
         reader = AnswerReader(thinking=bool(chat.think))
         stream = await self._generate(chat, model, request_id, stream=True)
@@ -124,7 +124,7 @@ class OllamaClient:
         return response.stream
 
     async def _check_place(self, model: str) -> None:
-        """Refuse a model in the cloud, which a copy's name does not reveal."""
+        """Refuse a cloud model, even a copy under a local name."""
         if _is_cloud(model) or ((facts := await self._facts.of(model)) and facts.is_cloud):
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
@@ -138,7 +138,7 @@ class OllamaClient:
         if size is not None and max(context) >= size:
             raise BadRequest(
                 f"context: token id {max(context)} does not belong to model '{model}', whose ids "
-                f"end at {size - 1}. Send the context of an answer by the same model, or none"
+                f"end at {size - 1}. Send the context of an answer from the same model, or none"
             )
 
     async def _installed(self) -> list[str] | None:

@@ -1,6 +1,6 @@
-"""A connection that speaks HTTP/1.1 as a client, on asyncio's protocols and llhttp's parser.
+"""An HTTP/1.1 client connection, built on asyncio's protocols and llhttp's parser.
 
-One read of the network is one chunk of the body: nothing is made per line of a stream.
+One network read is one chunk of the body: nothing is allocated per line of a stream.
 """
 
 import asyncio
@@ -12,24 +12,24 @@ from http import HTTPStatus
 import httptools
 
 READ_AHEAD_BYTES = 256 * 1024
-"""How much of a body is held for a slow reader before the upstream has to wait."""
+"""How much of a body is buffered for a slow reader before the upstream is paused."""
 TCP_KEEPALIVE_S = 60
-"""Silent seconds before TCP probes the upstream; NAT gateways forget after 350."""
+"""Idle seconds before TCP probes the upstream; NAT gateways drop a connection after 350."""
 MAX_HEAD_BYTES = 64 * 1024
 
 Header = tuple[bytes, bytes]
 
 
 class UpstreamError(Exception):
-    """There is no answer, or not the whole of it."""
+    """The answer is missing or incomplete."""
 
 
 class ConnectFailed(UpstreamError):
-    """There is no connection; nothing was sent."""
+    """Connecting failed; nothing was sent."""
 
 
 class ConnectTimeout(ConnectFailed):
-    """There is no connection after a long wait."""
+    """Connecting took too long."""
 
 
 class ConnectionBroken(UpstreamError):
@@ -37,24 +37,24 @@ class ConnectionBroken(UpstreamError):
 
 
 class InvalidAnswer(UpstreamError):
-    """What came is not HTTP, or is not complete."""
+    """The answer is not HTTP, or is incomplete."""
 
 
 def request_bytes(
     method: bytes, target: bytes, headers: Iterable[Header], content: bytes = b""
 ) -> bytes:
-    """Return a request as it is on the wire; `headers` have the length of `content`."""
+    """Return a request in wire format; `headers` must declare the length of `content`."""
     lines = [b"%b: %b" % header for header in headers]
     return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *lines, b"", content))
 
 
 class Connection(asyncio.Protocol):
-    """One connection, and the exchange that is under way on it."""
+    """A connection, and the exchange in progress on it."""
 
     def __init__(self) -> None:
-        """Wait to be connected."""
+        """Start out unconnected."""
         self.idle_since = 0.0
-        """When it was last used, in seconds of `time.monotonic`; its pool keeps this."""
+        """When it was last used, by `time.monotonic`; maintained by its pool."""
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep `transport`, which probes a peer that is silent for long."""
+        """Store `transport`, and have TCP probe a peer that stays silent."""
         self._transport = transport
         sock = transport.get_extra_info("socket")
         self._fd = sock.fileno()
@@ -73,11 +73,11 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
 
     async def exchange(self, request: bytes) -> tuple[int, list[Header]]:
-        """Write `request`, wait for the head of its answer, and return its status and headers.
+        """Send `request`, and return the status and headers of its answer.
 
         Raises:
             ConnectionBroken: the connection broke; the request may have been processed.
-            InvalidAnswer: what came is not HTTP, or is not complete.
+            InvalidAnswer: the answer is not HTTP, or is incomplete.
         """
         self._status = 0
         self._headers: list[Header] = []
@@ -90,10 +90,10 @@ class Connection(asyncio.Protocol):
         return self._status, head
 
     async def read(self) -> bytes:
-        """Return what has come of the body, when something has; empty at its end.
+        """Return the next bytes of the body, as soon as there are any; empty at its end.
 
         Raises:
-            ConnectionBroken, InvalidAnswer: the rest of the body does not come.
+            ConnectionBroken, InvalidAnswer: the rest of the body will not arrive.
         """
         while not self._chunks:
             if self._complete:
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def reusable(self) -> bool:
-        """Tell whether nothing is left of the last exchange, on either side."""
+        """Return whether the last exchange is complete on both sides."""
         return (
             self._complete
             and self._keep_alive
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         )
 
     def alive(self) -> bool:
-        """Tell whether the upstream has not closed it: an idle socket is readable at its end."""
+        """Return whether the upstream still has it open; a closed idle socket is readable."""
         if self._transport.is_closing():
             return False
         poll = select.poll()
@@ -153,14 +153,14 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come of an answer."""
+        """Parse the next bytes of an answer."""
         if self._complete:
-            self._transport.abort()  # nobody asked
+            self._transport.abort()  # unsolicited
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(InvalidAnswer("what came is not HTTP"))
+            self._fail(InvalidAnswer("the answer is not HTTP"))
             return
         if not self._status:
             self._head_size += len(data)
@@ -175,30 +175,30 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> None:
-        """End the answer, which is complete if it had no length."""
+        """End the answer; without a declared length, it is complete."""
         if self._status and not self._framed:
-            self._complete = True  # a body without length ends with its connection
-        self._fail(InvalidAnswer("the connection was closed before the answer's end"))
+            self._complete = True  # a body without a length ends with its connection
+        self._fail(InvalidAnswer("the connection was closed before the answer was complete"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the exchange that is under way."""
+        """Fail the exchange in progress."""
         self._fail(ConnectionBroken(str(exc or "the connection was closed")))
 
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        """Refuse what comes behind a whole answer: nobody has asked for it."""
+        """Reject data after a complete answer: it is unsolicited."""
         if self._complete:
-            raise InvalidAnswer("more came than was asked for")
+            raise InvalidAnswer("unsolicited data follows the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; those of trailers and of interim answers are not."""
+        """Keep a header; trailers and interim answers' headers are dropped."""
         if not self._status:
             self._headers.append((name, value))
             self._framed |= name.lower() in {b"content-length", b"transfer-encoding"}
 
     def on_headers_complete(self) -> None:
-        """Take the status, unless the answer is an interim one."""
+        """Set the status, unless the answer is an interim one."""
         if self._parser.get_status_code() < HTTPStatus.OK:
             self._headers = []
         else:
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        """Take note of the end."""
+        """Mark the message complete."""
         if self._status:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()

@@ -1,4 +1,4 @@
-"""What Ollama says about each model, remembered for a while."""
+"""Facts about each model, looked up in Ollama and cached for a while."""
 
 import asyncio
 import time
@@ -16,9 +16,9 @@ from core.ollama.api import OllamaAPI, parse
 from core.ollama.failures import failed_response
 
 KNOWN_FOR_S = 600
-"""How long a model's facts are believed: another may be pulled under the same name."""
+"""How long a model's facts are cached: another may be pulled under the same name."""
 UNKNOWN_FOR_S = 10
-"""How long Ollama is not asked again about a model it does not describe."""
+"""How long to wait before asking again about a model that Ollama does not describe."""
 MAX_LOOKUPS = 8
 """How many models one request asks about at once."""
 
@@ -38,7 +38,7 @@ class _Show(msgspec.Struct):
 
 
 class _Lookup:
-    """A question about a model, and those waiting for its answer."""
+    """A lookup in progress, shared by all requests that wait for it."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -46,7 +46,7 @@ class _Lookup:
 
 
 class ModelFacts:
-    """Asks Ollama about a model once, however many requests want to know."""
+    """Asks Ollama about each model once, however many requests need to know."""
 
     def __init__(self, api: OllamaAPI) -> None:
         self._api = api
@@ -70,7 +70,7 @@ class ModelFacts:
                     try:
                         await self._look_up(name)
                     except ApiError as error:
-                        lookup.error = error  # for all who wait for it, and for nobody after them
+                        lookup.error = error  # for those already waiting, not for later ones
                         self._lookups.pop(key, None)
                         raise
         return self._known[key][0]
@@ -108,7 +108,7 @@ class ModelFacts:
         try:
             show = parse(response, content, _Show)
         except ApiError:
-            return None  # /api/generate says what is wrong, unless a relay is in the way
+            return None  # /api/generate will say what is wrong, unless a relay interferes
         sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
         size = sizes[0] if sizes and isinstance(sizes[0], int) else None
         return Model(size, show.capabilities, bool(show.remote_model))

@@ -1,6 +1,6 @@
-"""The connections to one upstream.
+"""A pool of connections to one upstream.
 
-They stand where httpx has httpcore, whose pool costs many times the CPU of all else here (the
+It replaces httpx's own, httpcore, which costs many times the CPU of everything else here (the
 naive proxy in tests/benchmarks uses it).
 """
 
@@ -12,15 +12,15 @@ from collections import deque
 from core.ollama.connection import ConnectFailed, Connection, ConnectTimeout, Header
 
 IDLE_EXPIRY_S = 15
-"""Seconds after which a kept connection is not used again; relays close theirs later."""
+"""Seconds for which an idle connection may be reused; relays close theirs later."""
 MAX_IDLE = 256
 
 
 class Pool:
-    """Connections to one origin; how many are in use is limited elsewhere.
+    """Connections to one origin; the number in use is limited elsewhere.
 
-    A request is written at most once. A kept connection that turns out to be closed is replaced
-    as long as nothing was written to it: a POST that may have been seen is never repeated.
+    A request is written at most once. An idle connection that turns out to be closed is replaced
+    only before anything is written to it: a POST that may have been seen is never repeated.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Pool:
         connect_timeout_s: float,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """Connect to `host` when needed, with TLS if there is an `ssl_context`."""
+        """Connect to `host` on demand, with TLS if there is an `ssl_context`."""
         self._host = host
         self._port = port
         self._connect_timeout_s = connect_timeout_s
@@ -42,7 +42,7 @@ class Pool:
         """Send `request`, and return the status, the headers and the body of its answer.
 
         Raises:
-            UpstreamError: there is none.
+            UpstreamError: no valid answer arrived.
         """
         connection = self._take_idle() or await self._connect()
         try:
@@ -72,30 +72,30 @@ class Pool:
                     Connection, self._host, self._port, ssl=self._ssl_context
                 )
         except TimeoutError:
-            raise ConnectTimeout(f"no connection in {self._connect_timeout_s:g} s") from None
-        except (OSError, UnicodeError) as error:  # ssl.SSLError, and a host that is no name
+            raise ConnectTimeout(f"no connection within {self._connect_timeout_s:g} s") from None
+        except (OSError, UnicodeError) as error:  # ssl.SSLError or an invalid host name
             raise ConnectFailed(str(error)) from error
         return connection
 
 
 class Body:
-    """The body of an answer; it has to be closed, whether it was read or not."""
+    """The body of an answer; it must be closed, whether or not it was read."""
 
     def __init__(self, connection: Connection, idle: deque[Connection]) -> None:
-        """Give `connection` back to the `idle` ones when closed."""
+        """Return `connection` to the `idle` ones when closed."""
         self._connection = connection
         self._idle = idle
 
     async def read(self) -> bytes:
-        """Return what has come of it, when something has; empty at its end.
+        """Return its next bytes, as soon as there are any; empty at its end.
 
         Raises:
-            UpstreamError: the rest does not come.
+            UpstreamError: the rest will not arrive.
         """
         return await self._connection.read()
 
     def close(self) -> None:
-        """Keep the connection for another request if all was read."""
+        """Keep the connection for reuse if the body was read to its end."""
         connection, idle = self._connection, self._idle
         if not connection.reusable():
             connection.abort()

@@ -1,4 +1,4 @@
-"""The seam between the client of Ollama and the network: httpx's types and errors on a `Pool`."""
+"""The Ollama client's httpx transport: httpx's types and errors on top of a `Pool`."""
 
 from collections.abc import AsyncIterator
 
@@ -23,26 +23,26 @@ _ERRORS: dict[type[UpstreamError], type[httpx.TransportError]] = {
 
 
 class HTTPTransport(httpx.AsyncBaseTransport):
-    """Sends every request to the one origin of a pool."""
+    """Sends every request through a pool, to its one origin."""
 
     def __init__(self, pool: Pool) -> None:
-        """Send by `pool`, which whoever made it closes."""
+        """Send through `pool`, which its creator must close."""
         self._pool = pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`, whose body is in memory, and return its answer without the body.
+        """Send `request`, whose body is in memory, and return its response, the body still unread.
 
         Raises:
-            httpx.ConnectError: there is no connection; nothing was sent.
-            httpx.ConnectTimeout: the same, after a long wait.
+            httpx.ConnectError: connecting failed; nothing was sent.
+            httpx.ConnectTimeout: connecting took too long; nothing was sent.
             httpx.ReadError: the connection broke; the request may have been processed.
-            httpx.RemoteProtocolError: what came is not HTTP, or is not complete.
+            httpx.RemoteProtocolError: the answer is not HTTP, or is incomplete.
         """
         assert isinstance(request.stream, httpx.AsyncByteStream)
         content = b"".join([part async for part in request.stream])
         method, target = request.method.encode(), request.url.raw_path
         data = request_bytes(method, target, request.headers.raw, content)
-        del request, content  # which would be held as long as the model thinks
+        del request, content  # or they stay in memory while the model thinks
         try:
             status, headers, body = await self._pool.send(data)
         except UpstreamError as error:

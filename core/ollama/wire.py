@@ -1,7 +1,7 @@
-"""Ollama's /api/generate on the wire: what is asked, and how its lines are read.
+"""Ollama's /api/generate on the wire: the request, and how the lines of its answer are read.
 
-Nothing here does I/O; `core.ollama` feeds it. Facts about Ollama are from its source
-(server/routes.go, api/types.go) up to v0.33, and from the recordings in tests/recordings.
+Nothing here does I/O; `client` feeds it. Facts about Ollama come from its source
+(server/routes.go, api/types.go) up to v0.33, and the recordings in tests/recordings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from core.ollama.failures import failure, not_ollama
 
 
 class GenerateRequest(Struct, kw_only=True):
-    """The body of POST /api/generate; it never has `keep_alive`, `raw` or `num_ctx`."""
+    """The body of POST /api/generate; it never contains `keep_alive`, `raw` or `num_ctx`."""
 
     model: str
     prompt: str
     stream: bool
     think: bool | Literal["low", "medium", "high"]
     options: Options
-    truncate: bool = False  # an over-long prompt is an error: Ollama would cut its front silently
+    truncate: bool = False  # else Ollama silently cuts the start off an over-long prompt
     system: str | UnsetType = UNSET
     context: list[int] | UnsetType = UNSET
     format: Literal["json"] | dict[str, Any] | UnsetType = UNSET
@@ -31,7 +31,7 @@ class GenerateRequest(Struct, kw_only=True):
 
     @classmethod
     def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:
-        """Translate a chat request; an empty context is not the same as none, so it is left out."""
+        """Translate a chat request; omit an empty context, which Ollama would not treat as none."""
         options = Options() if chat.options is UNSET else chat.options
         wanted = 0 if options.num_predict is UNSET else options.num_predict
         limit = min(wanted, max_predict) if wanted > 0 else max_predict
@@ -72,8 +72,8 @@ def read_line(text: bytes) -> GenerateLine:
     """Read one line of a streamed answer, or the whole of a plain one.
 
     Raises:
-        OllamaError: it reports a failure, or is not what Ollama sends.
-        BadRequest: it reports a failure that is the client's.
+        OllamaError: it reports a failure, or is not from Ollama.
+        BadRequest: it reports a failure that is the client's fault.
     """
     try:
         line = _decode_line(text)
@@ -88,8 +88,8 @@ def read_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
     """Read a plain answer.
 
     Raises:
-        OllamaError: it is not complete, reports a failure, or is not what Ollama sends.
-        BadRequest: it reports a failure that is the client's.
+        OllamaError: it is incomplete, reports a failure, or is not from Ollama.
+        BadRequest: it reports a failure that is the client's fault.
     """
     line = read_line(body)
     if not line.done:
@@ -102,9 +102,9 @@ def read_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
 
 
 class LineSplitter:
-    r"""Cuts a stream of bytes after `\n`, and nowhere else.
+    r"""Splits a stream of bytes after `\n`, and nowhere else.
 
-    U+0085 and U+2028 stand unescaped inside Ollama's text, which rules out `splitlines`.
+    U+0085 and U+2028 appear unescaped in Ollama's text, which rules out `splitlines`.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class LineSplitter:
         return block
 
     def is_cut(self) -> bool:
-        """Tell whether what is left is the beginning of an object, without its end."""
+        """Return whether the remainder is the start of an object without its end."""
         rest = b"".join(self._rest)
         try:
             msgspec.json.decode(rest)
@@ -133,10 +133,10 @@ class LineSplitter:
 
 
 class AnswerReader:
-    """Turns the bytes of a streamed answer into the lines that a client is sent."""
+    """Turns the bytes of a streamed answer into the lines to send to the client."""
 
     def __init__(self, *, thinking: bool) -> None:
-        """Give the model's thinking with the last line if `thinking`, else leave it out."""
+        """Send the model's thinking with the last line if `thinking`, else omit it."""
         self.finished = False
         self._splitter = LineSplitter()
         self._thinking: list[str] | None = [] if thinking else None
@@ -145,7 +145,7 @@ class AnswerReader:
         """Yield what `data` completes; the last line of a whole answer is a `StreamEnd`.
 
         Raises:
-            ApiError: as `read_line` does; the lines before have been yielded.
+            ApiError: as for `read_line`; the lines before it have been yielded.
         """
         block = self._splitter.feed(data)
         if not block or self.finished:
@@ -160,11 +160,11 @@ class AnswerReader:
             yield from self._feed_line_by_line(block)
 
     def end(self) -> Iterator[Lines]:
-        """Yield what is left when Ollama has closed the answer.
+        """Yield the remaining lines once Ollama has closed the answer.
 
         Raises:
-            OllamaError: the answer is not complete. Ollama's guard against repeated tokens ends
-                it like this, and so does stopping the server.
+            OllamaError: the answer is incomplete. Ollama's guard against repeated tokens ends it
+                like this, as does stopping the server.
         """
         if not self.finished and not self._splitter.is_cut():
             yield from self.feed(b"\n")
@@ -172,7 +172,7 @@ class AnswerReader:
             raise _incomplete()
 
     def _plain_tokens(self, block: bytes) -> list[StreamToken]:
-        """Read `block` at once, if no line of it but the last needs a closer look; else nothing."""
+        """Decode `block` at once; return nothing if a line before the last needs a closer look."""
         if self._thinking is not None:
             return []
         try:
@@ -208,10 +208,10 @@ class AnswerReader:
 
 
 def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
-    """Read a streamed answer that has come as a whole.
+    """Read a streamed answer that has arrived in full.
 
     Raises:
-        OllamaError, BadRequest: as `read_answer` does.
+        OllamaError, BadRequest: as for `read_answer`.
     """
     reader = AnswerReader(thinking=bool(chat.think))
     batches = [*reader.feed(body), *reader.end()]

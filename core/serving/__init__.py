@@ -1,1 +1,1 @@
-"""How the application runs: `exchange` frames every request, `server` is uvicorn, `aws` Lambda."""
+"""Running the application: `exchange` wraps each request, `server` is uvicorn, `aws` Lambda."""

@@ -1,4 +1,4 @@
-"""An ASGI application that is assembled at its first request."""
+"""An ASGI application that is assembled on its first request."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class BareStarlette(Starlette):
     """Starlette without the error middleware it adds: `ExchangeMiddleware` handles errors."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the router inside the given middleware alone."""
+        """Return the router wrapped in the given middleware only."""
         app: ASGIApp = self.router
         for class_, args, kwargs in reversed(self.user_middleware):
             app = class_(app, *args, **kwargs)
@@ -27,13 +27,13 @@ class BareStarlette(Starlette):
 
 
 class Application:
-    """Serves what `assemble` returns; settings are read only when the first request comes."""
+    """Serves what `assemble` returns; settings are not read before the first request."""
 
     def __init__(self, assemble: Callable[[], Starlette]) -> None:
         self._assemble = assemble
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; with invalid settings, by a 500 and a line in the log."""
+        """Answer a request; if the settings are invalid, with a 500 and a log line."""
         try:
             application = self._assembled
         except SettingsError as error:
@@ -43,7 +43,7 @@ class Application:
 
     @property
     def recorder(self) -> Recorder:
-        """What is being served now."""
+        """The recorder, which knows the requests in progress."""
         recorder: Recorder = self._assembled.state.recorder
         return recorder
 
@@ -57,11 +57,11 @@ class Application:
 
 
 async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer in place of an application whose settings are invalid; only the log says which."""
+    """Answer for an application with invalid settings; only the log says which."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
     _logger.critical("%s", error)
-    refusal = InternalError("This server's settings are invalid. Its log says which one")
+    refusal = InternalError("This server's settings are invalid. Check its log")
     await SecurityHeadersMiddleware(refusal.response())(scope, receive, send)

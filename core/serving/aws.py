@@ -1,4 +1,4 @@
-"""AWS Lambda: everything that differs when an endpoint runs as a function behind a gateway."""
+"""AWS Lambda: everything specific to running as a function behind a gateway."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.settings.schema import Settings
 
 MARGIN_S = 0.5
-"""Seconds of a function's time that are kept back for returning a 504."""
+"""Seconds of a function's time reserved for returning a 504."""
 
 
 def is_function(settings: Settings) -> bool:
@@ -22,7 +22,7 @@ def is_function(settings: Settings) -> bool:
 
 
 def remaining_s(scope: Scope) -> float | None:
-    """Return the seconds left to answer within the function's own time; None outside Mangum."""
+    """Return the seconds left before the function must answer; None outside Mangum."""
     context = scope.get("aws.context")
     if context is None:
         return None
@@ -31,7 +31,7 @@ def remaining_s(scope: Scope) -> float | None:
 
 
 def create_handler(app: ASGI) -> Mangum:
-    """Return `app` as the callable of an AWS Lambda function."""
+    """Return `app` as an AWS Lambda handler."""
     return Mangum(
         app,
         lifespan="off",
@@ -41,7 +41,7 @@ def create_handler(app: ASGI) -> Mangum:
 
 
 class StagedHTTPGateway(HTTPGateway):
-    """An HTTP API with a named stage, which Mangum leaves in the path; `$default` is not in it."""
+    """Removes a named stage, which Mangum leaves in an HTTP API's path, unlike `$default`."""
 
     @property
     def scope(self) -> MangumScope:

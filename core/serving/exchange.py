@@ -27,12 +27,11 @@ from core.contract.schemas import StreamError
 from core.serving.aws import remaining_s
 
 LAST_WORDS_S = 5
-"""How long a client that does not read may delay the error it is sent."""
+"""How long a client that does not read may delay its error message."""
 LINGER_S = 2
 """How long a connection stays open for a request body that nobody asked for."""
 AT_ONCE_S = 0.02
-"""An answer that takes no longer needs no timer for its deadline, and no task that watches for a
-disconnect."""
+"""An answer faster than this needs no deadline timer, and no task watching for a disconnect."""
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class ExchangeMiddleware:
         self.endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on an HTTP request; anything else is passed through."""
+        """Run the application on an HTTP request; pass anything else through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -73,11 +72,11 @@ class ExchangeMiddleware:
             await exchange.fail(error, scope)
         except HTTPException as error:
             await exchange.fail(self._refusal_of_router(error, scope), scope)
-        except asyncio.CancelledError:  # by the server, which waits for nothing but this to end
+        except asyncio.CancelledError:  # by the server, which is stopping
             await exchange.fail(ServerStopping(), scope)
-        except Exception:  # whatever it is, the client gets the one shape of errors
+        except Exception:  # whatever it is, the client gets a JSON error
             _logger.exception("%s failed", record.request_id)
-            await exchange.fail(InternalError("Internal error. The server's log says more"), scope)
+            await exchange.fail(InternalError("Internal error. Check the server's log"), scope)
         finally:
             self.recorder.end(record)
 
@@ -98,14 +97,14 @@ class _Request(Enum):
     ARRIVING = auto()
     ARRIVED = auto()
     GONE = auto()
-    """The client has disconnected before its answer's end."""
+    """The client disconnected before the answer was complete."""
 
 
 class _Answer(Enum):
     DUE = auto()
     STARTED = auto()
     STREAMING = auto()
-    """Started, as NDJSON: a failure can still be its last line."""
+    """Started, as NDJSON: a failure can still be reported in the last line."""
     COMPLETE = auto()
 
 
@@ -163,7 +162,7 @@ class _Exchange:
             self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Wait for the disconnect, the only event after a request's body."""
+        """Wait for a disconnect, the only event after a request's body."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if self._answer is not _Answer.COMPLETE and not self._deadline.expired():
@@ -171,7 +170,7 @@ class _Exchange:
             self._deadline.reschedule(0)
 
     async def fail(self, error: ApiError, scope: Scope) -> None:
-        """Tell the client about `error` in the way that is still open, if it reads at all."""
+        """Report `error` to the client in whatever way is still open, if it reads at all."""
         self._record.error = type(error)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
@@ -184,8 +183,8 @@ class _Exchange:
     async def _refuse(self, error: ApiError, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if self._request is _Request.UNREAD and "expect" in headers:
-            # The client waits for a "100 Continue" that will not come. Nobody could tell whether
-            # its next bytes are the body or another request (RFC 9110, 10.1.1).
+            # The client waits for a "100 Continue" that will not come. Its next bytes could be
+            # the body or another request: there is no telling which (RFC 9110, 10.1.1).
             error.headers = {**error.headers, "connection": "close"}
         closes = "close" in {error.headers.get("connection"), headers.get("connection")}
         has_arrived = self._request in {_Request.ARRIVED, _Request.GONE}
@@ -195,10 +194,10 @@ class _Exchange:
             await error.response()(scope, self._receive, self.send)
 
     async def _send_and_linger(self, message: Message) -> None:
-        """Send, and read the body that may be on its way before the connection is closed.
+        """Send, then drain a body that may be on its way before closing the connection.
 
-        Otherwise the body would reset the connection, and Windows discards an answer that it has
-        not read by then (RFC 9112, 9.6).
+        Otherwise the body would reset the connection, and Windows would discard an answer that it
+        had not read by then (RFC 9112, 9.6).
         """
         if message["type"] == "http.response.body":
             await self.send({**message, "more_body": True})

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with bounds on what a client may send and on how it may take answers."""
+"""uvicorn's HTTP protocol, with limits on large request heads and on slow clients."""
 
 import asyncio
 import socket
@@ -9,26 +9,26 @@ from core.contract.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge
 from core.gate.browsers import HEADERS
 
 KEEP_ALIVE_S = 125
-"""Windows PowerShell 5.1 uses a connection again for 100 s; uvicorn's 5 s would race it."""
+"""Windows PowerShell 5.1 reuses connections for 100 s; uvicorn's 5 s would race with it."""
 HEAD_TIMEOUT_S = 20
 MAX_HEAD_BYTES = 64 * 1024
 WRITE_TIMEOUT_S = 60
-"""How long a client may take nothing of its answer, before Linux ends its connection."""
+"""How long a client may leave its answer unread before Linux drops the connection."""
 
-_OF_BODIES = {b"content-length", b"transfer-encoding"}
+_BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, refusing what is no HTTP in the one shape that errors have here.
+    """uvicorn's protocol, with JSON errors for malformed HTTP.
 
-    uvicorn waits without end for a request's head, and takes one of any size; this does not.
+    It limits the time and the size of a request's head, which uvicorn does not.
     """
 
     __slots__ = ("_head_size", "_head_timer", "_in_head", "_refused")
-    # CPython packs 30 attributes of an object: a few more would double what a connection takes.
+    # CPython stores up to 30 attributes compactly: more would double a connection's memory.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start waiting for the first request."""
         super().connection_made(transport)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             transport.get_extra_info("socket").setsockopt(
@@ -40,61 +40,61 @@ class Protocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the wait."""
+        """Stop waiting."""
         self._stop_head_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, and wait for the rest of a head that is not complete."""
+        """Parse `data`, and wait for the rest of an incomplete head."""
         if self._refused:
             return
         self._head_size += len(data)
         super().data_received(data)
         if not self._in_head:
-            self._keep_alive_timer_again()
+            self._restart_keep_alive_timer()
         elif self._head_size > MAX_HEAD_BYTES:
-            self._refuse(HeadTooLarge(f"The request's head is over {MAX_HEAD_BYTES} bytes"))
+            self._refuse(HeadTooLarge(f"The request's head exceeds {MAX_HEAD_BYTES} bytes"))
         elif self._is_idle():
             self._start_head_timer()
 
     def on_message_begin(self) -> None:
-        """Take note of a head."""
+        """Mark the start of a head."""
         super().on_message_begin()
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless the one before it has no answer yet.
+        """Start the request, unless the previous one is still in progress.
 
-        Of two at once uvicorn would not notice when their client leaves. Who sends the second so
-        early asks it again when the connection is closed behind the first answer (RFC 9112, 9.3.2).
+        With two at once, uvicorn would not notice a disconnect. A client that pipelines retries
+        the second one when the connection closes after the first answer (RFC 9112, 9.3.2).
         """
         if not self._is_idle():
-            raise BadRequest("The request before this one is not answered yet")
-        if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
-            # The parser would take the body for a request of its own.
-            refusal = BadRequest("A request with a body cannot offer an Upgrade. Send it without")
+            raise BadRequest("The previous request is still in progress")
+        if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
+            # The parser would mistake the body for another request.
+            refusal = BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
             self._refuse(refusal)
             raise refusal
         self._end_head()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body."""
+        """End the head, and pass on a piece of the body."""
         self._end_head()
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """Take what may follow for trailers: uvicorn would keep any number of them."""
+        """Count what may follow as a head: uvicorn would keep any number of trailers."""
         self._in_head = True
         self._head_size = 0
         self.headers = []
 
     def on_chunk_complete(self) -> None:
-        """Take note of the end of trailers."""
+        """Mark the end of any trailers."""
         self._end_head()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the rest of a head that came during the answer."""
+        """Start waiting for the rest of a head that began during the answer."""
         super().on_response_complete()
         if self._in_head and self._is_idle():
             self._start_head_timer()
@@ -120,8 +120,8 @@ class Protocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _keep_alive_timer_again(self) -> None:
-        """Start uvicorn's, which it stops for whatever comes between two requests."""
+    def _restart_keep_alive_timer(self) -> None:
+        """Restart uvicorn's timer, which any byte between two requests stops."""
         if self.cycle and self.cycle.response_complete and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -135,7 +135,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        """Take nothing more; answer with `error`, unless an answer to what came before is due."""
+        """Read no more, and answer with `error`, unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
         self._refused = True

@@ -1,4 +1,4 @@
-"""uvicorn, set up for this API's clients, with an end on which nothing is cut without a word."""
+"""uvicorn, configured for this API's clients, with a graceful shutdown."""
 
 import asyncio
 import gc
@@ -19,16 +19,17 @@ from core.settings.schema import Settings
 
 BACKLOG = 2048
 GC_THRESHOLD = 20_000
-"""Objects between two looks for garbage; Python's 700 come together in two requests."""
+"""Allocations between garbage collections; two requests reach Python's default of 700."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """On SIGTERM, lets what runs end for SHUTDOWN_GRACE_S, while new requests get a 503.
+    """Stops gracefully and reloads without a restart.
 
-    What still runs then is cancelled, and `ExchangeMiddleware` gives its stream an error as its
-    last line. A second signal ends the wait. SIGHUP reads keys and certificates again.
+    On SIGTERM, requests in progress have SHUTDOWN_GRACE_S to finish, while new ones get a 503.
+    The rest are then cancelled, and `ExchangeMiddleware` ends their streams with an error line. A
+    second signal ends the wait. SIGHUP reloads keys and certificates.
     """
 
     def __init__(self, app: Application, settings: Settings) -> None:
@@ -51,26 +52,26 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve."""
+        """Start serving."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         await super().startup(sockets)
         gc.set_threshold(GC_THRESHOLD)
-        gc.freeze()  # what is there now stays: looking through it took a tenth of a plain chat
+        gc.freeze()  # all of this is permanent: scanning it took a tenth of a plain chat's time
 
     def reload(self) -> None:
-        """Read the API keys and the certificate again; a connection keeps what it has."""
+        """Reload the API keys and the certificate; open connections keep the old one."""
         self._app.reload()
         if self.config.ssl and self._settings.ssl_certfile:
             keyfile = self._settings.ssl_keyfile or None
             try:
-                # First where nothing is lost: a key that does not fit would stay half loaded.
+                # Try it on a scratch context first: a mismatched pair would stay half loaded.
                 for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.config.ssl):
                     context.load_cert_chain(self._settings.ssl_certfile, keyfile)
             except OSError as error:
-                _logger.error("The certificate cannot be read, the old one is kept: %s", error)
+                _logger.error("The certificate cannot be loaded, keeping the old one: %s", error)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end at the first signal, and hasten it at the second."""
+        """Start to stop on the first signal, and stop at once on the second."""
         if self._app.recorder.draining:
             super().handle_exit(sig, frame)
         else:
@@ -79,7 +80,7 @@ class Server(uvicorn.Server):
             self._captured_signals.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell whether it is time to end."""
+        """Return whether it is time to exit."""
         if self._app.recorder.draining:
             if monotonic() >= self._exit_at:
                 self._exit_at = float("inf")
@@ -99,9 +100,9 @@ def serve(app: Application, settings: Settings) -> None:
     server = Server(app, settings)
     try:
         server.config.load()
-    except OSError:  # ssl.SSLError is one too
+    except OSError:  # includes ssl.SSLError
         raise SettingsError(
-            "SSL_CERTFILE or SSL_KEYFILE is unusable: expected the path of a readable PEM file"
+            "SSL_CERTFILE or SSL_KEYFILE is invalid: expected the path of a readable PEM file"
         ) from None
     sockets = [_listen("PORT", settings.host, settings.port)]
     if settings.web_port:
@@ -122,11 +123,11 @@ def _listen(name: str, host: str, port: int) -> socket.socket:
             dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except OSError as error:
-        raise SettingsError(f"HOST or {name} is unusable: {error.strerror}") from None
+        raise SettingsError(f"Cannot listen on HOST and {name}: {error.strerror}") from None
 
 
 def _address(sock: socket.socket) -> str:
-    """Return what to type into a browser on this machine."""
+    """Return the address to type into a browser on this machine."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""Reads a struct of settings from environment variables, and says in words what is wrong."""
+"""Reads a struct of settings from environment variables, and explains invalid values."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,18 +9,17 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class SettingsError(Exception):
-    """An environment variable has a value that cannot be used."""
+    """An environment variable has an invalid value."""
 
 
 def read(type_: type[_T], environ: Mapping[str, str]) -> _T:
     """Return a `type_` whose fields are the variables of the same names in capitals.
 
-    A variable that is absent or empty keeps its default. Lists are separated by commas, objects
-    are JSON.
+    An absent or empty variable keeps its default. Lists are comma-separated, objects are JSON.
 
     Raises:
-        SettingsError: a value is unusable. The text names the variable and what it accepts, and
-            never repeats the value, which may be a secret.
+        SettingsError: a value is invalid. The text names the variable and what it accepts, but
+            never the value, which may be a secret.
     """
     defaults = type_()
     values: dict[str, Any] = {}
@@ -33,12 +32,12 @@ def read(type_: type[_T], environ: Mapping[str, str]) -> _T:
                     value, field.type, strict=False, dec_hook=_from_text
                 )
             except msgspec.DecodeError:
-                raise SettingsError(f"{name} is unusable: {_accepted(field)}") from None
+                raise SettingsError(f"{name} is invalid: {_accepted(field)}") from None
     return type_(**values)
 
 
 def schema_of(field: msgspec.structs.FieldInfo) -> dict[str, Any]:
-    """Return the JSON schema of a setting; one that is a secret is `writeOnly`."""
+    """Return the JSON schema of a setting; a secret is `writeOnly`."""
     return msgspec.json.schema(field.type, schema_hook=lambda _: {"type": "string"})
 
 
@@ -58,7 +57,7 @@ def _accepted(field: msgspec.structs.FieldInfo) -> str:
         "minimum": "at least",
         "exclusiveMinimum": "more than",
         "maximum": "at most",
-        "minLength": "of a length of at least",
+        "minLength": "with a length of at least",
     }
     if "enum" in schema:
         what = " or ".join(schema["enum"])

@@ -34,7 +34,7 @@ def test_a_key_may_be_limited_to_models(
     assert caller.may_use(model) is allowed
 
 
-def test_every_request_that_begins_ends() -> None:
+def test_a_request_is_in_flight_until_it_ends() -> None:
     seen: list[Record] = []
     recorder = Recorder(seen.append)
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}

@@ -18,11 +18,11 @@ def client(name: str, concurrent: int | None = None) -> Caller:
 
 
 class Crash(Exception):
-    """A request fails while it has a slot."""
+    """A request fails while it holds a slot."""
 
 
 class Crowd:
-    """Requests of clients to one queue, each as long as the test wants it to be."""
+    """Client requests to one queue, each lasting as long as the test wants."""
 
     def __init__(self, **values: Any) -> None:
         self.queue = FairQueue(Settings(**values))
@@ -52,7 +52,7 @@ class Crowd:
         return [self.all[task] for task in self.inside]
 
     async def finish(self) -> None:
-        """End the request that has run longest, and let the next one begin."""
+        """End the longest-running request and let the next one start."""
         next(iter(self.inside.values())).set_result(None)
         await settle()
 
@@ -62,7 +62,7 @@ class Crowd:
 
 
 async def settle() -> None:
-    """Let every task run until it waits for something."""
+    """Let every task run until it blocks."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -78,7 +78,7 @@ async def crowd(**values: Any) -> AsyncIterator[Crowd]:
 async def test_a_free_slot_is_taken_without_waiting() -> None:
     queue = FairQueue(Settings(max_concurrent=2))
     entering = queue.slot(client("page")).__aenter__()
-    with pytest.raises(StopIteration) as stopped:  # at once: the coroutine suspends nowhere
+    with pytest.raises(StopIteration) as stopped:  # at once: the coroutine never suspends
         entering.send(None)
     slot = stopped.value.value
     assert (queue.running, queue.waiting, slot.queued_s) == (1, 0, 0)
@@ -86,7 +86,7 @@ async def test_a_free_slot_is_taken_without_waiting() -> None:
     assert queue.running == 0
 
 
-async def test_a_slot_is_given_back_when_its_request_fails() -> None:
+async def test_a_failed_request_releases_its_slot() -> None:
     queue = FairQueue(Settings())
     with pytest.raises(ZeroDivisionError):
         async with queue.slot(client("page")):
@@ -94,7 +94,7 @@ async def test_a_slot_is_given_back_when_its_request_fails() -> None:
     assert queue.running == 0
 
 
-async def test_requests_of_one_client_are_served_in_order_and_know_how_long_they_waited() -> None:
+async def test_one_clients_requests_are_served_in_order_and_report_their_wait() -> None:
     async with crowd(max_concurrent=1) as requests:
         first, second, third = (requests.join("script") for _ in range(3))
         await settle()
@@ -114,7 +114,7 @@ async def test_a_script_with_60_requests_does_not_hold_up_another_client() -> No
         for _ in range(60):
             requests.join("script")
         await settle()
-        assert len(requests.inside) == 4, "alone it has all slots"
+        assert len(requests.inside) == 4, "a lone client gets all slots"
         requests.join("page")
         await settle()
         await requests.finish()
@@ -132,7 +132,7 @@ async def test_clients_take_turns() -> None:
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["setting", "key"])
-async def test_a_client_at_its_own_limit_is_passed_over(own: bool) -> None:
+async def test_a_client_at_its_own_limit_is_skipped(own: bool) -> None:
     async with crowd(max_concurrent=3, max_concurrent_per_client=3 if own else 1) as requests:
         limit = 1 if own else None
         for _ in range(3):
@@ -146,7 +146,7 @@ async def test_a_client_at_its_own_limit_is_passed_over(own: bool) -> None:
         assert requests.running() == ["page", "script"]
 
 
-async def test_a_key_may_have_more_than_the_setting_allows() -> None:
+async def test_a_keys_limit_may_exceed_the_setting() -> None:
     async with crowd(max_concurrent=3, max_concurrent_per_client=1) as requests:
         for _ in range(4):
             requests.join("script", concurrent=2)
@@ -154,13 +154,13 @@ async def test_a_key_may_have_more_than_the_setting_allows() -> None:
         assert len(requests.inside) == 2
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+async def test_a_full_queue_refuses_at_once_and_says_when_to_retry() -> None:
     async with crowd(max_concurrent=2, max_queue=3) as requests:
         for _ in range(5):
             requests.join("script")
         await settle()
         refused = requests.join("script")
-        with pytest.raises(QueueFull, match="3 requests wait for 2 slots") as caught:
+        with pytest.raises(QueueFull, match="3 requests await 2 slots") as caught:
             await refused
         assert caught.value.status == 503
         assert caught.value.headers == {"retry-after": f"{4 * ASSUMED_SERVICE_S / 2:.0f}"}
@@ -168,14 +168,14 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None
         assert requests.queue.waiting == 3
 
 
-async def test_without_places_to_wait_only_a_free_slot_lets_in() -> None:
+async def test_without_waiting_places_only_a_free_slot_admits() -> None:
     async with crowd(max_concurrent=1, max_queue=0) as requests:
         requests.join("script")
         with pytest.raises(QueueFull):
             await requests.join("page")
 
 
-async def test_retry_after_follows_how_long_requests_take() -> None:
+async def test_retry_after_tracks_service_times() -> None:
     async with crowd(max_concurrent=1, max_queue=0) as requests:
         for _ in range(40):
             requests.join("script")
@@ -187,7 +187,7 @@ async def test_retry_after_follows_how_long_requests_take() -> None:
         assert caught.value.headers == {"retry-after": "1"}
 
 
-async def test_a_client_that_fills_the_queue_gives_a_place_to_one_that_has_none() -> None:
+async def test_a_client_that_fills_the_queue_yields_a_place_to_one_without() -> None:
     async with crowd(max_concurrent=1, max_queue=3) as requests:
         script = [requests.join("script") for _ in range(4)]
         await settle()
@@ -196,20 +196,22 @@ async def test_a_client_that_fills_the_queue_gives_a_place_to_one_that_has_none(
             await script[-1]
         requests.join("page").add_done_callback(lambda refused: refused.exception())
         await settle()
-        assert requests.queue.waiting == 3, "of the page's two requests one is no more than fair"
+        assert requests.queue.waiting == 3, (
+            "the page's two requests get only their fair share of one place"
+        )
         await requests.finish_all()
         assert requests.served == ["script", "script", "page", "script"]
 
 
-async def test_a_wait_that_is_too_long_ends_with_a_text_of_its_own() -> None:
+async def test_a_wait_that_times_out_has_its_own_error() -> None:
     async with crowd(max_concurrent=1, queue_timeout_s=0.02) as requests:
         requests.join("script")
-        with pytest.raises(QueueFull, match=r"No slot came free within 0\.02 seconds"):
+        with pytest.raises(QueueFull, match=r"No slot became free within 0\.02 seconds"):
             await requests.join("page")
         assert (requests.queue.running, requests.queue.waiting) == (1, 0)
 
 
-async def test_a_waiter_whose_client_leaves_is_never_served() -> None:
+async def test_a_waiter_whose_client_disconnects_is_never_served() -> None:
     async with crowd(max_concurrent=1) as requests:
         requests.join("script")
         leaving, staying = requests.join("a"), requests.join("b")
@@ -221,20 +223,20 @@ async def test_a_waiter_whose_client_leaves_is_never_served() -> None:
         assert list(requests.inside) == [staying]
 
 
-async def test_a_slot_handed_to_a_task_that_is_cancelled_at_that_moment_goes_on() -> None:
+async def test_a_slot_granted_to_a_task_being_cancelled_is_passed_on() -> None:
     async with crowd(max_concurrent=1) as requests:
         held = await requests.queue.slot(client("script")).__aenter__()
         leaving, staying = requests.join("a"), requests.join("b")
         await settle()
         await held.__aexit__(None, None, None)
-        leaving.cancel()  # its slot is already its own
+        leaving.cancel()  # it already owns its slot
         assert requests.queue.running == 1
         await settle()
         assert leaving.cancelled()
         assert list(requests.inside) == [staying]
 
 
-async def test_a_slot_is_not_handed_to_a_task_that_was_cancelled_a_moment_before() -> None:
+async def test_a_slot_is_not_granted_to_a_task_that_was_just_cancelled() -> None:
     async with crowd(max_concurrent=1) as requests:
         held = await requests.queue.slot(client("script")).__aenter__()
         leaving, staying = requests.join("a"), requests.join("a")
@@ -246,7 +248,7 @@ async def test_a_slot_is_not_handed_to_a_task_that_was_cancelled_a_moment_before
         assert list(requests.inside) == [staying]
 
 
-async def test_a_refused_waiter_that_is_cancelled_at_that_moment_leaves_no_trace() -> None:
+async def test_a_waiter_cancelled_while_being_refused_leaves_no_trace() -> None:
     async with crowd(max_concurrent=1, max_queue=2) as requests:
         script = [requests.join("script") for _ in range(3)]
         await settle()
@@ -259,15 +261,15 @@ async def test_a_refused_waiter_that_is_cancelled_at_that_moment_leaves_no_trace
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_nobody_is_served_twice_while_another_client_waits(seed: int) -> None:
+async def test_no_client_is_served_twice_while_another_waits(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     async with crowd(max_concurrent=chance.randint(1, 3), max_queue=200) as requests:
-        served_since: dict[str, Counter[str]] = {}  # of each client that waits
+        served_since: dict[str, Counter[str]] = {}  # for each waiting client
         for _ in range(400):
             if chance.random() < 0.6 and requests.queue.waiting < 100:
                 requests.join(chance.choice("aaaaabcd"))
                 await settle()
-                requests.served.clear()  # at once: no turn was passed over
+                requests.served.clear()  # at once: no client was skipped
             elif requests.inside:
                 await requests.finish()
             waiting = {name for task, name in requests.all.items() if task not in requests.inside}
@@ -281,7 +283,7 @@ async def test_nobody_is_served_twice_while_another_client_waits(seed: int) -> N
 
 
 class Storm(Crowd):
-    """A crowd in which everything happens by chance, and is checked."""
+    """A crowd in which everything happens at random and is checked."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__(
@@ -296,7 +298,7 @@ class Storm(Crowd):
         self.outcomes = Counter[str]()
 
     async def act(self) -> None:
-        """Do one thing; what it sets off may still be under way when the next one is done."""
+        """Do one random thing, whose effects may still be in progress at the next one."""
         actions = ["join", "finish", "crash", "leave", "wait", "settle", "go on"]
         match self.chance.choices(actions, [9, 5, 1, 3, 0.1, 3, 9])[0]:
             case "join":
@@ -342,7 +344,7 @@ class Storm(Crowd):
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_no_slot_and_no_waiter_is_lost_whatever_happens(
+async def test_random_events_lose_no_slot_and_no_waiter(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storm = Storm(random.Random(seed))  # noqa: S311

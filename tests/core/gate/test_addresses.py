@@ -37,7 +37,7 @@ async def test_the_peer_is_the_client() -> None:
     assert await resolved(None) == f"{NOWHERE} http"
 
 
-async def test_a_stranger_s_headers_are_not_believed() -> None:
+async def test_an_untrusted_peers_headers_are_ignored() -> None:
     headers = [forwarded_for("127.0.0.1"), ("X-Forwarded-Proto", "https")]
     assert await resolved("192.0.2.1", *headers) == "192.0.2.1 http"
     assert await resolved("192.0.2.1", *headers, trusted="10.0.0.0/8") == "192.0.2.1 http"
@@ -73,12 +73,12 @@ async def test_several_header_lines_are_one_list() -> None:
     ("value", "scheme"),
     [("https", "https"), ("https, http", "http"), ("http, https", "https"), ("javascript", "http")],
 )
-async def test_a_trusted_proxy_tells_the_scheme(value: str, scheme: str) -> None:
+async def test_a_trusted_proxy_sets_the_scheme(value: str, scheme: str) -> None:
     header = ("X-Forwarded-Proto", value)
     assert await resolved("10.0.0.1", header, trusted="10.0.0.1") == f"10.0.0.1 {scheme}"
 
 
-async def test_a_local_proxy_that_is_not_trusted_makes_nobody_local() -> None:
+async def test_an_untrusted_local_proxy_makes_nobody_local() -> None:
     for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"):
         assert await resolved("127.0.0.1", (name, "127.0.0.1")) == f"{NOWHERE} http"
 

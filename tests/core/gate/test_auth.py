@@ -53,7 +53,7 @@ def key(tmp_path: Path) -> str:
 
 @pytest.fixture
 def gate(tmp_path: Path, failures: Failures) -> Gate:
-    """Connect from an address to the gate, behind which is an app that tells who is calling."""
+    """Connect from an address to the gate, in front of an app that answers with the caller."""
 
     async def tell(scope: Scope, receive: Receive, send: Send) -> None:
         await JSONResponse(Caller.of(scope))(scope, receive, send)
@@ -88,14 +88,16 @@ def bearer(credential: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-async def test_this_machine_may_call_without_credentials(gate: Gate, address: str) -> None:
+async def test_local_clients_need_no_credentials(gate: Gate, address: str) -> None:
     answer = await gate(address).get("/api/models")
     assert answer.status_code == 200
     assert answer.json()["id"].startswith("address:")
 
 
 @pytest.mark.parametrize("address", [STRANGER, "10.0.0.1", "2001:db8::1", None])
-async def test_a_stranger_is_told_what_to_do(gate: Gate, address: str | None) -> None:
+async def test_a_remote_client_without_credentials_learns_what_to_do(
+    gate: Gate, address: str | None
+) -> None:
     answer = await gate(address).post("/api/chat")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -107,13 +109,13 @@ async def test_a_stranger_is_told_what_to_do(gate: Gate, address: str | None) ->
     assert (address or "TRUSTED_PROXIES") in error
 
 
-async def test_the_open_mode_lets_everybody_in(gate: Gate) -> None:
+async def test_open_mode_admits_everyone(gate: Gate) -> None:
     for address in (STRANGER, "2001:db8::1", None):
         answer = await gate(address, anonymous_clients="0.0.0.0/0,::/0").get("/api/models")
         assert answer.status_code == 200
 
 
-async def test_nobody_has_to_be_anonymous(gate: Gate, key: str) -> None:
+async def test_anonymous_access_can_be_disabled(gate: Gate, key: str) -> None:
     local = gate("127.0.0.1", anonymous_clients="none")
     assert (await local.get("/api/models")).status_code == 401
     assert (await local.get("/api/models", headers=bearer(key))).status_code == 200
@@ -129,7 +131,7 @@ async def test_nobody_has_to_be_anonymous(gate: Gate, key: str) -> None:
         {"X-API-Key": "{}", "Authorization": "Basic dXNlcjpwYXNz"},
     ],
 )
-async def test_a_key_s_holder_is_known_by_its_name_and_limits(
+async def test_a_key_gives_the_caller_its_name_and_limits(
     gate: Gate, key: str, headers: dict[str, str]
 ) -> None:
     sent = {name: value.format(key) for name, value in headers.items()}
@@ -145,7 +147,7 @@ async def test_a_key_s_holder_is_known_by_its_name_and_limits(
     )
 
 
-async def test_a_token_s_holder_is_known_by_its_subject(gate: Gate, key: str) -> None:
+async def test_a_token_identifies_the_caller_by_its_subject(gate: Gate, key: str) -> None:
     client = gate(STRANGER, jwt_secret=SECRET)
     answer = await client.get("/api/models", headers=bearer(token()))
     assert (answer.json()["id"], answer.json()["name"]) == ("jwt:ann", "ann")
@@ -154,7 +156,7 @@ async def test_a_token_s_holder_is_known_by_its_subject(gate: Gate, key: str) ->
 
 @pytest.mark.parametrize("address", [STRANGER, "127.0.0.1"])
 @pytest.mark.parametrize("credential", ["x", "owa_00000000_x", "owa_", "a.b.c", "ключ"])
-async def test_wrong_credentials_are_refused_from_everywhere(
+async def test_wrong_credentials_are_refused_from_any_address(
     gate: Gate, address: str, credential: str
 ) -> None:
     headers = {b"X-API-Key": credential.encode()}
@@ -162,7 +164,7 @@ async def test_wrong_credentials_are_refused_from_everywhere(
     assert answer.status_code == 401
 
 
-async def test_a_401_says_what_is_wrong_by_the_rfc(gate: Gate, key: str) -> None:
+async def test_a_401_states_its_cause_as_in_the_rfc(gate: Gate, key: str) -> None:
     client = gate(STRANGER, jwt_secret=SECRET)
     answer = await client.get("/api/models", headers=bearer(token(exp=0)))
     assert answer.headers["www-authenticate"] == (
@@ -183,7 +185,7 @@ async def test_a_401_says_what_is_wrong_by_the_rfc(gate: Gate, key: str) -> None
         {"X-API-Key": ""},
     ],
 )
-async def test_other_schemes_and_empty_values_are_no_credentials(
+async def test_other_schemes_and_empty_values_do_not_count_as_credentials(
     gate: Gate, headers: dict[str, str]
 ) -> None:
     assert (await gate("127.0.0.1").get("/api/models", headers=headers)).status_code == 200
@@ -192,7 +194,7 @@ async def test_other_schemes_and_empty_values_are_no_credentials(
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_several_credentials_are_one_too_many(gate: Gate, key: str) -> None:
+async def test_multiple_credentials_are_refused(gate: Gate, key: str) -> None:
     headers = [("X-API-Key", key), ("Authorization", "Bearer other")]
     answer = await gate(STRANGER).get("/api/models", headers=headers)
     assert answer.status_code == 400
@@ -201,12 +203,12 @@ async def test_several_credentials_are_one_too_many(gate: Gate, key: str) -> Non
     assert (await gate().get("/api/models", headers=headers)).status_code == 400
 
 
-async def test_addresses_outside_of_the_firewall_get_nothing(gate: Gate, key: str) -> None:
+async def test_addresses_outside_the_firewall_get_nothing(gate: Gate, key: str) -> None:
     client = gate(STRANGER, allowed_clients="10.0.0.0/8,127.0.0.1")
     for path in ("/api/health", "/api/models", "/nowhere"):
         answer = await client.get(path, headers=bearer(key))
         assert answer.status_code == 403
-        assert answer.json()["error"] == "Requests from 192.0.2.1 are not allowed here"
+        assert answer.json()["error"] == "Requests from 192.0.2.1 are not allowed"
     assert (await gate(None, allowed_clients="10.0.0.0/8").get("/api/health")).status_code == 403
     inside = gate("10.0.0.1", allowed_clients="10.0.0.0/8")
     assert (await inside.get("/api/models", headers=bearer(key))).status_code == 200
@@ -243,13 +245,13 @@ async def test_failures_are_limited_while_valid_credentials_pass(
     assert failures.recorded == [STRANGER] * 2
 
 
-async def test_in_ipv6_a_whole_network_is_one_guesser(gate: Gate, failures: Failures) -> None:
+async def test_failures_are_counted_per_ipv6_network(gate: Gate, failures: Failures) -> None:
     for address in ("2001:db8::1", "2001:db8::ffff:2"):
         await gate(address).get("/api/models", headers=bearer("owa_guess"))
     assert failures.recorded == ["2001:db8::/64"] * 2
 
 
-async def test_an_issuer_that_is_down_is_no_failure_of_the_client(
+async def test_an_unreachable_issuer_does_not_count_as_a_client_failure(
     gate: Gate, failures: Failures
 ) -> None:
     client = gate(STRANGER, jwt_jwks_url="http://127.0.0.1:1/keys")
@@ -259,7 +261,7 @@ async def test_an_issuer_that_is_down_is_no_failure_of_the_client(
     assert failures.recorded == []
 
 
-def test_what_only_some_requests_need_is_not_imported() -> None:
+def test_rarely_needed_modules_are_not_imported() -> None:
     code = "import sys, core.gate.auth; print([m for m in sys.argv[1:] if m in sys.modules])"
     modules = ("jwt", "cryptography", "argparse", "httpcore")
     command = [sys.executable, "-c", code, *modules]

@@ -22,7 +22,7 @@ PAGE = "https://chat.example.com"
 def app(
     *, origins: tuple[str, ...] = (), hosts: tuple[str, ...] = (), behind_gateway: bool = False
 ) -> ASGIApp:
-    """Return the middleware in its order, around an app that answers by its path."""
+    """Return the middleware in order, around an app that answers according to the path."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/denied":
@@ -60,14 +60,14 @@ async def test_every_answer_has_the_security_headers(path: str) -> None:
     assert "strict-transport-security" not in headers
 
 
-async def test_an_answer_s_own_headers_stay() -> None:
+async def test_an_answers_own_headers_are_kept() -> None:
     headers = (await client().get("/page")).headers
     assert headers.get_list("content-security-policy") == ["default-src 'self'"]
     assert headers.get_list("cache-control") == ["no-cache"]
     assert headers["x-content-type-options"] == "nosniff"
 
 
-async def test_hsts_is_for_tls_alone() -> None:
+async def test_hsts_is_sent_over_tls_only() -> None:
     headers = (await client("https://localhost").get("/")).headers
     assert headers["strict-transport-security"] == "max-age=31536000"
 
@@ -77,7 +77,7 @@ def preflight(origin: str = PAGE, **headers: str) -> dict[str, str]:
     return {"Origin": origin, "Access-Control-Request-Method": "POST", **asked}
 
 
-async def test_a_preflight_of_a_listed_page_is_answered_without_a_key() -> None:
+async def test_a_preflight_from_a_listed_origin_needs_no_key() -> None:
     headers = preflight(
         Access_Control_Request_Headers="authorization, content-type, x-api-key, x-request-id"
     )
@@ -89,7 +89,7 @@ async def test_a_preflight_of_a_listed_page_is_answered_without_a_key() -> None:
     assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_a_page_of_the_net_may_be_let_into_a_private_one() -> None:
+async def test_a_public_page_may_be_allowed_into_a_private_network() -> None:
     headers = preflight(Access_Control_Request_Private_Network="true")
     answer = await client(origins=(PAGE,)).options("/", headers=headers)
     assert answer.headers["access-control-allow-private-network"] == "true"
@@ -106,7 +106,7 @@ async def test_a_page_of_the_net_may_be_let_into_a_private_one() -> None:
         (preflight(Access_Control_Request_Headers="x-evil"), "Disallowed CORS headers"),
     ],
 )
-async def test_other_preflights_are_refused_in_the_one_shape(
+async def test_other_preflights_are_refused_in_the_usual_shape(
     headers: dict[str, str], reason: str
 ) -> None:
     answer = await client(origins=(PAGE,)).options("/", headers=headers)
@@ -120,7 +120,7 @@ async def test_other_preflights_are_refused_in_the_one_shape(
 @pytest.mark.parametrize(
     ("path", "status"), [("/", 200), ("/denied", 401), ("/limited", 429), ("/crash", 500)]
 )
-async def test_a_listed_page_can_read_every_answer(path: str, status: int) -> None:
+async def test_a_listed_origin_can_read_every_answer(path: str, status: int) -> None:
     answer = await client(origins=(PAGE,)).get(path, headers={"Origin": PAGE})
     assert answer.status_code == status
     assert answer.headers["access-control-allow-origin"] == PAGE
@@ -130,13 +130,13 @@ async def test_a_listed_page_can_read_every_answer(path: str, status: int) -> No
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
-async def test_without_listed_pages_none_can_read() -> None:
+async def test_without_listed_origins_no_page_can_read() -> None:
     answer = await client().get("/", headers={"Origin": PAGE})
     assert "access-control-allow-origin" not in answer.headers
     assert (await client().options("/", headers=preflight())).status_code == 400
 
 
-async def test_any_page_may_be_let_in_but_never_with_ambient_credentials() -> None:
+async def test_any_origin_may_be_allowed_but_never_with_ambient_credentials() -> None:
     for answer in (
         await client(origins=("*",)).get("/", headers={"Origin": PAGE}),
         await client(origins=("*",)).options("/", headers=preflight()),
@@ -145,12 +145,12 @@ async def test_any_page_may_be_let_in_but_never_with_ambient_credentials() -> No
         assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_origins_are_checked_at_the_start() -> None:
+def test_origins_are_checked_at_startup() -> None:
     text = f"{PAGE}, http://localhost:8080,http://[::1]:8080"
     origins = Settings.from_env({"CORS_ORIGINS": text}).cors_origins
     assert origins == (PAGE, "http://localhost:8080", "http://[::1]:8080")
     for wrong in ("null", PAGE + "/", "chat.example.com", "https://Chat.example.com", f"{PAGE},"):
-        with pytest.raises(SettingsError, match="CORS_ORIGINS is unusable: expected origins"):
+        with pytest.raises(SettingsError, match="CORS_ORIGINS is invalid: expected origins"):
             Settings.from_env({"CORS_ORIGINS": wrong})
 
 
@@ -176,7 +176,7 @@ async def status_for(host: str, **options: Any) -> int:
         f"{socket.gethostname().upper()}:5000",
     ],
 )
-async def test_this_machine_s_names_and_addresses_are_allowed(host: str) -> None:
+async def test_this_machines_names_and_addresses_are_allowed(host: str) -> None:
     assert await status_for(host) == 200
     assert await status_for(host, hosts=("api.example.com",)) == 200
 
@@ -213,7 +213,7 @@ async def test_listed_names_and_their_subdomains_are_allowed() -> None:
     assert await status_for("evil.example", hosts=("*",)) == 200
 
 
-async def test_a_request_has_one_host() -> None:
+async def test_a_request_must_have_exactly_one_host() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -230,7 +230,7 @@ async def test_a_request_has_one_host() -> None:
     assert [message["status"] for message in sent if "status" in message] == [400, 400]
 
 
-async def test_a_gateway_s_names_are_not_known_unless_they_are_listed() -> None:
+async def test_a_gateways_names_are_refused_unless_listed() -> None:
     host = "id.execute-api.eu-central-1.amazonaws.com"
     assert await status_for(host, behind_gateway=True) == 200
     assert await status_for(host, behind_gateway=True, hosts=("api.example.com",)) == 400
@@ -239,24 +239,24 @@ async def test_a_gateway_s_names_are_not_known_unless_they_are_listed() -> None:
     )
 
 
-def test_hosts_are_checked_at_the_start() -> None:
+def test_hosts_are_checked_at_startup() -> None:
     assert Settings.from_env({"ALLOWED_HOSTS": "a.example, *.b.example"}).allowed_hosts == (
         "a.example",
         "*.b.example",
     )
     for wrong in ("https://a.example", "a.example:443", "*example", "a b", "a.example/"):
-        with pytest.raises(SettingsError, match="ALLOWED_HOSTS is unusable: expected names"):
+        with pytest.raises(SettingsError, match="ALLOWED_HOSTS is invalid: expected names"):
             Settings.from_env({"ALLOWED_HOSTS": wrong})
 
 
 @pytest.mark.parametrize("name", ["ALLOWED_CLIENTS", "ANONYMOUS_CLIENTS", "TRUSTED_PROXIES"])
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "localhost", "*", "10.0.0.0/8;::1"])
-def test_networks_are_checked_at_the_start(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name} is unusable: expected networks such as "):
+def test_networks_are_checked_at_startup(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is invalid: expected networks such as "):
         Settings.from_env({name: value})
 
 
-async def test_nobody_waits_long_for_the_full_name_of_this_machine(
+async def test_no_request_waits_long_for_this_machines_full_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lookups = 0

@@ -33,7 +33,7 @@ MINUTE = Rate(2, 60)
 
 
 class RedisServer:
-    """A redis-server of the system's own package, on a free port."""
+    """A redis-server from the system package, on a free port."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         with socket.socket() as probe:
@@ -52,7 +52,7 @@ class RedisServer:
                 if probe.recv(64).startswith((b"+PONG", b"-NOAUTH")):
                     return
             time.sleep(0.01)
-        raise RuntimeError("redis-server does not start")
+        raise RuntimeError("redis-server did not start")
 
     def stop(self) -> None:
         self._process.kill()
@@ -110,7 +110,7 @@ async def limiter_for(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeLimi
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Connect a client of some id to an application behind the middleware."""
+    """Connect a client with some id to an application behind the middleware."""
     async with AsyncExitStack() as stack:
 
         def connect(
@@ -158,7 +158,7 @@ def seconds(header: str) -> int:
     return int(header.rpartition("t=")[2])
 
 
-async def test_a_client_reads_what_is_left_until_it_is_refused(
+async def test_a_client_sees_its_remaining_quota_until_it_is_refused(
     storage: str, limiter_for: MakeLimiter, connect: Connect
 ) -> None:
     client = connect(limiter_for(storage))
@@ -174,13 +174,13 @@ async def test_a_client_reads_what_is_left_until_it_is_refused(
     assert refused.headers["retry-after"] == str(seconds(limits[-1]))
     assert refused.json() == {
         "success": False,
-        "error": "Too many requests: you may make 2/minute. "
+        "error": "Too many requests: your limit is 2/minute. "
         f"Try again in {refused.headers['retry-after']} seconds",
     }
     assert "retry-after" not in answers[0].headers
 
 
-async def test_a_window_moves_on(storage: str, limiter_for: MakeLimiter) -> None:
+async def test_a_window_moves(storage: str, limiter_for: MakeLimiter) -> None:
     limiter = limiter_for(storage)
     rate = Rate(1, 1)
     await limiter.hit("ci", rate)
@@ -213,7 +213,7 @@ async def test_without_a_rate_nothing_is_counted(
         assert "ratelimit" not in answer.headers
 
 
-async def test_probes_of_health_do_not_count(limiter_for: MakeLimiter, connect: Connect) -> None:
+async def test_health_probes_do_not_count(limiter_for: MakeLimiter, connect: Connect) -> None:
     client = connect(limiter_for("memory://"), rate="1/minute")
     for path in ("/api/health", "/api/health/"):
         assert (await client.get(path)).status_code == 200
@@ -223,7 +223,7 @@ async def test_probes_of_health_do_not_count(limiter_for: MakeLimiter, connect: 
 
 
 @pytest.mark.parametrize(("path", "status"), [("/bad", 400), ("/broken", 500), ("/slow", 504)])
-async def test_an_error_counts_and_tells_what_is_left(
+async def test_an_error_counts_and_reports_the_remaining_quota(
     limiter_for: MakeLimiter, connect: Connect, path: str, status: int
 ) -> None:
     answer = await connect(limiter_for("memory://"), timeout_s=0.1).get(path)
@@ -243,13 +243,13 @@ async def test_wrong_credentials_are_limited_by_address(
     await failures.hit("192.0.2.2")
 
 
-async def test_wrong_credentials_need_not_be_limited(limiter_for: MakeLimiter) -> None:
+async def test_limiting_wrong_credentials_is_optional(limiter_for: MakeLimiter) -> None:
     failures = FailureLimiter(limiter_for("memory://"), "off")
     for _ in range(20):
         await failures.hit("192.0.2.1")
 
 
-async def test_the_memory_forgets_keys_that_have_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_store_forgets_expired_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(moving_window, "monotonic", lambda: now)
     store = MemoryStore()
@@ -274,14 +274,14 @@ async def test_concurrent_hits_are_counted_exactly(storage: str, limiter_for: Ma
     assert sum(quota is not None and quota.allowed for quota in quotas) == 30
 
 
-async def test_requests_are_let_through_while_redis_is_down(
+async def test_requests_pass_while_redis_is_down(
     redis: RedisServer,
     limiter_for: MakeLimiter,
     connect: Connect,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rate_limit, "STORE_RETRY_S", 0)  # asks the store again at each request
+    monkeypatch.setattr(rate_limit, "STORE_RETRY_S", 0)  # retries the store on each request
     limiter = limiter_for(redis.url)
     client = connect(limiter)
     await asyncio.gather(*(limiter.hit("other", MINUTE) for _ in range(20)))  # many connections
@@ -303,20 +303,20 @@ async def test_requests_are_let_through_while_redis_is_down(
     ] * 2
 
 
-async def test_requests_are_refused_while_redis_is_down_if_so_wished(
+async def test_requests_are_refused_while_redis_is_down_if_so_configured(
     redis: RedisServer, limiter_for: MakeLimiter, connect: Connect
 ) -> None:
     redis.stop()
     limiter = limiter_for(redis.url, rate_limit_fail_closed=True)
     answer = await connect(limiter).get("/api/models")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert "cannot be counted" in answer.json()["error"]
+    assert "store is down" in answer.json()["error"]
     assert (await connect(limiter).get("/api/health")).status_code == 200
     with pytest.raises(RateLimiterDown):
         await FailureLimiter(limiter, "1/minute").hit("192.0.2.1")
 
 
-async def test_a_redis_that_hangs_holds_up_a_request_and_then_no_other(
+async def test_a_hung_redis_delays_only_one_request(
     redis: RedisServer, limiter_for: MakeLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit, "STORE_RETRY_S", 60)
@@ -331,7 +331,7 @@ async def test_a_redis_that_hangs_holds_up_a_request_and_then_no_other(
     redis.signal(signal.SIGCONT)
 
 
-async def test_an_answer_that_comes_too_late_is_not_taken_for_another(
+async def test_a_late_redis_answer_is_not_mistaken_for_another(
     redis: RedisServer, limiter_for: MakeLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limit, "STORE_RETRY_S", 0)
@@ -347,7 +347,7 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_another(
     assert [quota and quota.allowed for quota in quotas] == [True, True, False]
 
 
-async def test_a_client_that_leaves_in_mid_question_leaves_no_broken_connection(
+async def test_a_disconnect_during_a_redis_query_leaves_no_broken_connection(
     redis: RedisServer, limiter_for: MakeLimiter
 ) -> None:
     limiter = limiter_for(redis.url)
@@ -389,7 +389,7 @@ async def test_a_password_opens_redis_and_is_never_logged(
         ("off", None),
     ],
 )
-def test_rates_are_read(text: str, rate: tuple[int, int] | None) -> None:
+def test_rates_are_parsed(text: str, rate: tuple[int, int] | None) -> None:
     assert Settings.from_env({"RATE_LIMIT": text}).rate_limit == text
     assert parse_rate(text) == rate
 
@@ -404,8 +404,8 @@ def test_rates_are_read(text: str, rate: tuple[int, int] | None) -> None:
         ("RATE_LIMIT_STORAGE", "redis://"),
     ],
 )
-def test_what_cannot_be_a_rate_or_a_store_is_refused(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name} is unusable") as caught:
+def test_invalid_rates_and_stores_are_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is invalid") as caught:
         Settings.from_env({name: value})
     assert "secret" not in str(caught.value)
 
@@ -413,7 +413,7 @@ def test_what_cannot_be_a_rate_or_a_store_is_refused(name: str, value: str) -> N
 @pytest.mark.parametrize(
     "url", ["redis://localhost", "rediss://user:p%40ss@cache.example:6380/2", "redis://[::1]:6379"]
 )
-def test_where_redis_is_may_be_told_in_many_ways(url: str) -> None:
+def test_every_form_of_redis_url_is_accepted(url: str) -> None:
     assert Settings.from_env({"RATE_LIMIT_STORAGE": url}).rate_limit_storage == url
 
 

@@ -86,7 +86,7 @@ class Issuer(httpx.AsyncBaseTransport):
         return TokenVerifier(PublishedKeys(URL, self))
 
 
-async def test_the_subject_is_who_calls() -> None:
+async def test_the_subject_identifies_the_caller() -> None:
     assert await verifier(jwt_secret=SECRET).verify(token()) == "ann"
     assert await verifier(jwt_secret=SECRET).verify(token(sub="안녕 auth0|7")) == "안녕 auth0|7"
 
@@ -105,15 +105,15 @@ async def test_the_subject_is_who_calls() -> None:
         ({"sub": "a\x1b[31m"}, "subject"),
         ({"sub": "a\u202eb"}, "subject"),
         ({"sub": "a" * 256}, "subject"),
-        ({"aud": "somebody"}, "somebody else"),
+        ({"aud": "somebody"}, "wrong audience"),
     ],
 )
-async def test_claims_that_will_not_do(claims: dict[str, Any], reason: str) -> None:
+async def test_invalid_claims_are_refused(claims: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidCredentials, match=reason):
         await verifier(jwt_secret=SECRET).verify(token(**claims))
 
 
-async def test_a_subject_is_text() -> None:
+async def test_a_subject_must_be_text() -> None:
     text = jwt.api_jws.encode(
         json.dumps({"sub": 1, "exp": 2**33}).encode(), SECRET, algorithm="HS256"
     )
@@ -148,7 +148,7 @@ async def test_a_public_key_checks_its_own_algorithm(tmp_path: Path, make: Any, 
         await check(token(SECRET, "HS256"))
 
 
-async def test_another_hash_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+async def test_a_hash_other_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
     check = verifier(jwt_public_key_file=pem(tmp_path / "key.pem", rsa_key())).verify
     for alg in ("RS384", "RS512", "PS256"):
         with pytest.raises(InvalidCredentials):
@@ -173,7 +173,7 @@ async def test_a_published_key_without_an_id_is_for_tokens_without_one() -> None
     assert await Issuer(jwk(None, ec_key())).verifier().verify(token(ec_key(), "ES256")) == "ann"
 
 
-async def test_published_keys_for_other_uses_are_none() -> None:
+async def test_published_keys_for_other_uses_are_ignored() -> None:
     secret = {"kty": "oct", "kid": "s", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}
     issuer = Issuer(secret, jwk("enc", rsa_key(), use="enc"), jwk("r512", rsa_key(), alg="RS512"))
     check = issuer.verifier().verify
@@ -186,7 +186,7 @@ async def test_published_keys_for_other_uses_are_none() -> None:
             await check(text)
 
 
-async def test_unknown_ids_fetch_the_keys_again_but_seldom(
+async def test_unknown_ids_refetch_the_keys_but_rarely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     issuer = Issuer(jwk("1", rsa_key()))
@@ -204,7 +204,7 @@ async def test_unknown_ids_fetch_the_keys_again_but_seldom(
     assert issuer.fetches == 2
 
 
-async def test_an_issuer_that_was_down_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_issuer_that_was_down_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_jwt, "JWKS_RETRY_S", 0)
     issuer = Issuer(jwk("1", rsa_key()))
     issuer.failure = httpx.ConnectError("refused")
@@ -229,7 +229,7 @@ async def test_an_issuer_that_was_down_is_asked_again(monkeypatch: pytest.Monkey
         httpx.Response(200, json={"keys": [{"kty": "RSA", "n": 1, "e": [], "kid": {}}]}),
     ],
 )
-async def test_known_keys_stay_when_the_issuer_fails(
+async def test_known_keys_are_kept_when_the_issuer_fails(
     failure: httpx.Response | Exception,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -247,7 +247,7 @@ async def test_known_keys_stay_when_the_issuer_fails(
     assert "JWT_JWKS_URL" in caplog.text
 
 
-async def test_old_keys_are_renewed_without_making_anyone_wait(
+async def test_stale_keys_are_refreshed_without_making_anyone_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(core_jwt, "JWKS_RETRY_S", 0)
@@ -265,7 +265,7 @@ async def test_old_keys_are_renewed_without_making_anyone_wait(
         await tokens.verify(known)
 
 
-async def test_an_issuer_that_does_not_answer_is_not_waited_for(
+async def test_an_unresponsive_issuer_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(core_jwt, "JWKS_TIMEOUT_S", 0.01)
@@ -276,7 +276,7 @@ async def test_an_issuer_that_does_not_answer_is_not_waited_for(
     assert caught.value.headers["retry-after"] == "10"
 
 
-async def test_all_who_wait_share_one_fetch_that_outlives_each_of_them() -> None:
+async def test_waiters_share_one_fetch_that_outlives_each_of_them() -> None:
     issuer = Issuer(jwk("1", rsa_key()))
     issuer.open.clear()
     tokens = issuer.verifier()
@@ -306,12 +306,12 @@ def test_without_a_key_there_are_no_tokens() -> None:
     assert TokenVerifier.from_settings(Settings()) is None
 
 
-def test_one_kind_of_key_at_a_time() -> None:
-    with pytest.raises(SettingsError, match="exclude each other"):
+def test_only_one_kind_of_key_may_be_set() -> None:
+    with pytest.raises(SettingsError, match="mutually exclusive"):
         verifier(jwt_secret=SECRET, jwt_jwks_url=URL)
 
 
-def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+def test_an_unreadable_file_fails_startup(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="JWT_PUBLIC_KEY_FILE cannot be read: No such file"):
         verifier(jwt_public_key_file=str(tmp_path / "nothing"))
 
@@ -325,7 +325,7 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
         None,
     ],
 )
-async def test_a_file_without_a_public_key_of_use_stops_the_start(
+async def test_a_file_without_a_usable_public_key_fails_startup(
     tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "key.pem"
@@ -333,7 +333,7 @@ async def test_a_file_without_a_public_key_of_use_stops_the_start(
         pem(path, ec.generate_private_key(ec.SECP384R1()))
     else:
         path.write_bytes(content)
-    with pytest.raises(SettingsError, match="JWT_PUBLIC_KEY_FILE is unusable") as caught:
+    with pytest.raises(SettingsError, match="JWT_PUBLIC_KEY_FILE is invalid") as caught:
         verifier(jwt_public_key_file=str(path))
     assert "secret" not in str(caught.value)
     settings = Settings(jwt_public_key_file=str(path))
@@ -353,8 +353,8 @@ async def test_a_file_without_a_public_key_of_use_stops_the_start(
         ("JWT_JWKS_URL", "file:///etc/passwd"),
     ],
 )
-def test_weak_settings_stop_the_start(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name} is unusable: expected ") as caught:
+def test_weak_settings_fail_startup(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is invalid: expected ") as caught:
         Settings.from_env({name: value})
     assert "secretsecret" not in str(caught.value)
     assert "user:" not in str(caught.value)

@@ -42,8 +42,8 @@ def run(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 @pytest.fixture
 def store(path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyStore:
-    """Return a store that looks at its file at every use."""
-    monkeypatch.setattr(key_store, "LOOK_INTERVAL_S", 0)
+    """Return a store that checks its file on every use."""
+    monkeypatch.setattr(key_store, "CHECK_INTERVAL_S", 0)
     return KeyStore(path=path)
 
 
@@ -62,16 +62,14 @@ def test_a_key_is_recognisable_long_and_shown_once(path: Path) -> None:
     assert create(path, "other") != text
 
 
-def test_the_file_is_its_owner_s_alone_and_nothing_is_left_beside_it(path: Path) -> None:
+def test_the_file_is_private_and_no_temporary_file_is_left(path: Path) -> None:
     create(path, "a")
     create(path, "b")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert {file.name for file in path.parent.iterdir()} == {"keys.json", "keys.json.lock"}
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create(path, "a")
     before = path.read_bytes()
 
@@ -85,7 +83,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert {file.name for file in path.parent.iterdir()} == {"keys.json", "keys.json.lock"}
 
 
-def test_commands_at_the_same_time_lose_no_key(path: Path) -> None:
+def test_concurrent_commands_lose_no_key(path: Path) -> None:
     names = [f"key-{index}" for index in range(4)]
     processes = [
         subprocess.Popen(
@@ -100,7 +98,7 @@ def test_commands_at_the_same_time_lose_no_key(path: Path) -> None:
     assert {key.name for key in read_keys(path)} == set(names)
 
 
-def test_the_command_line_takes_a_key_through_its_life(run: Run, path: Path) -> None:
+def test_the_command_line_covers_a_keys_whole_life(run: Run, path: Path) -> None:
     text = run(
         *("create", "--name", "ci", "--rate", "60/minute", "--concurrent", "2"),
         *("--models", "llama3.1:8b, qwen2.5:*", "--expires", "90d"),
@@ -142,7 +140,7 @@ def test_the_command_line_takes_a_key_through_its_life(run: Run, path: Path) -> 
         ("rotate", "nobody"),
     ],
 )
-def test_what_cannot_be_done_changes_nothing(run: Run, path: Path, arguments: list[str]) -> None:
+def test_a_failed_command_changes_nothing(run: Run, path: Path, arguments: list[str]) -> None:
     create(path, "taken")
     before = path.read_bytes()
     with pytest.raises(SystemExit) as caught:
@@ -151,31 +149,31 @@ def test_what_cannot_be_done_changes_nothing(run: Run, path: Path, arguments: li
     assert path.read_bytes() == before
 
 
-def test_the_file_s_variable_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_variable_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("API_KEYS_FILE", raising=False)
     with pytest.raises(SystemExit, match="Set API_KEYS_FILE"):
         main(["list"])
 
 
-def test_a_directory_that_is_not_there_is_told_in_one_line(run: Run, path: Path) -> None:
+def test_a_missing_directory_is_a_one_line_error(run: Run, path: Path) -> None:
     path.parent.rmdir()
     with pytest.raises(SystemExit, match=r"^API_KEYS_FILE cannot be written: [^\n]+$"):
         run("create", "--name", "ci")
 
 
-def test_bytes_that_are_no_text_are_no_keys(
+def test_a_file_that_is_not_text_is_refused(
     path: Path, store: KeyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = create(path, "ci")
     assert store.authenticate(text).name == "ci"
     path.write_bytes(b'[{"name":"\xff"}]')
-    with pytest.raises(SettingsError, match="API_KEYS_FILE is unusable"):
+    with pytest.raises(SettingsError, match="API_KEYS_FILE is invalid"):
         read_keys(path)
     assert store.authenticate(text).name == "ci"
-    assert "The keys that were read before stay valid" in caplog.text
+    assert "The keys loaded before stay valid" in caplog.text
 
 
-def test_a_stored_key_is_found_by_its_text_alone(path: Path, store: KeyStore) -> None:
+def test_a_stored_key_is_found_only_by_its_text(path: Path, store: KeyStore) -> None:
     text = create(path, "ci")
     assert store.authenticate(text).name == "ci"
     for wrong in (
@@ -204,10 +202,10 @@ def test_changes_are_seen_without_a_restart(path: Path, store: KeyStore) -> None
         store.authenticate(second)
 
 
-def test_the_file_is_looked_at_now_and_then_or_when_told_to(
+def test_the_file_is_checked_periodically_and_on_request(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_store, "LOOK_INTERVAL_S", 3600)
+    monkeypatch.setattr(key_store, "CHECK_INTERVAL_S", 3600)
     store = KeyStore(path=path)
     old = create(path, "old")
     assert store.authenticate(old).name == "old"
@@ -231,7 +229,7 @@ def test_a_broken_file_keeps_the_last_good_keys(
     assert "stay valid" in caplog.text
 
 
-def test_a_file_that_is_gone_has_no_keys(path: Path, store: KeyStore) -> None:
+def test_a_deleted_file_has_no_keys(path: Path, store: KeyStore) -> None:
     text = create(path, "ci")
     assert store.authenticate(text).name == "ci"
     path.unlink()
@@ -239,20 +237,20 @@ def test_a_file_that_is_gone_has_no_keys(path: Path, store: KeyStore) -> None:
         store.authenticate(text)
 
 
-def test_a_file_that_others_may_write_is_refused(path: Path) -> None:
+def test_a_file_writable_by_others_is_refused(path: Path) -> None:
     create(path, "ci")
     path.chmod(0o620)
     with pytest.raises(SettingsError, match="chmod 600"):
         KeyStore(path=path)
 
 
-def test_a_file_that_everybody_may_read_is_warned_of(
+def test_a_world_readable_file_causes_a_warning(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     create(path, "ci")
     path.chmod(0o644)
     KeyStore(path=path)
-    assert "can be read by everybody" in caplog.text
+    assert "readable by every user" in caplog.text
 
 
 def test_expired_keys_are_refused_as_such() -> None:
@@ -268,7 +266,7 @@ def test_expired_keys_are_refused_as_such() -> None:
         expired.authenticate("owa_00000000_other")
 
 
-def test_settings_bring_keys_of_both_sources(path: Path) -> None:
+def test_settings_combine_keys_from_both_sources(path: Path) -> None:
     inline = "owa_00000000_secret"
     filed = create(path, "filed")
     settings = Settings(api_keys=json.dumps([stored(inline)]), api_keys_file=str(path))
@@ -282,8 +280,8 @@ def test_settings_bring_keys_of_both_sources(path: Path) -> None:
 @pytest.mark.parametrize(
     "fields", [{"name": "a\nb"}, {"sha256": "secret"}, {"id": "x"}, {"created": "2026-01-01"}]
 )
-def test_unusable_inline_keys_stop_the_start_and_are_not_repeated(fields: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match="API_KEYS is unusable") as caught:
+def test_invalid_inline_keys_fail_startup_and_are_not_echoed(fields: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="API_KEYS is invalid") as caught:
         KeyStore(inline=json.dumps([stored("owa_00000000_secret", **fields)]))
     assert "secret" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""What is told of a request afterwards: to the log, the statistics and Prometheus."""
+"""The log line of a request."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ class Lines:
         return [json.loads(line) for line in self.path.read_text("utf-8").split("\n")[:-1]]
 
 
-async def test_a_request_is_one_line_without_a_word_of_what_was_said(
+async def test_a_request_is_one_line_without_any_chat_text(
     serve: Serve, fake: FakeOllama, lines: Lines
 ) -> None:
     fake.reply(tokens(["비밀", " 답"], pace_s=0.02))
@@ -83,7 +83,7 @@ async def test_a_request_is_one_line_without_a_word_of_what_was_said(
     assert "prompt" not in text
 
 
-async def test_a_log_file_that_cannot_be_written_stops_no_request(
+async def test_an_unwritable_log_file_fails_no_request(
     serve: Serve, fake: FakeOllama, lines: Lines, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = await serve()
@@ -101,7 +101,7 @@ async def test_a_log_file_that_cannot_be_written_stops_no_request(
     assert capsys.readouterr().err == ""
 
 
-def test_a_log_without_any_place_to_go_stops_nothing(
+def test_a_log_with_nowhere_to_go_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = LogFile(tmp_path / "log")
@@ -111,7 +111,9 @@ def test_a_log_without_any_place_to_go_stops_nothing(
     handler.handle(logging.makeLogRecord({"msg": "x"}))
 
 
-async def test_a_function_has_one_line_for_a_request_too(fake: FakeOllama, lines: Lines) -> None:
+async def test_a_lambda_function_logs_one_line_per_request_too(
+    fake: FakeOllama, lines: Lines
+) -> None:
     app = create_app(chat.routes, Settings(ollama_base_url=fake.url))
     request = httpx.Request("POST", "http://localhost/api/chat", json=CHAT)
     async with MangumTransport(app) as transport:
@@ -164,7 +166,7 @@ async def test_a_failure_is_logged_by_its_name_and_counted(
     assert stats == {"success": True, "models": [], "queue": {"running": 0, "waiting": 0}}
 
 
-def test_the_console_shows_a_line_for_people() -> None:
+def test_the_console_shows_a_human_readable_line() -> None:
     line = logs.ConsoleFormatter().format(record(status=200, model="m\n", duration_s=1.5))
     assert line.endswith(
         r"INFO    id=i client= method=POST path=/api/chat status=200 model=m\x0a "
@@ -172,7 +174,7 @@ def test_the_console_shows_a_line_for_people() -> None:
     )
 
 
-def test_a_traceback_is_in_the_line() -> None:
+def test_a_traceback_is_part_of_the_line() -> None:
     try:
         _ = 1 / 0
     except ZeroDivisionError as failure:
@@ -185,7 +187,7 @@ def test_a_traceback_is_in_the_line() -> None:
     assert "ZeroDivisionError" in logs.ConsoleFormatter().format(entry)
 
 
-async def test_who_waited_in_vain_is_told_of_with_the_time(
+async def test_a_request_refused_after_waiting_is_logged_with_its_wait(
     serve: Serve, fake: FakeOllama, lines: Lines
 ) -> None:
     fake.reply(never_answers)

@@ -1,4 +1,4 @@
-"""What is told of a request afterwards: to the log, the statistics and Prometheus."""
+"""The Prometheus metrics of requests."""
 
 import asyncio
 
@@ -45,7 +45,9 @@ async def test_metrics_count_and_their_labels_are_bounded(serve: Serve, fake: Fa
     assert "secret" not in text
 
 
-async def test_a_name_that_no_model_has_is_no_label(serve: Serve, fake: FakeOllama) -> None:
+async def test_an_unknown_model_name_does_not_become_a_label(
+    serve: Serve, fake: FakeOllama
+) -> None:
     async def missing(connection: Connection, request: Request) -> None:
         await asyncio.sleep(0.05)
         await error(404, "model 'no-such' not found")(connection, request)

@@ -1,4 +1,4 @@
-"""What is told of a request afterwards: to the log, the statistics and Prometheus."""
+"""The statistics of requests."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ def record(**values: object) -> Record:
     return Record(**{**fixed, **values})  # type: ignore[arg-type]
 
 
-async def test_stats_are_the_specifications_table(serve: Serve, fake: FakeOllama) -> None:
+async def test_stats_match_the_specifications_table(serve: Serve, fake: FakeOllama) -> None:
     url = await serve()
     async with httpx.AsyncClient() as client:
         for model in ("smollm2:135m", "SmolLM2:135M", "llama3.1:70b"):
@@ -37,7 +37,7 @@ async def test_stats_are_the_specifications_table(serve: Serve, fake: FakeOllama
     assert figures[0]["tokens_per_s"] > 10
 
 
-async def test_stats_tell_of_the_queue(serve: Serve, fake: FakeOllama) -> None:
+async def test_stats_report_the_queue(serve: Serve, fake: FakeOllama) -> None:
     fake.default = never_answers
     url = await serve(max_concurrent=1)
     async with httpx.AsyncClient() as client, asyncio.TaskGroup() as group:
@@ -51,7 +51,7 @@ async def test_stats_tell_of_the_queue(serve: Serve, fake: FakeOllama) -> None:
             chat.cancel()
 
 
-def test_percentiles_are_those_of_the_last_answers() -> None:
+def test_percentiles_cover_the_latest_answers() -> None:
     stats = Stats()
     for duration in range(2000):
         stats.observe(record(model="m", status=200, duration_s=float(duration), tokens=10))

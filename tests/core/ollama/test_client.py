@@ -23,7 +23,7 @@ async def near(fake: FakeOllama) -> AsyncIterator[OllamaClient]:
 
 @pytest.fixture
 async def far(near: OllamaClient) -> OllamaClient:
-    """The same server by a URL that leads over the internet; its TLS would be the transport's."""
+    """Return a client of the same server by an internet URL; TLS would be up to the transport."""
     return OllamaClient(Settings(ollama_base_url="https://relay.example"), near._api._transport, [])
 
 
@@ -37,7 +37,7 @@ async def far(near: OllamaClient) -> OllamaClient:
     ],
 )
 @pytest.mark.parametrize("think", [True, False])
-async def test_a_plain_answer_from_afar_is_the_same_and_comes_as_a_stream(
+async def test_a_remote_plain_answer_is_the_same_and_comes_as_a_stream(
     fake: FakeOllama, near: OllamaClient, far: OllamaClient, reply: Reply, think: bool
 ) -> None:
     fake.reply(reply, reply)
@@ -46,7 +46,7 @@ async def test_a_plain_answer_from_afar_is_the_same_and_comes_as_a_stream(
     assert [request.json["stream"] for request in fake.asked()] == [True, False]
 
 
-async def test_a_plain_answer_from_afar_that_ends_early_is_none(
+async def test_a_remote_plain_answer_that_ends_early_is_an_error(
     fake: FakeOllama, far: OllamaClient
 ) -> None:
     fake.reply(after(3, lambda connection: connection.transport.close()))
@@ -60,7 +60,7 @@ async def test_a_plain_answer_from_afar_that_ends_early_is_none(
         await far.chat(ChatRequest(message="hi"), "llama3.1:70b")
 
 
-async def test_nobody_waiting_for_a_plain_answer_from_afar_stops_the_model(
+async def test_abandoning_a_remote_plain_answer_stops_the_model(
     fake: FakeOllama, far: OllamaClient
 ) -> None:
     fake.reply(stalls_after(2))
@@ -72,7 +72,7 @@ async def test_nobody_waiting_for_a_plain_answer_from_afar_stops_the_model(
         await request.disconnected.wait()
 
 
-async def test_a_model_that_went_away_during_the_call_is_not_installed(
+async def test_a_model_deleted_during_the_call_is_not_installed(
     fake: FakeOllama, near: OllamaClient
 ) -> None:
     fake.reply(error(404, 'model "llama3.1:70b" not found, try pulling it first'))

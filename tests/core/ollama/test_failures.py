@@ -24,7 +24,7 @@ from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure
         ("메모리가 부족합니다", "메모리가 부족합니다"),
     ],
 )
-def test_a_text_is_unwrapped_and_loses_what_is_internal(text: str, told: str) -> None:
+def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) -> None:
     error = failure(text)
     assert isinstance(error, OllamaError)
     assert str(error) == f"Ollama connection error: {told}"
@@ -38,7 +38,7 @@ def test_a_text_is_unwrapped_and_loses_what_is_internal(text: str, told: str) ->
         "detokenize error: token 60000",
     ],
 )
-def test_what_ollama_calls_its_own_fault_but_is_the_clients_is_a_400(text: str) -> None:
+def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
     assert isinstance(failure(text, 500), BadRequest)
 
 
@@ -81,7 +81,7 @@ def test_a_failed_response_becomes_an_error(
         ({"retry-after": "-1"}, BUSY_RETRY_AFTER_S),
     ],
 )
-def test_busy_says_in_whole_seconds_when_to_try_again(header: dict[str, str], seconds: int) -> None:
+def test_busy_says_in_whole_seconds_when_to_retry(header: dict[str, str], seconds: int) -> None:
     error = failed_response(httpx.Response(503, headers=header), b"<html>")
     assert isinstance(error, OllamaBusy)
     assert error.headers["retry-after"] == str(seconds)
@@ -110,10 +110,10 @@ def test_busy_says_in_whole_seconds_when_to_try_again(header: dict[str, str], se
         ("model hf.co/user/model:Q4_K_M failed, llama3.1:70b too: 404", None),
     ],
 )
-def test_what_is_inside_stays_there(text: str, told: str | None) -> None:
+def test_only_internal_details_are_hidden(text: str, told: str | None) -> None:
     assert str(failure(text)) == f"Ollama connection error: {told or text}"
 
 
-def test_a_long_text_is_cut() -> None:
+def test_a_long_text_is_truncated() -> None:
     failure("[" + ":" * 10_000_000)
     assert len(str(failure("x" * 100_000))) < 1000

@@ -106,7 +106,7 @@ async def test_every_framing_of_a_body_is_read(
         ),
     ],
 )
-async def test_what_is_not_a_whole_answer_is_an_error(
+async def test_an_incomplete_answer_is_an_error(
     fake: FakeOllama, transport: HTTPTransport, reply: object, error: type[Exception]
 ) -> None:
     fake.reply(reply, path="/x")  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ async def test_what_is_not_a_whole_answer_is_an_error(
     assert await get(transport, "/api/version") == (200, b'{"version":"0.24.0"}')
 
 
-async def test_what_came_before_a_reset_is_read_first(
+async def test_data_before_a_reset_is_read_first(
     fake: FakeOllama, transport: HTTPTransport
 ) -> None:
     fake.reply(after(3, Connection.reset), path="/x")
@@ -126,7 +126,7 @@ async def test_what_came_before_a_reset_is_read_first(
     chunks = []
     with pytest.raises(httpx.ReadError):  # noqa: PT012
         async for chunk in response.stream:
-            chunks.append(chunk)  # noqa: PERF401 - it does not end normally
+            chunks.append(chunk)  # noqa: PERF401 - the loop does not end normally
     assert b"".join(chunks).count(b"\n") == 3
     await response.aclose()
 
@@ -149,7 +149,7 @@ async def test_connecting_has_a_time_limit_of_its_own() -> None:
     server.close()
 
 
-async def test_connections_are_used_again(fake: FakeOllama, transport: HTTPTransport) -> None:
+async def test_connections_are_reused(fake: FakeOllama, transport: HTTPTransport) -> None:
     for _ in range(5):
         await get(transport, "/api/version")
     assert fake.connections == 1
@@ -170,7 +170,7 @@ async def test_a_connection_closed_while_idle_is_replaced(
     assert fake.connections == 2
 
 
-async def test_an_end_that_the_loop_has_not_seen_yet_is_found(
+async def test_a_close_that_the_loop_has_not_seen_yet_is_detected(
     fake: FakeOllama, transport: HTTPTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await get(transport, "/api/version")
@@ -193,7 +193,7 @@ async def test_a_request_that_may_have_been_seen_is_never_repeated(
     assert len(fake.asked("/x")) == 2
 
 
-async def test_a_connection_is_not_kept_for_long(
+async def test_an_idle_connection_is_not_kept_for_long(
     fake: FakeOllama, transport: HTTPTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_EXPIRY_S", 0)
@@ -202,7 +202,7 @@ async def test_a_connection_is_not_kept_for_long(
     assert fake.connections == 2
 
 
-async def test_no_more_than_so_many_are_kept(
+async def test_the_number_of_idle_connections_is_bounded(
     fake: FakeOllama, transport: HTTPTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_IDLE", 2)
@@ -220,7 +220,7 @@ async def test_no_more_than_so_many_are_kept(
         (OK + b"Content-Length: 5\r\n\r\nhello" + OK + b"Content-Length: 3\r\n\r\n", b"abc"),
     ],
 )
-async def test_a_connection_that_cannot_be_used_again_is_not(
+async def test_a_connection_unfit_for_reuse_is_not_reused(
     fake: FakeOllama, transport: HTTPTransport, parts: tuple[bytes, ...]
 ) -> None:
     fake.reply(raw(*parts), path="/x")
@@ -230,7 +230,7 @@ async def test_a_connection_that_cannot_be_used_again_is_not(
     assert fake.connections == 2
 
 
-async def test_a_body_that_is_not_read_to_its_end_closes_the_connection(
+async def test_a_body_not_read_to_its_end_closes_the_connection(
     fake: FakeOllama, transport: HTTPTransport
 ) -> None:
     fake.reply(stalls_after(1), path="/x")
@@ -284,7 +284,7 @@ async def test_a_large_body_is_sent_whole(fake: FakeOllama, transport: HTTPTrans
     assert fake.asked("/x")[0].body == body
 
 
-async def test_a_connection_that_is_lost_before_its_request_fails_it(
+async def test_a_connection_lost_before_its_request_fails_the_request(
     fake: FakeOllama, transport: HTTPTransport
 ) -> None:
     connection = await transport._pool._connect()
@@ -295,7 +295,7 @@ async def test_a_connection_that_is_lost_before_its_request_fails_it(
             await connection.exchange(b"GET /api/version HTTP/1.1\r\n\r\n")
 
 
-async def test_a_host_that_is_no_name_is_a_connect_error() -> None:
+async def test_an_invalid_host_name_is_a_connect_error() -> None:
     pool = Pool("a..b", 80, connect_timeout_s=2)
     with pytest.raises(httpx.ConnectError):
         await get(HTTPTransport(pool))

@@ -22,19 +22,19 @@ def host_header(url: str, **headers: str) -> bytes:
         "http://올라마.example:1",
     ],
 )
-def test_the_host_is_the_one_that_httpx_would_send(url: str) -> None:
+def test_the_host_header_matches_httpx(url: str) -> None:
     assert host_header(url) == httpx.URL(url).netloc
 
 
 @pytest.mark.parametrize(
     "url", ["http://host:99999", "http://[1:]", f"http://{'올' * 64}.example", "http://올..example"]
 )
-def test_a_url_without_a_possible_host_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"^OLLAMA_BASE_URL is unusable: expected "):
+def test_a_url_without_a_valid_host_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^OLLAMA_BASE_URL is invalid: expected "):
         Upstream(Settings.from_env({"OLLAMA_BASE_URL": url}))
 
 
-def test_a_tunnel_may_want_another_host() -> None:
+def test_a_tunnel_may_need_another_host_header() -> None:
     assert host_header("http://relay.example", Host="localhost:11434") == b"localhost:11434"
 
 
@@ -48,7 +48,7 @@ def test_a_tunnel_may_want_another_host() -> None:
         ("/가", "/%EA%B0%80/api/version"),
     ],
 )
-async def test_the_version_is_asked_below_the_urls_path(
+async def test_the_version_is_requested_below_the_urls_path(
     fake: FakeOllama, prefix: str, path: str
 ) -> None:
     fake.reply(recorded("version"), path=path)
@@ -59,5 +59,5 @@ async def test_the_version_is_asked_below_the_urls_path(
 
 
 @pytest.mark.parametrize("url", ["http://a..b", f"http://{'a' * 64}.example", "http://127.0.0.1:0"])
-async def test_nothing_is_connected_at_an_impossible_place(url: str) -> None:
+async def test_an_impossible_address_is_disconnected(url: str) -> None:
     assert not await Upstream(Settings(ollama_base_url=url)).is_connected()

@@ -18,7 +18,7 @@ def line(**fields: Any) -> bytes:
 
 
 def read(*reads: bytes, thinking: bool = False) -> tuple[list[StreamToken | StreamEnd], str | None]:
-    """Feed a reader; return the lines it yields, and the text of its error."""
+    """Feed a reader; return the lines it yields and its error text."""
     reader = AnswerReader(thinking=thinking)
     lines: list[StreamToken | StreamEnd] = []
     try:
@@ -73,7 +73,7 @@ def test_any_text_survives_any_split(texts: list[str], cuts: list[int]) -> None:
     assert [token.response for token in sent[:-1]] == texts
 
 
-def test_text_is_cut_at_line_feeds_only() -> None:
+def test_text_is_split_only_at_line_feeds() -> None:
     text = "a\u0085b\u2028c\u2029d\x0b\x0c\x1ce"
     body = json.dumps({"response": text, "done": False}, ensure_ascii=False).encode() + b"\n"
     lines, _ = read(body)
@@ -98,7 +98,7 @@ def test_text_on_the_last_line_goes_out_first_and_a_missing_context_is_empty() -
     ]
 
 
-def test_thinking_is_on_the_last_line_when_asked_for_and_nowhere_otherwise() -> None:
+def test_thinking_is_on_the_last_line_and_only_when_asked_for() -> None:
     body = line(thinking="hm") + line(thinking=", well") + line(response="4") + line(done=True)
     lines, _ = read(body, thinking=True)
     assert [token.response for token in lines] == ["", "", "4", ""]
@@ -109,7 +109,7 @@ def test_thinking_is_on_the_last_line_when_asked_for_and_nowhere_otherwise() -> 
 
 @pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize("thinking", [True, False])
-def test_what_came_before_an_error_is_yielded_first(joined: bool, thinking: bool) -> None:
+def test_tokens_before_an_error_are_yielded_first(joined: bool, thinking: bool) -> None:
     reads = [line(response="a"), line(response="b"), b'{"error":"boom at 10.0.0.1:80"}\n']
     lines, error = read(b"".join(reads)) if joined else read(*reads, thinking=thinking)
     assert [token.response for token in lines] == ["a", "b"]
@@ -127,7 +127,7 @@ def test_a_last_line_is_never_invented(ending: bytes) -> None:
     assert error.startswith("Ollama connection error: ")
 
 
-def test_nothing_behind_the_last_line_is_sent() -> None:
+def test_nothing_after_the_last_line_is_sent() -> None:
     lines, error = read(line(done=True) + line(response="x"), line(response="y"), b"garbage\n")
     assert (lines, error) == ([StreamEnd(context=[])], None)
     lines, error = read(line(response="a") + line(done=True) + b"\n \n")
@@ -139,7 +139,7 @@ def test_a_last_line_without_a_line_feed_counts() -> None:
     assert (len(lines), error) == (2, None)
 
 
-def test_the_splitter_keeps_what_is_not_a_line_yet() -> None:
+def test_the_splitter_buffers_an_incomplete_line() -> None:
     splitter = LineSplitter()
     assert [splitter.feed(data) for data in (b"a", b"b\nc\nd", b"", b"\n", b"e\n")] == [
         b"",
@@ -179,7 +179,7 @@ def request(chat: ChatRequest, max_predict: int = 8192) -> dict[str, Any]:
     return result
 
 
-def test_the_upstream_request_has_only_what_is_meant() -> None:
+def test_the_upstream_request_has_only_the_intended_fields() -> None:
     assert request(ChatRequest(message="hi"), max_predict=7) == {
         "model": "m",
         "prompt": "hi",
@@ -198,7 +198,7 @@ def test_num_predict_is_capped(wanted: int, sent: int) -> None:
     assert request(chat, max_predict=100)["options"] == {"num_predict": sent, "temperature": 0.5}
 
 
-def test_what_is_given_is_sent() -> None:
+def test_given_fields_are_sent() -> None:
     chat = ChatRequest(
         message="hi",
         context=[1],
@@ -217,7 +217,7 @@ def test_what_is_given_is_sent() -> None:
     }
 
 
-def test_what_came_before_a_last_line_that_fails_is_yielded_first() -> None:
+def test_tokens_before_a_failing_last_line_are_yielded_first() -> None:
     first, last = line(response="a", done=False), line(response="", done=True, error="boom")
     assert read(first + last) == read(first, last)
     assert read(first + last)[0] == [StreamToken("a", done=False)]
@@ -233,5 +233,5 @@ def test_an_answer_that_ends_within_a_line_is_incomplete(cut: bytes) -> None:
     assert "ended before it was complete" in error
 
 
-def test_an_error_without_a_line_feed_is_told() -> None:
+def test_an_error_without_a_line_feed_is_reported() -> None:
     assert read(b'{"error":"boom"}') == ([], "Ollama connection error: boom")

@@ -52,7 +52,7 @@ def forwarded_for(value: str) -> tuple[str, str]:
         (None, NOWHERE),
     ],
 )
-async def test_the_lambda_adapter_tells_the_gateway_s_peer(
+async def test_the_lambda_adapter_reports_the_gateways_peer(
     context: str | None, client: str
 ) -> None:
     headers = [forwarded_for("127.0.0.1, 192.0.2.9"), ("X-Forwarded-Proto", "https")]
@@ -61,7 +61,7 @@ async def test_the_lambda_adapter_tells_the_gateway_s_peer(
     assert await adapted(*headers) == f"{client} https"
 
 
-async def test_the_adapter_s_header_is_ignored_outside_of_lambda(fake: FakeOllama) -> None:
+async def test_the_adapters_header_is_ignored_outside_lambda(fake: FakeOllama) -> None:
     header = {"X-Amzn-Request-Context": '{"http": {"sourceIp": "127.0.0.1"}}'}
     app = create_app(models.routes, Settings(ollama_base_url=fake.url))
     transport = httpx.ASGITransport(app, client=("192.0.2.1", 1234))
@@ -94,7 +94,7 @@ LOAD_BALANCER = {
 
 
 @pytest.mark.parametrize("event", [HTTP_API, REST_API, LOAD_BALANCER])
-def test_mangum_has_the_gateway_s_peer(event: dict[str, Any]) -> None:
+def test_mangum_reports_the_gateways_peer(event: dict[str, Any]) -> None:
     asyncio.set_event_loop(loop := asyncio.new_event_loop())
     try:
         answer = Mangum(app, lifespan="off")(event, None)  # type: ignore[arg-type]

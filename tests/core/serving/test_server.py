@@ -1,4 +1,4 @@
-"""The server's own part: its ports, TLS, signals, and its end."""
+"""The server itself: ports, TLS, signals and shutdown."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def serving(ollama: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str]
 
 @contextmanager
 def streaming(url: str) -> Iterator[Iterator[str]]:
-    """Begin a stream and read its first line; the rest is for the caller."""
+    """Start a stream and read its first line; the rest is left to the caller."""
     with (
         httpx.Client(trust_env=False, timeout=20) as client,
         client.stream("POST", f"{url}/api/chat/stream", json=CHAT) as answer,
@@ -45,7 +45,7 @@ def streaming(url: str) -> Iterator[Iterator[str]]:
         yield lines
 
 
-def test_running_requests_end_and_new_ones_get_a_503(slow_ollama: str) -> None:
+def test_running_requests_finish_and_new_ones_get_a_503(slow_ollama: str) -> None:
     with serving(slow_ollama) as (process, url), streaming(url) as lines:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.1)
@@ -64,7 +64,7 @@ def test_running_requests_end_and_new_ones_get_a_503(slow_ollama: str) -> None:
         wait_for(process.stdout, f"id={request_id} client= method=POST path=/api/chat status=503")
 
 
-def test_a_stream_that_outlasts_the_grace_gets_an_error_as_its_last_line(slow_ollama: str) -> None:
+def test_a_stream_that_outlasts_the_grace_period_ends_with_an_error_line(slow_ollama: str) -> None:
     with serving(slow_ollama, SHUTDOWN_GRACE_S="0.1") as (process, url), streaming(url) as lines:
         process.send_signal(signal.SIGTERM)
         last = [json.loads(line) for line in lines][-1]
@@ -83,7 +83,7 @@ def test_an_idle_server_ends_at_once(slow_ollama: str) -> None:
         assert time.monotonic() - started < 3
 
 
-def test_the_page_has_a_port_of_its_own_and_the_api_is_there_too(slow_ollama: str) -> None:
+def test_the_page_has_its_own_port_which_serves_the_api_too(slow_ollama: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with serving(slow_ollama, WEB_PORT=str(port)) as (process, url):
@@ -94,15 +94,15 @@ def test_the_page_has_a_port_of_its_own_and_the_api_is_there_too(slow_ollama: st
             assert "<html" in httpx.get(f"{base}/", trust_env=False).text
 
 
-def test_a_port_that_is_taken_stops_the_start_with_one_line() -> None:
+def test_a_port_in_use_fails_startup_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         told = failed_start(HOST="127.0.0.1", PORT=str(taken.getsockname()[1]))
-    assert told.startswith("HOST or PORT is unusable: Address already in use")
+    assert told.startswith("Cannot listen on HOST and PORT: Address already in use")
 
 
-def test_a_log_file_that_cannot_be_opened_stops_the_start_with_one_line(tmp_path: Path) -> None:
+def test_an_unopenable_log_file_fails_startup_with_one_line(tmp_path: Path) -> None:
     told = failed_start(LOG_FILE=str(tmp_path / "none" / "log"))
-    assert told == "LOG_FILE is unusable: No such file or directory\n"
+    assert told == "LOG_FILE cannot be opened: No such file or directory\n"
 
 
 def failed_start(**environ: str) -> str:
@@ -153,7 +153,7 @@ def common_name(url: str) -> str:
     return ssl.DER_cert_to_PEM_cert(der or b"")
 
 
-def test_https_and_a_certificate_renewed_without_a_restart(
+def test_https_picks_up_a_renewed_certificate_without_a_restart(
     slow_ollama: str, certificate: Path
 ) -> None:
     with serving(slow_ollama, SSL_CERTFILE=str(certificate)) as (process, url):
@@ -173,11 +173,11 @@ def test_https_and_a_certificate_renewed_without_a_restart(
             assert client.get(f"{url}/api/health").status_code == 200, "connections stay"
             certificate.write_text("broken")
             process.send_signal(signal.SIGHUP)
-            wait_for(process.stdout, "The certificate cannot be read, the old one is kept")
+            wait_for(process.stdout, "The certificate cannot be loaded, keeping the old one")
             assert client.get(f"{url}/api/health").status_code == 200
 
 
-def test_a_certificate_without_its_key_leaves_the_old_pair(
+def test_a_certificate_without_its_key_keeps_the_old_pair(
     slow_ollama: str, certificate: Path
 ) -> None:
     folder = certificate.parent
@@ -189,7 +189,7 @@ def test_a_certificate_without_its_key_leaves_the_old_pair(
         make_certificate(folder, "two")
         cert.write_bytes((folder / "cert").read_bytes())
         process.send_signal(signal.SIGHUP)
-        wait_for(process.stdout, "The certificate cannot be read, the old one is kept")
+        wait_for(process.stdout, "The certificate cannot be loaded, keeping the old one")
         assert common_name(url) == old
         key.write_bytes((folder / "key").read_bytes())
         process.send_signal(signal.SIGHUP)

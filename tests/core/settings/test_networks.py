@@ -26,12 +26,12 @@ def test_addresses_are_read_as_proxies_write_them(text: str, address: str) -> No
     "text",
     ["", "unknown", "_hidden", "localhost", "127.1", "0x7f.0.0.1", "[127.0.0.1", "1.2.3.4:x", "😀"],
 )
-def test_what_is_no_address_is_unknown(text: str) -> None:
+def test_an_invalid_address_is_unknown(text: str) -> None:
     assert parse_address(text) == UNKNOWN
     assert not UNKNOWN.is_loopback
 
 
-def test_networks_know_their_addresses() -> None:
+def test_networks_contain_their_addresses() -> None:
     networks = Networks("10.0.0.0/8, 192.0.2.1 ,2001:db8::/32")
     assert ip_address("10.255.0.1") in networks
     assert ip_address("192.0.2.1") in networks
@@ -41,7 +41,7 @@ def test_networks_know_their_addresses() -> None:
     assert str(networks) == "10.0.0.0/8,192.0.2.1/32,2001:db8::/32"
 
 
-def test_none_is_a_network_without_addresses_and_everything_has_the_unknown_one() -> None:
+def test_none_contains_no_address_and_everything_even_the_unknown_one() -> None:
     assert UNKNOWN not in Networks("none")
     assert str(Networks("none")) == "none"
     assert UNKNOWN in Networks("0.0.0.0/0,::/0")
@@ -49,6 +49,6 @@ def test_none_is_a_network_without_addresses_and_everything_has_the_unknown_one(
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "localhost", "10.0.0.0/8,"])
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_an_invalid_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Networks(text)

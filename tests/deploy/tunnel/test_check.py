@@ -168,7 +168,7 @@ async def test_something_else_in_the_place_of_ollama(
     fake.reply(page(200), path="/api/version")
     assert "not Ollama" in await verdict(relay)
     fake.reply(page(404), path="/api/version")
-    assert "no Ollama answers there" in await verdict(relay)
+    assert "no Ollama found at this address" in await verdict(relay)
 
 
 def check(relay: Relay, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
