@@ -4,8 +4,10 @@ import { Failure } from "./api.js";
 import { onSend, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
+import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import { lengthOf } from "./length.js";
 import { choose, contextLength, loadModels, model, sees, showModels } from "./models.js";
+import { addressed, onNavigation, visit } from "./navigation.js";
 import { toRichText } from "./rich.js";
 import { askForKey, setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
@@ -15,8 +17,6 @@ import { showStats } from "./stats.js";
 import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
 import { words } from "./words.js";
-
-const narrow = matchMedia("(max-width: 46rem)");
 
 const conversation = new Conversation({
   model,
@@ -47,9 +47,19 @@ async function save(data) {
 function show(data) {
   conversation.open(data);
   choose(data.messages.findLast((message) => message.model)?.model);
-  history.replaceState(null, "", data.messages.length ? `#${data.id}` : " ");
+  visit(data.messages.length ? data.id : "");
   markCurrent(data.id);
-  showSidebar(false);
+  showDrawer(false);
+}
+
+/** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
+async function openConversation(id, wanted = () => true) {
+  const data = id ? await store.load(id).catch(() => null) : store.create();
+  if (!wanted()) return;
+  if (!data) visit("", { place: true });
+  show(data ?? store.create());
+  if (data === null) storageFailed();
+  else if (!data) byId("notice").textContent = words.notHere;
 }
 
 function startNew() {
@@ -72,15 +82,8 @@ async function start() {
   }
 }
 
-function showSidebar(shown) {
-  document.body.classList.toggle("sidebar-open", shown);
-  byId("open-sidebar").ariaExpanded = String(shown);
-  if (shown) byId("close-sidebar").focus();
-  else if (narrow.matches && byId("sidebar").contains(document.activeElement)) byId("open-sidebar").focus();
-}
-
 function search() {
-  showSidebar(narrow.matches);
+  showDrawer(true);
   byId("search").focus();
 }
 
@@ -91,13 +94,13 @@ onSend((text, attached) => {
   byId("notice").textContent = tooLong ? words.tooLong(model(), number(length), number(contextLength())) : "";
   if (tooLong) return false;
   conversation.send(text, attached);
-  history.replaceState(null, "", `#${conversation.data.id}`);
+  visit(conversation.data.id, { place: true });
   markCurrent(conversation.data.id);
   return true;
 });
 listConversations({
   failed: storageFailed,
-  open: async (id) => show((await store.load(id)) ?? store.create()),
+  open: (id) => openConversation(id),
   removed(id) {
     conversation.forget(id);
     if (id === conversation.data.id) show(store.create());
@@ -114,7 +117,7 @@ setUpSettings({
   keyChanged: start,
 });
 setUpShortcuts({
-  Escape: () => (document.body.classList.contains("sidebar-open") ? showSidebar(false) : conversation.stop()),
+  Escape: () => (drawerIsOpen() ? showDrawer(false) : conversation.stop()),
   ArrowUp: () => conversation.editLast(),
   Slash: () => byId("message").focus(),
   KeyN: startNew,
@@ -133,11 +136,6 @@ async function copyLast() {
 byId("new").onclick = startNew;
 byId("stop").onclick = () => conversation.stop();
 byId("open-stats").onclick = showStats;
-byId("open-sidebar").onclick = () => showSidebar(true);
-byId("close-sidebar").onclick = () => showSidebar(false);
-byId("conversation").addEventListener("click", ({ target }) => {
-  if (!byId("open-sidebar").contains(target)) showSidebar(false);
-});
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
 }
@@ -150,7 +148,7 @@ document.addEventListener("languagechange", () => {
 
 watchStatus();
 refresh();
-const wanted = location.hash && (await store.load(location.hash.slice(1)).catch(() => null));
-show(wanted || store.create());
+onNavigation((id) => openConversation(id, () => addressed() === id));
+await openConversation(addressed());
 await start();
-if (!narrow.matches) byId("message").focus();
+if (!isNarrow()) byId("message").focus();
