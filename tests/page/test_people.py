@@ -151,7 +151,8 @@ async def test_response_times(open_page: Open, fake: FakeOllama) -> None:
 async def test_phone(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     fake.reply(tokens(["Verylongword" * 30, f"\n\n{MARKDOWN}\n\n", f"`{'x' * 200}`"]))
-    await say(page, "Hello")
+    await page.fill("#message", "Hello")
+    await page.tap("#send")
     await answered(page)
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
     assert await page.evaluate("document.querySelector('#scroller').scrollWidth") <= 360

@@ -2,6 +2,7 @@
 
 import { attachments, busy, clearAttachments } from "./attachments.js";
 import { byId } from "./dom.js";
+import { meansSend, nameEnter } from "./enter.js";
 import { words } from "./words.js";
 
 const DOUBLE_CLICK_MS = 500;
@@ -36,12 +37,9 @@ export function showRunning(running) {
   if (hadFocus) field.focus();
 }
 
-/** Tells whether Enter is the user's own, not the end of a Hangul or Kanji composition. */
-const isEnter = (event) =>
-  event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229;
-
+nameEnter(field);
 field.addEventListener("keydown", (event) => {
-  if (!isEnter(event)) return;
+  if (!meansSend(event)) return;
   event.preventDefault();
   form.requestSubmit();
 });

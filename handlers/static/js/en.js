@@ -26,6 +26,7 @@ export const en = {
   queue: (running, waiting) => `${running} answering, ${waiting} waiting`,
   settings: "Settings",
   close: "Close",
+  notHere: "This conversation is not in this browser.",
   welcome: "What can I help with?",
   privacy: "Your conversations stay in this browser. The server keeps none of them.",
   toEnd: "To the latest words",

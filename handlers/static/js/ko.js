@@ -28,6 +28,7 @@ export const ko = {
   queue: (running, waiting) => `${running}개 답변 중, ${waiting}개 대기 중`,
   settings: "설정",
   close: "닫기",
+  notHere: "이 브라우저에 없는 대화입니다.",
   welcome: "무엇을 도와드릴까요?",
   privacy: "대화는 이 브라우저에만 저장됩니다. 서버에는 남지 않습니다.",
   toEnd: "맨 아래로",

@@ -5,11 +5,12 @@ import { onSend, onStop, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
 import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
+import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import { askForKey } from "./key.js";
 import { lengthOf } from "./length.js";
 import { choose, contextLength, loadModels, model, sees, showModels } from "./models.js";
+import { addressed, onNavigation, visit } from "./navigation.js";
 import { toRichText } from "./rich.js";
-import { takeUnsaved } from "./run.js";
 import { setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
@@ -19,10 +20,8 @@ import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
 import { onNews } from "./tabs.js";
 import { toast } from "./toast.js";
-import { union } from "./tree.js";
+import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
-
-const narrow = matchMedia("(max-width: 46rem)");
 
 const conversation = new Conversation({
   model,
@@ -65,23 +64,23 @@ function leave(data) {
   toast(words.deletedElsewhere);
 }
 
-/** Stores what pages had no time to save when they were closed. */
-async function saveUnsaved() {
-  for (const [id, message] of takeUnsaved()) {
-    const data = await store.load(id);
-    if (!data?.messages.some((other) => other.id === message.parent)) continue;
-    data.messages = union(data.messages, [message]);
-    await store.save(data);
-  }
-}
-
 function show(data) {
   conversation.open(data);
   showDraft(data);
   choose(data.messages.findLast((message) => message.model)?.model);
-  history.replaceState(null, "", data.messages.length ? `#${data.id}` : " ");
+  visit(data.messages.length ? data.id : "");
   markCurrent(data.id);
-  showSidebar(false);
+  showDrawer(false);
+}
+
+/** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
+async function openConversation(id, wanted = () => true) {
+  const data = id ? await store.load(id).catch(() => null) : store.create();
+  if (!wanted()) return;
+  if (!data) visit("", { place: true });
+  show(data ?? store.create());
+  if (data === null) storageFailed();
+  else if (!data) byId("notice").textContent = words.notHere;
 }
 
 function startNew() {
@@ -111,15 +110,8 @@ async function start() {
   }
 }
 
-function showSidebar(shown) {
-  document.body.classList.toggle("sidebar-open", shown);
-  byId("open-sidebar").ariaExpanded = String(shown);
-  if (shown) byId("close-sidebar").focus();
-  else if (narrow.matches && byId("sidebar").contains(document.activeElement)) byId("open-sidebar").focus();
-}
-
 function search() {
-  showSidebar(narrow.matches);
+  showDrawer(true);
   byId("search").focus();
 }
 
@@ -135,13 +127,13 @@ onSend((text, attached) => {
   if (problem) return false;
   forgetDraft(text, conversation.send(text, attached));
   moveDraft(conversation.data);
-  history.replaceState(null, "", `#${conversation.data.id}`);
+  visit(conversation.data.id, { place: true });
   markCurrent(conversation.data.id);
   return true;
 });
 listConversations({
   failed: storageFailed,
-  open: async (id) => show((await store.load(id)) ?? store.create()),
+  open: (id) => openConversation(id),
   async removing(id) {
     await conversation.stop(id);
     dropDraft(id);
@@ -183,7 +175,7 @@ function escape() {
   if (document.activeElement === byId("search")) {
     byId("search").value = "";
     refresh();
-  } else if (document.body.classList.contains("sidebar-open")) showSidebar(false);
+  } else if (drawerIsOpen()) showDrawer(false);
   else conversation.stop();
 }
 
@@ -196,11 +188,6 @@ async function copyLast() {
 byId("new").onclick = startNew;
 onStop(() => conversation.stop());
 byId("open-stats").onclick = showStats;
-byId("open-sidebar").onclick = () => showSidebar(true);
-byId("close-sidebar").onclick = () => showSidebar(false);
-byId("conversation").addEventListener("click", ({ target }) => {
-  if (!byId("open-sidebar").contains(target)) showSidebar(false);
-});
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
 }
@@ -214,7 +201,7 @@ document.addEventListener("languagechange", () => {
 watchStatus();
 await saveUnsaved().catch(storageFailed);
 refresh();
-const wanted = location.hash && (await store.load(location.hash.slice(1)).catch(() => null));
-show(wanted || store.create());
+onNavigation((id) => openConversation(id, () => addressed() === id));
+await openConversation(addressed());
 await start();
-if (!narrow.matches) byId("message").focus();
+if (!isNarrow()) byId("message").focus();

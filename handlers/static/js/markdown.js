@@ -12,6 +12,10 @@ import { words } from "./words.js";
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
 const LONGEST_HIGHLIGHTED = 50_000;
 
+/** A number, a date, an amount with its unit: never to be broken. */
+const FIGURE = /^[\p{N}\p{P}\p{S}\s]{1,24}\p{L}{0,4}$/u;
+const LONG_CELL = 40;
+
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
 /** Whether mathematics at the text's end may still be open: more of it is to come. */
@@ -120,6 +124,11 @@ export function draw(tokens, finished) {
   for (const anchor of fragment.querySelectorAll("a")) {
     anchor.target = "_blank";
     anchor.rel = "noopener noreferrer";
+  }
+  for (const cell of fragment.querySelectorAll("td")) {
+    const text = cell.textContent.trim();
+    if (FIGURE.test(text)) cell.classList.add("number");
+    else if (text.length > LONG_CELL) cell.classList.add("long");
   }
   for (const table of fragment.querySelectorAll("table")) {
     const frame = make("div", { className: "table", tabIndex: 0 });

@@ -3,6 +3,7 @@
 import { Answer } from "./answer.js";
 import { describe } from "./attachments.js";
 import { copy, iconButton, make, number } from "./dom.js";
+import { isComposing, meansSend } from "./enter.js";
 import { endingOf } from "./notice.js";
 import { toRichText } from "./rich.js";
 import { drawTyped } from "./typed.js";
@@ -47,9 +48,9 @@ export function drawQuestion(message, { resend, versions }) {
       if (field.value.trim() || message.files?.length) resend(field.value.trim());
     };
     form.onkeydown = (event) => {
-      if (event.isComposing || event.keyCode === 229) return;
+      if (isComposing(event)) return;
       if (event.key === "Escape") show();
-      else if (event.key === "Enter" && !event.shiftKey && event.target === field) form.requestSubmit();
+      else if (meansSend(event) && event.target === field) form.requestSubmit();
       else return;
       event.preventDefault();
       event.stopPropagation();

@@ -4,15 +4,14 @@ import { streamChat } from "./api.js";
 import { byId } from "./dom.js";
 import { say, Speech } from "./speech.js";
 import { look, lookAtQueue, ownAnswer, theQueue } from "./status.js";
-import { local } from "./storage.js";
 import { tell } from "./tabs.js";
+import { keepUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
 const SAVE_EVERY_MS = 2000;
 const TELL_EVERY_MS = 1000;
 const LOOK_EVERY_MS = 3000;
 const LONG_WAIT_S = 4;
-const UNSAVED = "answer:";
 
 export class Run {
   #start = performance.now();
@@ -42,7 +41,7 @@ export class Run {
       setInterval(() => tell({ writing: message.id }), TELL_EVERY_MS),
     ];
     const watch = setInterval(lookAtQueue, LOOK_EVERY_MS);
-    const keep = () => this.#keep();
+    const keep = () => keepUnsaved(this.data, message);
     addEventListener("pagehide", keep);
     tell({ writing: message.id });
     this.#showProgress();
@@ -126,23 +125,4 @@ export class Run {
     if (theQueue()?.waiting) return "queued";
     return s < LONG_WAIT_S ? "waiting" : "loading";
   }
-
-  /** Keeps what the page has no time to save when it goes. */
-  #keep() {
-    try {
-      local.setItem(UNSAVED + this.message.id, JSON.stringify([this.data.id, this.message]));
-    } catch {
-      // too long for this storage: what was saved last is kept
-    }
-  }
-}
-
-/** Returns what pages had no time to save, as pairs of a conversation's id and a message. */
-export function takeUnsaved() {
-  const keys = Object.keys(local).filter((key) => key.startsWith(UNSAVED));
-  return keys.map((key) => {
-    const unsaved = JSON.parse(local.getItem(key));
-    local.removeItem(key);
-    return unsaved;
-  });
 }
