@@ -20,7 +20,7 @@ export class Conversation {
   #questions = [];
   #hooks;
 
-  /** `hooks`: model() to ask, sees() images or not, save(data), changed() in what is possible, unlock() with a key. */
+  /** `hooks`: model() to ask, sees() images or not, thinks() or not, save(data), changed() in what is possible, unlock() with a key. */
   constructor(hooks) {
     this.#hooks = hooks;
     this.data = create();
@@ -99,7 +99,7 @@ export class Conversation {
   async #answer() {
     const { data } = this;
     const model = this.#hooks.model();
-    const request = toRequest(data, model, this.#hooks.sees());
+    const request = toRequest(data, model, { sees: this.#hooks.sees(), thinks: this.#hooks.thinks() });
     const message = { role: "assistant", model, text: "", ended: "unfinished" };
     const controller = new AbortController();
     const run = { data, message, controller, view: new AnswerMessage(message) };

@@ -6,13 +6,15 @@ import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import { lengthOf } from "./length.js";
-import { choose, contextLength, loadModels, model, sees, showModels } from "./models.js";
+import { choose, contextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
 import { addressed, onNavigation, visit } from "./navigation.js";
+import { usualPrompt } from "./prompts.js";
 import { toRichText } from "./rich.js";
 import { askForKey, setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
 import { say } from "./speech.js";
+import "./starters.js";
 import { showStats } from "./stats.js";
 import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
@@ -21,6 +23,7 @@ import { words } from "./words.js";
 const conversation = new Conversation({
   model,
   sees,
+  thinks,
   save,
   changed() {
     showRunning(conversation.running);
@@ -30,6 +33,8 @@ const conversation = new Conversation({
   },
   unlock: (retry) => unlock(retry),
 });
+
+const newData = () => ({ ...store.create(), system: usualPrompt().text });
 
 function storageFailed() {
   byId("notice").textContent = words.storageFailed;
@@ -54,16 +59,16 @@ function show(data) {
 
 /** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
 async function openConversation(id, wanted = () => true) {
-  const data = id ? await store.load(id).catch(() => null) : store.create();
+  const data = id ? await store.load(id).catch(() => null) : newData();
   if (!wanted()) return;
   if (!data) visit("", { place: true });
-  show(data ?? store.create());
+  show(data ?? newData());
   if (data === null) storageFailed();
   else if (!data) byId("notice").textContent = words.notHere;
 }
 
 function startNew() {
-  show(store.create());
+  show(newData());
   byId("message").focus();
 }
 
@@ -103,7 +108,7 @@ listConversations({
   open: (id) => openConversation(id),
   removed(id) {
     conversation.forget(id);
-    if (id === conversation.data.id) show(store.create());
+    if (id === conversation.data.id) show(newData());
   },
   async renamed(id, title) {
     const data = id === conversation.data.id ? conversation.data : await store.load(id);

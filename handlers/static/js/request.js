@@ -1,14 +1,16 @@
 /** What to ask the model, so that it knows the conversation up to its last message. */
 
 import { toldText } from "./length.js";
+import { formatOf } from "./options.js";
 
 /**
  * The last answer's `context` holds all that was said before it, for its own model. What came
  * after that answer (cut short, imported, or another model's) is told again in words. The system
  * prompt is told every time: without it Ollama would put the model's own in its place.
  */
-export function toRequest(data, model, sees) {
-  const { messages, system, temperature, think } = data;
+export function toRequest(data, model, { sees, thinks }) {
+  const { messages, system, temperature, think, format } = data;
+  const options = { ...data.options, ...(temperature !== null && { temperature }) };
   const question = messages.at(-1);
   const known = messages.findLastIndex((message) => message.context && message.model === model);
   const untold = messages.slice(known + 1, -1).filter(toldText);
@@ -18,9 +20,10 @@ export function toRequest(data, model, sees) {
     message: untold.length ? retold([...untold, question]) : toldText(question),
     ...(known >= 0 && { context: contextOf(data, messages[known]) }),
     ...(system && { system }),
-    ...(temperature !== null && { options: { temperature } }),
+    ...(Object.keys(options).length && { options }),
+    ...(formatOf(format) && { format: formatOf(format) }),
     ...(images.length && { images }),
-    ...(think && { think }),
+    ...(think && thinks && { think }),
   };
 }
 

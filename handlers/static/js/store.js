@@ -1,6 +1,7 @@
 /** Keeps conversations in this browser: outlines to list, and whole ones to open and to search. */
 
 import { toldText } from "./length.js";
+import { checkedOptions } from "./options.js";
 import * as db from "../vendor/idb-keyval/index.js";
 
 const outlines = db.createStore("outlines", "conversations");
@@ -20,6 +21,8 @@ export const create = () => ({
   system: "",
   temperature: null,
   think: false,
+  options: {},
+  format: "",
   messages: [],
 });
 
@@ -71,7 +74,7 @@ export async function importAll(file) {
 const said = ({ title, messages }) => JSON.stringify([title, messages.map(({ text }) => text)]);
 
 /** Returns a conversation of the right shape, whatever a file has in its place. */
-function checked({ id, title, created, updated, system, temperature, think, contexts, messages }) {
+function checked({ id, title, created, updated, system, temperature, think, options, format, contexts, messages }) {
   return {
     ...create(),
     ...(id && { id: String(id) }),
@@ -80,7 +83,9 @@ function checked({ id, title, created, updated, system, temperature, think, cont
     updated: Number(updated) || Date.now(),
     system: String(system ?? ""),
     temperature: Number.isFinite(temperature) ? temperature : null,
-    think: think === true,
+    think: ["low", "medium", "high"].includes(think) ? think : think === true,
+    options: checkedOptions(options),
+    format: String(format ?? ""),
     contexts: Object.fromEntries(Object.entries(contexts ?? {}).filter(([, ids]) => areTokens(ids))),
     messages: messages.map((message) => checkedMessage(message, contexts ?? {})),
   };
