@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up what is missing, and runs every check. Arguments go to pytest.
-# REQUIRE_ALL_TESTS=1 makes a skipped test a failure; .ci/run installs what the tests want.
+# Installs what is missing, then runs every check: all tests, one worker per core, or those that
+# the arguments name to pytest.
+# REQUIRE_ALL_TESTS=1 turns a skipped test into a failure; .ci/run installs what the tests need.
 set -euo pipefail
 cd "$(dirname "$0")"
 source deploy/venv.sh
@@ -10,4 +11,5 @@ install core/engine/requirements.txt
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --check --quiet .
 .venv/bin/mypy
+[ $# -gt 0 ] || set -- -n auto --dist loadfile
 .venv/bin/python -m pytest "$@"

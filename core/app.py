@@ -1,70 +1,28 @@
-"""Puts an application together: the only place where routes, middleware and errors meet."""
+"""Assembles an application: the one place where routes, middleware and settings meet."""
 
 import gc
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
 
-from mangum import Mangum
-from mangum.types import ASGI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core import logs
-from core.addresses import ClientAddressMiddleware
-from core.auth import AuthMiddleware
-from core.environment import SettingsError
-from core.errors import InternalError
-from core.exchange import ExchangeMiddleware
-from core.http_api import StagedHTTPGateway
-from core.jwt import TokenVerifier
-from core.key_store import KeyStore
-from core.queue import FairQueue
-from core.rate_limit import FailureLimiter, RateLimiter, RateLimitMiddleware
-from core.record import Recorder
-from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
-from core.settings import Settings
-from core.upstream import Upstream
-
-_logger = logging.getLogger(__name__)
-
-
-class _Starlette(Starlette):
-    """Starlette without what it puts around the middleware, which `ExchangeMiddleware` does."""
-
-    def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = self.router
-        for class_, args, kwargs in reversed(self.user_middleware):
-            app = class_(app, *args, **kwargs)
-        return app
-
-
-class Application:
-    """An ASGI application that is put together at its first call, when its settings are read."""
-
-    def __init__(self, assemble: Callable[[], Starlette]) -> None:
-        self._assemble = assemble
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; with settings that are unusable, by a 500 and a line in the log."""
-        try:
-            application = self._assembled
-        except SettingsError as error:
-            await _refuse(error, scope, receive, send)
-        else:
-            await application(scope, receive, send)
-
-    def reload(self) -> None:
-        """Read the API keys again."""
-        self._assembled.state.keys.reload()
-
-    @cached_property
-    def _assembled(self) -> Starlette:
-        return self._assemble()
+from core.chat.queue import FairQueue
+from core.context import Recorder
+from core.gate.addresses import ClientAddressMiddleware
+from core.gate.auth import AuthMiddleware
+from core.gate.browsers import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
+from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware
+from core.gate.tokens import TokenVerifier
+from core.keys.store import KeyStore
+from core.observe import logs
+from core.ollama.upstream import Upstream
+from core.serving.application import Application, BareStarlette
+from core.serving.aws import GatewayMiddleware, is_function
+from core.serving.exchange import ExchangeMiddleware
+from core.settings.schema import Settings
 
 
 def create_app(
@@ -73,17 +31,16 @@ def create_app(
     *,
     instrumented: bool = False,
 ) -> Application:
-    """Return the application that serves `routes`, with and without a slash behind their paths.
+    """Return the application that serves `routes`, with and without a trailing slash.
 
     Endpoints find what they need in `request.app.state`.
 
     Args:
         routes: the endpoints.
-        settings: those of the environment, at the first call, if None.
-        instrumented: whether to keep statistics and metrics, which a function has no use for.
+        settings: if None, read from the environment on the first request.
+        instrumented: whether to keep statistics and metrics, which are useless on Lambda.
     """
-    gc.freeze()  # the modules, which are never garbage, need not be looked through again
-    gc.enable()
+    gc.freeze()  # modules are never garbage: keep them out of every collection
     return Application(
         lambda: _assemble(
             routes, settings or Settings.from_env(os.environ), instrumented=instrumented
@@ -91,24 +48,12 @@ def create_app(
     )
 
 
-def create_handler(app: ASGI) -> Mangum:
-    """Return `app` as the callable of an AWS Lambda function."""
-    return Mangum(
-        app,
-        lifespan="off",
-        custom_handlers=[StagedHTTPGateway],
-        text_mime_types=["application/json", "application/x-ndjson"],
-    )
-
-
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
-    is_function = bool(settings.aws_lambda_function_name)
-    if is_function:
+    if is_function(settings):
         logs.configure(settings)
     upstream = Upstream(settings)
     limiter = RateLimiter(settings)
     keys = KeyStore.from_settings(settings)
-    queue = FairQueue(settings)
     recorder = Recorder(logs.log_request)
 
     @asynccontextmanager
@@ -117,51 +62,84 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         upstream.pool.close()
         await limiter.aclose()
 
-    middleware = [
-        Middleware(
-            ClientAddressMiddleware,
-            trusted_proxies=settings.trusted_proxies,
-            behind_lambda_adapter=is_function,
-        ),
+    app = BareStarlette(
+        routes=[*routes, *_with_slash(routes)],
+        middleware=_middleware(routes, settings, keys, limiter, recorder),
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # Invoke-RestMethod would not resend its body
+    app.state.settings = settings
+    app.state.upstream = upstream
+    app.state.keys = keys
+    app.state.queue = FairQueue(settings)
+    app.state.recorder = recorder
+    if instrumented:
+        _instrument(app, routes, limiter)
+    return app
+
+
+def _middleware(
+    routes: Sequence[BaseRoute],
+    settings: Settings,
+    keys: KeyStore,
+    limiter: RateLimiter,
+    recorder: Recorder,
+) -> list[Middleware]:
+    """Return the middleware, outermost first."""
+    function = is_function(settings)
+    gateway = [Middleware(GatewayMiddleware)] if function else []
+    cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
+    return [
+        *gateway,
+        Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
         Middleware(SecurityHeadersMiddleware),
-        Middleware(ExchangeMiddleware, timeout_s=settings.request_timeout_s, recorder=recorder),
+        *(cors if settings.cors_origins else []),  # outermost, so pages can read errors
         Middleware(
-            AllowedHostsMiddleware, allowed_hosts=settings.allowed_hosts, gateway=is_function
+            ExchangeMiddleware,
+            timeout_s=settings.request_timeout_s,
+            recorder=recorder,
+            endpoints=_endpoints(routes),
+        ),
+        Middleware(
+            AllowedHostsMiddleware, allowed_hosts=settings.allowed_hosts, behind_gateway=function
         ),
         Middleware(
             AuthMiddleware,
             settings=settings,
             keys=keys,
-            tokens=TokenVerifier.from_settings(settings),
+            tokens=TokenVerifier.from_settings(settings, check_key=not function),
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
         Middleware(RateLimitMiddleware, limiter=limiter, rate=settings.rate_limit),
     ]
-    if settings.cors_origins:
-        middleware.insert(2, Middleware(CORSMiddleware, origins=settings.cors_origins))
-    app = _Starlette(routes=[*routes, *_twins(routes)], middleware=middleware, lifespan=lifespan)
-    app.router.redirect_slashes = False  # Invoke-RestMethod would not follow with its body
-    app.state.settings = settings
-    app.state.upstream = upstream
-    app.state.keys = keys
-    app.state.queue = queue
-    if instrumented:
-        from core.metrics import Metrics  # noqa: PLC0415 - prometheus-client takes its time
-        from core.stats import Stats  # noqa: PLC0415
-
-        paths = [route.path for route in routes if isinstance(route, Route)]
-        app.state.metrics = Metrics(paths, recorder, queue, limiter)
-        app.state.stats = Stats()
-        recorder.observers = (
-            *recorder.observers,
-            app.state.metrics.observe,
-            app.state.stats.observe,
-        )
-    return app
 
 
-def _twins(routes: Sequence[BaseRoute]) -> list[Route]:
-    """Return the routes with a slash behind their paths."""
+def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter) -> None:
+    # prometheus-client is slow to import
+    from core.observe.metrics import Gauge, Metrics  # noqa: PLC0415
+    from core.observe.stats import Stats  # noqa: PLC0415
+
+    recorder: Recorder = app.state.recorder
+    queue: FairQueue = app.state.queue
+    app.state.stats = Stats()
+    app.state.metrics = Metrics(
+        [route.path for route in routes if isinstance(route, Route)],
+        [
+            Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
+            Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
+            Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
+            Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
+        ],
+    )
+    recorder.observers = (
+        *recorder.observers,
+        app.state.metrics.observe,
+        app.state.stats.observe,
+    )
+
+
+def _with_slash(routes: Sequence[BaseRoute]) -> list[Route]:
+    """Return a copy of each route with a trailing slash."""
     return [
         Route(f"{route.path}/", route.endpoint, methods=list(route.methods or ()))
         for route in routes
@@ -169,12 +147,11 @@ def _twins(routes: Sequence[BaseRoute]) -> list[Route]:
     ]
 
 
-async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer for an application whose settings are unusable; only the log says which."""
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.failed", "message": str(error)})
-        return
-    _logger.critical("%s", error)
-    refusal = InternalError("This server's settings are unusable. Its log says which one")
-    await SecurityHeadersMiddleware(refusal.response())(scope, receive, send)
+def _endpoints(routes: Sequence[BaseRoute]) -> list[str]:
+    """Return the endpoints to list in a 404, such as `POST /api/chat`."""
+    return [
+        f"{method} {route.path}"
+        for route in routes
+        if isinstance(route, Route) and route.path.startswith("/api/")
+        for method in sorted((route.methods or set()) - {"HEAD"})
+    ]

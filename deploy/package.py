@@ -23,7 +23,7 @@ PACKAGES = (
     "certifi",
     "click",
     "httptools",
-    "httpx",  # without httpcore, for which core/pool.py stands
+    "httpx",  # without httpcore, for which core/ollama/pool.py stands
     "idna",
     "mangum",
     "msgspec",

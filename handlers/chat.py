@@ -1,17 +1,18 @@
-"""POST /api/chat: one whole answer, or a stream where the request asks for it."""
+"""POST /api/chat: one whole answer, or a stream if the request asks for one."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.app import create_app, create_handler
-from core.chat import Turn
-from core.responses import JSONResponse
-from core.streaming import StreamResponse
+from core.app import create_app
+from core.chat.stream import StreamResponse
+from core.chat.turn import Turn
+from core.contract.responses import JSONResponse
+from core.serving.aws import create_handler
 
 
 async def chat(request: Request) -> Response | StreamResponse:
-    """Answer when the model has finished; with `"stream": true` as /api/chat/stream does."""
+    """Answer once the model has finished, or with `"stream": true` as /api/chat/stream does."""
     turn = await Turn.of(request)
     return turn.stream() if turn.chat.stream else JSONResponse(await turn.answer())
 

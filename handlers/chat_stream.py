@@ -3,13 +3,14 @@
 from starlette.requests import Request
 from starlette.routing import Route
 
-from core.app import create_app, create_handler
-from core.chat import Turn
-from core.streaming import StreamResponse
+from core.app import create_app
+from core.chat.stream import StreamResponse
+from core.chat.turn import Turn
+from core.serving.aws import create_handler
 
 
 async def chat_stream(request: Request) -> StreamResponse:
-    """Answer in NDJSON, one token a line; the last line has the conversation's context."""
+    """Answer in NDJSON, one token per line; the last line has the conversation's context."""
     turn = await Turn.of(request)
     return turn.stream()
 

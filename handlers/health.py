@@ -1,13 +1,13 @@
-"""GET /api/health: whether this server and Ollama are there."""
+"""GET /api/health: whether this server and Ollama are up."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.app import create_app, create_handler
-from core.responses import JSONResponse
-from core.schemas import Health
-from core.settings import API_VERSION
+from core.app import create_app
+from core.contract.responses import JSONResponse
+from core.contract.schemas import API_VERSION, Health
+from core.serving.aws import create_handler
 
 
 async def health(request: Request) -> Response:

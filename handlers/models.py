@@ -4,20 +4,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.app import create_app, create_handler
-from core.auth import model_allowed
-from core.ollama import ollama_client
-from core.responses import JSONResponse
-from core.schemas import Models
+from core.app import create_app
+from core.context import Caller
+from core.contract.responses import JSONResponse
+from core.contract.schemas import Models
+from core.ollama.client import ollama_client
+from core.serving.aws import create_handler
 
 
 async def models(request: Request) -> Response:
     """Answer with the installed models that the client may use, in Ollama's order.
 
-    What they can do is told on request alone: Ollama has to be asked for each model.
+    Capabilities are included only on request: they take one question to Ollama per model.
     """
-    ollama = ollama_client(request.app.state)
-    names = [name for name in await ollama.models() if model_allowed(request.state.client, name)]
+    ollama, caller = ollama_client(request.app.state), Caller.of(request.scope)
+    names = [name for name in await ollama.models() if caller.may_use(name)]
     answer = Models(models=names, count=len(names))
     if request.query_params.get("capabilities") == "true":
         answer.capabilities = await ollama.capabilities(names)

@@ -1,12 +1,13 @@
-"""GET /api/openapi.json: what this API is, for people's tools."""
+"""GET /api/openapi.json: a description of this API, for developers' tools."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.app import create_app, create_handler
-from core.openapi import openapi_document
-from core.responses import JSONResponse
+from core.app import create_app
+from core.contract.openapi import openapi_document
+from core.contract.responses import JSONResponse
+from core.serving.aws import create_handler
 
 
 async def openapi(request: Request) -> Response:

@@ -18,7 +18,7 @@ _PAGE = Template((_DIRECTORY / "index.html").read_text("utf-8"))
 
 
 def _digest() -> str:
-    """Return what changes when a file, or its name, does."""
+    """Return a digest that changes whenever a file or its name does."""
     digest = sha256()
     for path in sorted(path for path in _DIRECTORY.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(_DIRECTORY).as_posix()}\0".encode())
@@ -27,7 +27,7 @@ def _digest() -> str:
 
 
 STATIC_PATH = f"/static/{_digest()}"
-"""Where this version of the files is; a browser never asks twice for what is there."""
+"""The path of this version of the files; a browser never requests the same one twice."""
 
 HEADERS = {
     "cache-control": "no-cache",
@@ -43,11 +43,11 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-dns-prefetch-control": "off",
 }
-"""Nothing but these files is loaded or run; a link in an answer is not even looked up."""
+"""Only these files are loaded or run; links in an answer do not even cause a DNS lookup."""
 
 
 async def page(request: Request) -> Response:
-    """Answer with the page; it has no secrets, so whoever reaches this server may load it."""
+    """Answer with the page; it has no secrets, so anyone who can reach this server may load it."""
     html = _PAGE.substitute(
         static=STATIC_PATH, default_model=escape(request.app.state.settings.default_model)
     )
@@ -55,7 +55,7 @@ async def page(request: Request) -> Response:
 
 
 async def static(request: Request) -> Response:
-    """Answer with a file, to be kept for good."""
+    """Answer with a file that may be cached forever."""
     response = await _FILES.get_response(request.path_params["file"], request.scope)
     response.headers["cache-control"] = "public, max-age=31536000, immutable"
     return response

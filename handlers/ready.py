@@ -1,13 +1,12 @@
-"""GET /api/ready: whether requests can be answered, for load balancers."""
+"""GET /api/ready: whether this server can answer requests, for load balancers."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.errors import NotReady
-from core.responses import JSONResponse
-from core.schemas import Health
-from core.settings import API_VERSION
+from core.contract.errors import NotReady
+from core.contract.responses import JSONResponse
+from core.contract.schemas import API_VERSION, Health
 
 
 async def ready(request: Request) -> Response:

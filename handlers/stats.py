@@ -1,20 +1,20 @@
-"""GET /api/stats: the response times of the models, and how long the queue is."""
+"""GET /api/stats: response times by model, and the length of the queue."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.auth import model_allowed
-from core.responses import JSONResponse
-from core.schemas import QueueStats, StatsAnswer
+from core.context import Caller
+from core.contract.responses import JSONResponse
+from core.contract.schemas import QueueStats, StatsAnswer
 
 
 async def stats(request: Request) -> Response:
-    """Answer with the figures of the models that the client may use, and with the queue."""
-    state, client = request.app.state, request.state.client
+    """Answer with the queue, and the statistics of the models that the client may use."""
+    state, caller = request.app.state, Caller.of(request.scope)
     return JSONResponse(
         StatsAnswer(
-            models=[m for m in state.stats.by_model() if model_allowed(client, m.model)],
+            models=[m for m in state.stats.by_model() if caller.may_use(m.model)],
             queue=QueueStats(running=state.queue.running, waiting=state.queue.waiting),
         )
     )

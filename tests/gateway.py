@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 from mangum.types import ASGI
 
-from core.app import create_handler
+from core.serving.aws import create_handler
 
 
 class Context:
-    """What of a Lambda context is used here."""
+    """The part of a Lambda context that is used here."""
 
     def __init__(self, remaining_ms: int = 900_000) -> None:
         self.remaining_ms = remaining_ms
@@ -22,7 +22,7 @@ class Context:
 
 
 def http_api_event(request: httpx.Request, stage: str = "$default") -> dict[str, Any]:
-    """Return the event, in payload format 2.0, by which a gateway hands `request` on."""
+    """Return the event (payload format 2.0) with which a gateway forwards `request`."""
     path = request.url.path if stage == "$default" else f"/{stage}{request.url.path}"
     return {
         "version": "2.0",
@@ -46,7 +46,7 @@ def http_api_event(request: httpx.Request, stage: str = "$default") -> dict[str,
 
 
 class MangumTransport(httpx.AsyncBaseTransport):
-    """Calls a Lambda handler in a thread of its own, whose event loop lives as long as it."""
+    """Calls a Lambda handler in its own thread, whose event loop lives as long as the thread."""
 
     def __init__(self, app: ASGI, context: Context | None = None) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class MangumTransport(httpx.AsyncBaseTransport):
 
 
 async def shut_down(app: ASGI) -> None:
-    """Run the application's lifespan, so that it closes what it holds."""
+    """Run the application's lifespan, so that it releases its resources."""
     messages: asyncio.Queue[Any] = asyncio.Queue()
     messages.put_nowait({"type": "lifespan.startup"})
     messages.put_nowait({"type": "lifespan.shutdown"})

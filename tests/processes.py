@@ -1,4 +1,4 @@
-"""Runs this project's programs as processes of their own, and ends them by their ids."""
+"""Runs this project's programs as separate processes, and stops them by process id."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from typing import IO
 
 
 class Output(io.TextIOBase):
-    """What a process writes, read by a thread: a process must not wait for its reader."""
+    """A process's output, read by a thread so that the process never blocks on its reader."""
 
     def __init__(self, pipe: IO[str]) -> None:
         self._lines = queue.SimpleQueue[str]()
@@ -21,14 +21,14 @@ class Output(io.TextIOBase):
         self._thread.start()
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
-        """Return the next line, with its end; empty at the end of all."""
+        """Return the next line with its line ending; empty at end of output."""
         line = self._lines.get(timeout=60)
         if not line:
             self._lines.put(line)
         return line
 
     def read(self, size: int | None = -1, /) -> str:
-        """Return all lines that are left, once the process has ended."""
+        """Return all remaining lines, once the process has ended."""
         return "".join(self)
 
     def close(self) -> None:
@@ -66,14 +66,14 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for(stream: IO[str] | None, text: str) -> str:
-    """Read lines until one holds `text`, and return what is behind it."""
+    """Read lines until one contains `text`, and return what follows it."""
     assert stream
     seen = []
     for line in stream:
         if text in line:
             return line.partition(text)[2].strip()
         seen.append(line)
-    raise AssertionError(f"{text!r} was never printed, but: {''.join(seen)}")
+    raise AssertionError(f"{text!r} was never printed; the output was: {''.join(seen)}")
 
 
 @contextmanager

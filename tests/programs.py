@@ -1,4 +1,4 @@
-"""Runs other programs than this project's Python, and ends them by their ids."""
+"""Runs programs other than this project's, and stops them by process id."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ SEARCH_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PAT
 
 
 def program(name: str, source: str) -> str:
-    """Return the path of a program, or skip the test and say where to get it from."""
+    """Return the path of a program, or skip the test and say how to install it."""
     path = shutil.which(name, path=SEARCH_PATH)
     if path is None:
         pytest.skip(f"{name} is not installed: {source}")
@@ -27,7 +27,7 @@ def program(name: str, source: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
+    """Return ports that are free right now."""
     with ExitStack() as stack:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
         for server in servers:
@@ -43,7 +43,7 @@ def started(
     cwd: Path | None = None,
     end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `command` with nothing but `environ` in its environment; both outputs are its stdout."""
+    """Run `command` with only `environ` as its environment; stderr is merged into stdout."""
     process = subprocess.Popen(
         command,
         env=environ,
@@ -69,7 +69,7 @@ def started(
 
 
 def npm_ci(locked: Path, folder: Path) -> None:
-    """Install what the package-lock.json in `locked` lists, each checked against its hash."""
+    """Install the packages of `locked`'s package-lock.json, each checked against its hash."""
     npm = program("npm", "apt install nodejs npm")
     for name in ("package.json", "package-lock.json"):
         shutil.copy(locked / name, folder)

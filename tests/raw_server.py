@@ -1,6 +1,6 @@
-"""An HTTP server on loopback that sends what it is told, byte by byte if need be.
+"""An HTTP server on loopback that sends what it is ordered to, byte by byte if need be.
 
-It speaks raw HTTP, for no framework can send half a chunk, a reset, or garbage.
+It speaks raw HTTP because no framework can send half a chunk, a reset, or garbage.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import httptools
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request as received."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request:
     received_at: float
     """The event loop's time, in seconds."""
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set as soon as the client has closed its connection before the answer's end."""
+    """Set as soon as the client closes its connection before the answer is complete."""
     disconnected_at: float | None = None
 
     @property
@@ -38,7 +38,7 @@ class Request:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: its requests are answered one after the other."""
+    """One connection; answers its requests one after the other."""
 
     def __init__(self, server: "RawServer") -> None:
         self._server = server
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request waits for the rest of its answer."""
+        """Whether no request is still being answered."""
         return self._task is None or self._task.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.open.discard(self)
-        if exc:  # a reset; where there is none, the fake itself has closed
+        if exc:  # a reset; otherwise the fake itself closed
             self._client_has_gone()
         if self._task:
             self._task.cancel()
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         try:
             await self._server.reply_to(request)(self, request)
-        except Exception as mistake:  # must not leave the client waiting
+        except Exception as mistake:  # the client must not be left waiting
             self.transport.abort()
             context = {"message": f"The reply to {request.path} failed", "exception": mistake}
             asyncio.get_running_loop().call_exception_handler(context)
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
     def _head(
         self, status: int, content_type: str, extra: Iterable[str], length: int | None
     ) -> str:
-        """Return the head of an answer, as Go orders it; it is chunked if it has no `length`."""
+        """Return an answer's head in Go's header order; it is chunked without a `length`."""
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *extra]
         lines += [f"Content-Type: {content_type}"] if content_type else []
         lines += ["Date: Mon, 23 Nov 2026 07:47:56 GMT"]
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
 
     def send(self, status: int, content_type: str, body: bytes, *extra: str) -> None:
-        """Send a whole answer with a Content-Length, as Ollama sends what is not a stream."""
+        """Send a whole answer with a Content-Length, as Ollama sends plain answers."""
         head = self._head(status, content_type, extra, len(body)).encode()
         self.send_raw(head if self._request.method == "HEAD" else head + body)
 
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         self.send(status, "application/json; charset=utf-8", body)
 
     def send_head(self) -> None:
-        """Begin a stream."""
+        """Start a stream."""
         self.send_raw(self._head(200, "application/x-ndjson", (), None).encode())
 
     def send_chunk(self, data: bytes) -> None:
@@ -156,17 +156,17 @@ class Connection(asyncio.Protocol):
         self.send_raw(b"0\r\n\r\n")
 
     def close(self) -> None:
-        """End the connection with a FIN, once all is sent."""
+        """Close the connection with a FIN once everything is sent."""
         self.transport.close()
 
     def reset(self) -> None:
-        """End the connection with a RST instead of a FIN."""
+        """Close the connection with a RST instead of a FIN."""
         sock = self.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     async def hang(self) -> None:
-        """Send nothing more, until the connection is lost."""
+        """Send nothing more until the connection is lost."""
         await asyncio.Event().wait()
 
 
@@ -206,7 +206,7 @@ class RawServer(ABC):
         await asyncio.sleep(0.01)
 
     def stop_listening(self) -> None:
-        """Refuse new connections, and keep those there are, until `start`."""
+        """Refuse new connections and keep existing ones until `start`."""
         self._server.close()
 
     def drop_connections(self) -> None:
@@ -214,7 +214,7 @@ class RawServer(ABC):
             connection.transport.abort()
 
     def drop_idle_connections(self) -> None:
-        """Close the kept-alive connections, as a server does that has waited long enough."""
+        """Close idle keep-alive connections, as a server does after its timeout."""
         for connection in list(self.open):
             if connection.idle:
                 connection.close()
@@ -227,17 +227,17 @@ class RawServer(ABC):
         return [request for request in self.requests if request.path == path]
 
     async def wait_for(self, count: int = 1, path: str = "/api/generate") -> Request:
-        """Wait until `count` requests for `path` have come, and return the last one."""
+        """Wait until `count` requests for `path` have arrived; return the last one."""
         async with asyncio.timeout(5):
             while len(self.asked(path)) < count:
                 await asyncio.sleep(0.002)
         return self.asked(path)[-1]
 
     def ordered(self, request: Request) -> Reply | None:
-        """Take the next of the replies that were ordered for the request's path."""
+        """Take the next reply ordered for the request's path."""
         replies = self._replies.get(request.path)
         return replies.popleft() if replies else None
 
     @abstractmethod
     def reply_to(self, request: Request) -> Reply:
-        """Return what answers `request`."""
+        """Return the reply to `request`."""

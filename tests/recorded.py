@@ -1,4 +1,4 @@
-"""The recorded answers of a real Ollama, whole and in parts."""
+"""Recorded answers of a real Ollama, whole and parsed."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ MANIFEST: dict[str, dict[str, Any]] = json.loads((FOLDER / "manifest.json").read
 
 
 class Recorded:
-    """One recorded answer: its bytes, and what an HTTP parser makes of them."""
+    """One recorded answer: its bytes, and the parts an HTTP parser finds in them."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""The fake is held against what a real Ollama answered."""
+"""Compares the fake with recorded answers of a real Ollama."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ QUESTION = {"model": "smollm2:135m", "prompt": "hi"}
 
 
 class _Answer:
-    """An answer read from a socket, with the chunks as they were cut."""
+    """An answer read from a socket, with its original chunks."""
 
     def __init__(self, method: str) -> None:
         self.headers: list[str] = []
@@ -68,7 +68,7 @@ async def connected(
 
 
 def message(method: str, path: str, body: object = None, **headers: str) -> bytes:
-    """Write a request; a `body` of text is sent as it is."""
+    """Return a request's bytes; a `body` of type str is sent verbatim."""
     text = body if isinstance(body, str) else json.dumps(body)
     content = b"" if body is None else text.encode()
     lines = {"Host": "localhost", **headers, "Content-Length": str(len(content))}
@@ -104,7 +104,7 @@ async def ask_as_recorded(fake: FakeOllama, name: str) -> _Answer:
 
 
 def shape(value: object) -> object:
-    """The field names in their order, and the types, of a JSON value."""
+    """Return the ordered field names and the types of a JSON value."""
     if isinstance(value, dict):
         return [(name, shape(item)) for name, item in value.items()]
     return (
@@ -195,7 +195,7 @@ async def test_it_answers_as_recorded_when_told(fake: FakeOllama, name: str, rep
 
 
 @pytest.mark.parametrize("name", ["context_id_negative", "context_id_out_of_range"])
-async def test_a_bad_context_id_ends_the_connection_without_a_word(
+async def test_a_bad_context_id_ends_the_connection_without_an_answer(
     fake: FakeOllama, name: str
 ) -> None:
     answer = await ask_as_recorded(fake, name)
@@ -232,7 +232,7 @@ async def test_it_finds_a_model_in_any_case_and_repeats_its_name(fake: FakeOllam
     assert json.loads(body)["model"] == Recorded("model_name_case").lines[0]["model"]
 
 
-async def test_it_tells_which_models_are_loaded(fake: FakeOllama) -> None:
+async def test_it_lists_which_models_are_loaded(fake: FakeOllama) -> None:
     await question(fake)
     assert_alike(await ask(fake, "GET", "/api/ps"), "ps_loaded")
     await question(fake, keep_alive=0)
@@ -250,7 +250,7 @@ async def test_it_shows_the_vocabulary_as_set(fake: FakeOllama) -> None:
     assert (await ask(fake, "POST", "/api/show", {"model": "x"})).status == 404
 
 
-async def test_it_streams_an_answer_of_no_tokens_and_of_thoughts(fake: FakeOllama) -> None:
+async def test_it_streams_empty_answers_and_thinking(fake: FakeOllama) -> None:
     fake.reply(tokens([], final_text="!"), tokens(["a"], thinking=["hm", "so"]))
     (last,) = (await question(fake)).chunks
     assert json.loads(last)["response"] == "!"
@@ -270,7 +270,7 @@ async def test_a_recording_is_replayed_in_pieces(fake: FakeOllama, name: str, pi
 
 
 async def assert_replayed(fake: FakeOllama, name: str, piece: int) -> None:
-    """Check the bytes, and that the connection lives on, or ends, as the real one did."""
+    """Check the bytes, and that the connection stays open or closes as the original did."""
     fake.reply(recorded(name, piece))
     raw = Recorded(name).raw
     async with connected(fake) as (reader, writer):
@@ -305,7 +305,7 @@ async def test_it_reads_a_chunked_request_as_it_came(fake: FakeOllama) -> None:
     assert request.received_at <= asyncio.get_running_loop().time()
 
 
-async def test_connections_are_kept_until_one_side_wants_no_more(fake: FakeOllama) -> None:
+async def test_connections_are_kept_alive_until_one_side_declines(fake: FakeOllama) -> None:
     async with connected(fake) as (reader, writer):
         for _ in range(2):
             writer.write(message("POST", "/api/generate", QUESTION))
@@ -318,7 +318,7 @@ async def test_connections_are_kept_until_one_side_wants_no_more(fake: FakeOllam
 
 
 async def floods(connection: Connection, request: Request) -> None:
-    """Send more than any socket buffers, then nothing."""
+    """Send more than any socket buffers, then stall."""
     connection.send_head()
     connection.send_chunk(bytes(2**26))
     await connection.hang()
@@ -330,9 +330,7 @@ async def floods(connection: Connection, request: Request) -> None:
     [never_answers, stalls_after(1), tokens(pace_s=60), floods],
     ids=["silent", "stalled", "asleep", "blocked"],
 )
-async def test_it_sees_at_once_that_a_client_has_gone(
-    fake: FakeOllama, reply: Reply, leave: str
-) -> None:
+async def test_it_notices_a_disconnect_at_once(fake: FakeOllama, reply: Reply, leave: str) -> None:
     fake.reply(reply)
     async with connected(fake) as (_, writer):
         writer.write(message("POST", "/api/generate", QUESTION))
@@ -347,7 +345,7 @@ async def test_it_sees_at_once_that_a_client_has_gone(
     assert left_at <= request.disconnected_at < left_at + 1
 
 
-async def test_a_client_has_not_gone_if_its_answer_was_whole_or_the_fake_has_closed(
+async def test_closing_after_a_whole_answer_or_the_fakes_own_close_is_no_disconnect(
     fake: FakeOllama,
 ) -> None:
     await question(fake)
@@ -379,7 +377,7 @@ async def test_a_mistake_in_a_reply_does_not_leave_the_client_waiting(
     assert "a mistake" in caplog.text
 
 
-async def test_it_drops_idle_connections_alone(fake: FakeOllama) -> None:
+async def test_it_drops_only_idle_connections(fake: FakeOllama) -> None:
     async with connected(fake) as (idle, to_idle), connected(fake) as (_, to_busy):
         to_idle.write(message("GET", "/api/version"))
         await read(idle)
@@ -408,7 +406,7 @@ async def test_it_stops_listening_and_comes_back_on_its_port(fake: FakeOllama) -
     assert (await question(fake)).status == 200
 
 
-async def test_orders_are_carried_out_once_and_in_turn(fake: FakeOllama) -> None:
+async def test_ordered_replies_are_used_once_and_in_order(fake: FakeOllama) -> None:
     fake.reply(closes_before_head, error(500, "no"))
     assert [(await question(fake)).status for _ in range(3)] == [0, 500, 200]
 

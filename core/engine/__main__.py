@@ -1,6 +1,6 @@
 """Serves the built-in model on loopback: `python -m core.engine [--port PORT] [--parent PID]`.
 
-Once it listens, its URL is the one line on stdout; all else goes to stderr.
+Once listening, it prints its URL as the only line on stdout; all else goes to stderr.
 """
 
 import argparse
@@ -20,36 +20,36 @@ from core.engine.model import NAME, ModelUnavailable
 
 PARENT_POLL_S = 1
 GRACE_S = 1
-"""How long answers under way may take when the engine is told to end."""
+"""How long answers in progress may take to finish at shutdown."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, ending with its parent process where it has one, and not before."""
+    """A uvicorn server that exits with its parent process if it has one, and not before."""
 
     def __init__(self, config: uvicorn.Config, parent: int | None) -> None:
-        """Serve until a signal comes, or `parent` is no longer the parent process."""
+        """Serve until a signal arrives, or `parent` is no longer the parent process."""
         super().__init__(config)
         self._parent = parent
         if parent is not None:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end, but leave a Ctrl-C to the parent, which may have streams to finish."""
+        """Start to shut down, but leave Ctrl-C to the parent, which may have streams to finish."""
         if self._parent is None or sig != signal.SIGINT:
             super().handle_exit(sig, frame)
 
     def _watch(self) -> None:
-        # An orphan gets another parent at once, even while the dead one is a zombie.
+        # An orphan is reparented at once, even while its dead parent is a zombie.
         while os.getppid() == self._parent:
             time.sleep(PARENT_POLL_S)
         self.should_exit = True
 
 
 def main() -> None:
-    """Load the model and serve it; exit with 1 and one line on stderr if that is impossible."""
+    """Load the model and serve it; exit with 1 and one line on stderr if that fails."""
     parser = argparse.ArgumentParser(prog="python -m core.engine", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one")
-    parser.add_argument("--parent", type=int, metavar="PID", help="end with this parent process")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free port")
+    parser.add_argument("--parent", type=int, metavar="PID", help="exit with this parent process")
     arguments = parser.parse_args()
     interrupt = signal.SIG_DFL if arguments.parent is None else signal.SIG_IGN
     signal.signal(signal.SIGINT, interrupt)
@@ -62,7 +62,7 @@ def main() -> None:
         llama = Llama()
     except ModelUnavailable as error:
         sys.exit(str(error))
-    # llama.cpp has taken both; uvicorn does so next.
+    # llama.cpp has taken over both signals; uvicorn does so next.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The engine's HTTP interface: the endpoints of Ollama that `core.ollama` calls."""
+"""The engine's HTTP interface: the Ollama endpoints that `core.ollama` calls."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from core.contract.responses import JSONResponse
 from core.engine.disconnect import DisconnectMiddleware
 from core.engine.errors import EngineError
 from core.engine.generate import LinesResponse, answer, joined
@@ -27,10 +28,9 @@ from core.engine.schemas import (
     Tag,
     decode,
 )
-from core.responses import JSONResponse
 
 VERSION = "0.24.0+embedded"
-"""The version of Ollama that the engine answers like, marked as not being Ollama."""
+"""The Ollama version that the engine imitates, marked as not being Ollama itself."""
 
 _PLAIN_TEXTS = {404: "404 page not found", 405: "405 method not allowed"}
 
@@ -41,7 +41,7 @@ async def version(request: Request) -> JSONResponse:
 
 
 async def tags(request: Request) -> JSONResponse:
-    """GET /api/tags: the one model there is."""
+    """GET /api/tags: the only model."""
     llama: Llama = request.app.state.llama
     stat = llama.file.path.stat()
     tag = Tag(
@@ -122,7 +122,7 @@ def create_app(llama: Llama) -> Starlette:
             Route("/api/generate", generate, methods=["POST"]),
         ],
         middleware=[
-            # A web page could read answers under a name of its own that resolves to loopback.
+            # Otherwise a web page could read answers via its own host name, resolved to loopback.
             Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
             Middleware(DisconnectMiddleware),
         ],

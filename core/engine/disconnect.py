@@ -1,13 +1,13 @@
-"""The end of a request whose client has gone."""
+"""Stops the work on a request whose client has disconnected."""
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class DisconnectMiddleware:
-    """Cancels what the app does for a client that has closed its connection.
+    """Cancels the app's work for a client that has closed its connection.
 
-    The client is watched from the end of its request's body on.
+    The client is watched once its request's body is complete.
     """
 
     def __init__(self, app: ASGIApp) -> None:

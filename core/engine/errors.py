@@ -1,10 +1,10 @@
-"""What the engine's clients hear when there is no answer."""
+"""The error that the engine's clients get instead of an answer."""
 
 
 class EngineError(Exception):
-    """There is no answer: `str(error)` says why, in Ollama's words where it has some."""
+    """The request failed: `str(error)` says why, in Ollama's own words if it has any."""
 
     def __init__(self, text: str, status: int = 500) -> None:
-        """Say `text`, with HTTP `status` unless the answer has begun."""
+        """Report `text`, with HTTP `status` unless the answer has started."""
         super().__init__(text)
         self.status = status

@@ -1,4 +1,4 @@
-"""An answer of /api/generate: the prompt's template, the lines, and how they are sent."""
+"""Answers of /api/generate: the prompt template, the lines, and how they are sent."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -26,10 +26,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def answer(llama: Llama, asked: GenerateRequest) -> AsyncGenerator[GenerateLine]:
-    """Yield the lines of the answer to `asked`; the last one has no text but the numbers.
+    """Yield the lines of the answer to `asked`; the last one has the numbers, and no text.
 
     Raises:
-        EngineError: there is no answer, or no more of it.
+        EngineError: the answer fails, at its start or later.
     """
     started = time.perf_counter_ns()
     parameters = sampling(asked.options or {}, CONTEXT_LENGTH) | grammar(asked.format)
@@ -45,7 +45,7 @@ async def answer(llama: Llama, asked: GenerateRequest) -> AsyncGenerator[Generat
             if piece.stop:
                 if "json_schema" in parameters and piece.stop_type == "eos":
                     _check(_is_json(text))
-                # Like Ollama's: the ids of the text that was sent, without a stop word's.
+                # As in Ollama: the ids of the text that was sent, without the stop word.
                 context = [*prompt, *await llama.tokenize(text)]
                 yield _last_line(asked.model, context, piece, time.perf_counter_ns() - started)
 
@@ -58,14 +58,14 @@ async def joined(lines: AsyncGenerator[GenerateLine]) -> GenerateLine:
 
 
 class LinesResponse:
-    """An ASGI application that sends lines as NDJSON, and nothing before there is the first."""
+    """An ASGI application that sends lines as NDJSON, and nothing before the first is ready."""
 
     def __init__(self, lines: AsyncGenerator[GenerateLine]) -> None:
         """Send `lines`."""
         self._lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer; a failure on the way is its last line."""
+        """Send the answer; a failure midway becomes its last line."""
         started = False
         try:
             async with aclosing(self._lines) as lines:
@@ -81,7 +81,7 @@ class LinesResponse:
 
 
 def _turn(asked: GenerateRequest) -> str:
-    """Return the next turn in ChatML, the template of the model."""
+    """Return the next turn in ChatML, the model's template."""
     images = "".join(f"[img-{number}]" for number in range(len(asked.images or ())))
     turn = f"<|im_start|>user\n{images}{asked.prompt}<|im_end|>\n<|im_start|>assistant\n"
     if asked.system:
@@ -90,7 +90,7 @@ def _turn(asked: GenerateRequest) -> str:
 
 
 def _check(follows_schema: bool) -> None:
-    """Fail as Ollama does of a schema that it cannot use; llama.cpp goes on without it."""
+    """Fail like Ollama on a schema that it cannot use; llama.cpp would just ignore it."""
     if not follows_schema:
         raise EngineError("invalid JSON schema in format")
 

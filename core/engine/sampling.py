@@ -1,4 +1,4 @@
-"""Ollama's options and format in the terms of llama.cpp's POST /completion."""
+"""Translates Ollama's options and format to parameters of llama.cpp's POST /completion."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from core.engine.errors import EngineError
 
 _INT32 = 2**31
 
-# api/types.go of Ollama, DefaultOptions. The other options would reload the model, or are not
-# for sampling.
+# api/types.go of Ollama, DefaultOptions. The other options would reload the model, or have
+# nothing to do with sampling.
 _DEFAULTS: dict[str, float | list[str]] = {
     "num_predict": -1,
     "temperature": 0.8,
@@ -31,7 +31,7 @@ _ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separato
 
 
 def sampling(options: dict[str, Any], context_length: int) -> dict[str, Any]:
-    """Return llama.cpp's parameters for `options`; what is not given is as in Ollama.
+    """Return llama.cpp's parameters for `options`; the defaults are Ollama's.
 
     Raises:
         EngineError: an option has the wrong type: 500, as in Ollama.
@@ -51,7 +51,7 @@ def grammar(format_: Any) -> dict[str, Any]:
     """Return llama.cpp's parameters for Ollama's `format`: "json", a JSON schema, or nothing.
 
     Raises:
-        EngineError: it is something else: 500, as in Ollama.
+        EngineError: it is anything else: 500, as in Ollama.
     """
     match format_:
         case None | "":

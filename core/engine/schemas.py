@@ -1,6 +1,6 @@
-"""Ollama's requests and answers, as far as its clients here use them.
+"""The parts of Ollama's requests and answers that its clients here use.
 
-Field names, order and types are those of the recordings in tests/recordings.
+Field names, order and types match the recordings in tests/recordings.
 """
 
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ class ShowRequest(Struct):
 
 
 class ModelDetails(Struct, kw_only=True):
-    """What kind of model it is, as /api/tags, /api/ps and /api/show tell it."""
+    """The kind of model, as /api/tags, /api/ps and /api/show report it."""
 
     parent_model: str = ""
     format: str = "gguf"
@@ -63,7 +63,7 @@ class ModelDetails(Struct, kw_only=True):
 
 
 class Tag(Struct, kw_only=True):
-    """A model of /api/tags. `size` is in bytes."""
+    """A model in /api/tags. `size` is in bytes."""
 
     name: str
     model: str
@@ -74,7 +74,7 @@ class Tag(Struct, kw_only=True):
 
 
 class LoadedModel(Struct, kw_only=True):
-    """A model of /api/ps. `size` is in bytes."""
+    """A model in /api/ps. `size` is in bytes."""
 
     name: str
     model: str
@@ -87,7 +87,7 @@ class LoadedModel(Struct, kw_only=True):
 
 
 class Show(Struct, kw_only=True):
-    """The answer of /api/show."""
+    """The answer to POST /api/show."""
 
     details: ModelDetails
     model_info: dict[str, Any]
@@ -99,7 +99,7 @@ def decode(body: bytes, type_: type[_T]) -> _T:
     """Return the request in `body`.
 
     Raises:
-        EngineError: it is none, 400.
+        EngineError: it is missing or invalid; 400.
     """
     if not body:
         raise EngineError("missing request body", 400)

@@ -15,11 +15,11 @@ import time
 import httpx
 import msgspec
 
-from core.environment import SettingsError
-from core.ollama_errors import failed_response
-from core.settings import Settings
-from core.transport import HTTPTransport
-from core.upstream import Upstream
+from core.ollama.failures import failed_response
+from core.ollama.transport import HTTPTransport
+from core.ollama.upstream import Upstream
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
 
 ANSWER_TIMEOUT_S = 10
 """Ollama tells its version from memory, in milliseconds."""

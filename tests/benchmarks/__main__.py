@@ -2,7 +2,7 @@
 
 Each server runs on one core, the upstream and the load on the others. What counts is the CPU time
 of the server's processes for each operation, because a busy machine hardly changes it; ratios are
-medians of pairs from the same round.
+medians over pairs from the same round.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.benchmarks.servers import COMMANDS, OPEN_GATE, Failed, Lineup, missin
 
 
 def main() -> int:
-    """Measure, print the tables, and return 1 if some of the bundle are missing."""
+    """Measure, print the tables, and return 1 if some of the bundle's figures are missing."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     allow_many_files()
@@ -70,15 +70,19 @@ def _is_there(name: str) -> bool:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, help="default: 4")
-    parser.add_argument("--seconds", type=float, help="of each measurement; default: 1")
-    parser.add_argument("--quick", action="store_true", help="one short round, without the slowest")
+    parser.add_argument("--seconds", type=float, help="length of each measurement; default: 1")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round, without the slowest server"
+    )
     parser.add_argument("--servers", type=_names, help="comma-separated; default: all")
-    parser.add_argument("--streams", type=int, default=1000, help="to hold open; 0 is none")
+    parser.add_argument(
+        "--streams", type=int, default=1000, help="streams to hold open; 0 disables it"
+    )
     parser.add_argument(
         "--env", type=_setting, action="append", default=[], metavar="NAME=VALUE",
-        help="a setting of the bundle; its gate is open by default",
+        help="a setting for the bundle; its gate is open by default",
     )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for all figures")
     arguments = parser.parse_args()
     arguments.servers = arguments.servers or [
         name for name in COMMANDS if not (arguments.quick and name in ONCE)

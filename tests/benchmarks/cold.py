@@ -1,4 +1,4 @@
-"""How long a function takes from nothing: its imports, and its first answer."""
+"""Cold starts of a function: its imports and its first answer."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tests.benchmarks.servers import Failed
 MODULES = ("health", "models", "chat", "chat_stream")
 OURS, EAGER, BARE = "first answer", "first answer of the eager stack", "bare Python"
 _AS_PACKED = "import sys; sys.modules.update(dict.fromkeys(('click', 'pygments', 'rich')))"
-"""A function has not got what httpx imports for its command line where it is installed."""
+"""A packaged function lacks what httpx would import for its command line."""
 _EVENT = {
     "version": "2.0",
     "rawPath": "/api/health",
@@ -31,13 +31,13 @@ answer = handler(json.loads({event!r}), None)
 assert answer["statusCode"] == 200, answer
 assert json.loads(answer["body"])["ollama_status"] == "connected", answer
 """
-"""What Lambda does with an API Gateway's event."""
+"""Handles an API Gateway event as Lambda does."""
 
 
 def measure(upstream_port: int, folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Return milliseconds of every round from a process' start: imports, first answers.
+    """Return the milliseconds since process start, per round: imports and first answers.
 
-    Those of the imports are over those of bare Python, in the same round.
+    Import times exclude those of bare Python in the same round.
 
     Raises:
         Failed: a function cannot be imported, or gives a wrong answer.
@@ -65,11 +65,11 @@ def measure(upstream_port: int, folder: Path, rounds: int) -> dict[str, list[flo
 
 
 def _milliseconds(code: str, environ: Mapping[str, str]) -> float:
-    """Return the time from the start of Python until `code` has been run."""
+    """Return the time from starting Python until `code` has run."""
     command = [sys.executable, "-c", f"{_AS_PACKED}\n{code}\nprint('over', flush=True)"]
     started = time.perf_counter()
     with running(command, SERVER_CORE, environ) as process:
         assert process.stdout
         if not any(line == "over\n" for line in process.stdout):
-            raise Failed(f"this cannot be run: {code}")
+            raise Failed(f"cannot run: {code}")
         return (time.perf_counter() - started) * 1000

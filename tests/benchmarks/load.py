@@ -1,4 +1,4 @@
-"""Puts load on a server, and measures what it costs."""
+"""Puts a server under load and measures the cost."""
 
 import json
 import subprocess
@@ -14,31 +14,31 @@ from tests.benchmarks.programs import LOAD_CORE, running
 from tests.benchmarks.servers import Failed, Server
 
 LIMIT_S = 60
-"""Seconds after which a measurement that hangs is given up."""
+"""Seconds after which a hung measurement is abandoned."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A load: so many connections, each asking again and again for `seconds`, or once if 0."""
+    """A load: each connection repeats its request for `seconds`, or sends it once if 0."""
 
     name: str
     connections: int
     seconds: float = 0
     tokens: int = 0
-    """of each stream; 0 is a plain chat"""
+    """per stream; 0 means a plain chat"""
     pace: int = 0
-    """tokens a second of each stream; 0 is as fast as they are taken"""
+    """tokens per second of each stream; 0 means as fast as they are read"""
 
 
 class Figures(msgspec.Struct, frozen=True):
     """What one server used in one round."""
 
     cpu_us: float
-    """microseconds of CPU for each chat, or each token of a stream"""
+    """CPU microseconds per chat, or per token of a stream"""
     per_s: float
-    """chats or tokens a second"""
+    """chats or tokens per second"""
     first_ms: float
-    """milliseconds to the first byte of the body, in the median"""
+    """median milliseconds to the first byte of the body"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Load:
     program: Path
 
     def run(self, server: Server, case: Case) -> Figures:
-        """Put the load of `case` on `server`; what is warmed up before does not count.
+        """Put the load of `case` on `server`; the warm-up does not count.
 
         Raises:
             Failed: an answer was wrong.
@@ -61,10 +61,10 @@ class Load:
         return Figures(cpu_s * 1e6 / count, count / result["seconds"], result["first_ms"])
 
     def held_kb(self, server: Server, streams: int) -> float:
-        """Return the KB that each of so many open streams takes of the server's memory.
+        """Return the KB of the server's memory per open stream, with `streams` open.
 
         Raises:
-            Failed: not all of them could be opened, and stayed so.
+            Failed: not all of them could be opened and kept open.
         """
         self.run(server, Case("warming up", 4, 0.2))
         self.run(server, Case("warming up", 4, 0.2, tokens=4))
@@ -88,7 +88,7 @@ class Load:
 
 
 def _go(process: subprocess.Popen[str], server: Server, case: Case) -> dict[str, float]:
-    """Let the load begin, or end if streams are held; return what it tells at its end."""
+    """Start the load, or end it if streams are held; return its final report."""
     output, _ = process.communicate("\n")
     result: dict[str, float] = json.loads(output)
     if result["errors"]:

@@ -1,4 +1,4 @@
-"""What is measured, in which order."""
+"""The measurements and their order."""
 
 import math
 import sys
@@ -14,13 +14,13 @@ FLAT_OUT = {n: f"streamed flat-out, {n} stream{'s' * (n > 1)}" for n in (1, 64, 
 PACED = "paced, 200 streams x 50 tokens/s"
 FIRST = "first token"
 DIRECT = (PLAIN[32], FLAT_OUT[64], FIRST)
-"""Cases that are also measured on the upstream itself."""
+"""Cases also measured on the upstream itself."""
 ONCE = ("naive",)
-"""Servers so slow that one round has to do."""
+"""Servers so slow that one round must suffice."""
 
 
 def cases(seconds: float) -> list[Case]:
-    """Return the loads of one round; those without a pace last `seconds`."""
+    """Return the loads of one round; unpaced ones last `seconds`."""
     return [
         *(Case(name, n, seconds) for n, name in PLAIN.items()),
         *(Case(name, n, seconds, tokens=500) for n, name in FLAT_OUT.items()),
@@ -33,7 +33,7 @@ def measure_load(
     results: Results, lineup: Lineup, names: list[str], load: Load, source: Server, *,
     rounds: int, seconds: float,
 ) -> None:  # fmt: skip
-    """Measure every case on every server, and on the upstream itself, side by side in a round."""
+    """Measure every case on every server and the upstream, side by side in each round."""
     with ExitStack() as stack:
         servers = list(_started(results, lineup, names, stack))
         for number in range(1, rounds + 1):
@@ -54,7 +54,7 @@ def measure_load(
 def measure_memory(
     results: Results, lineup: Lineup, names: list[str], load: Load, streams: int
 ) -> None:
-    """Measure what open streams take of servers that have done little else."""
+    """Measure the memory of open streams on servers that have done little else."""
     for name in names:
         _tell(f"{streams} open streams: {name}")
         try:

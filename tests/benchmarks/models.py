@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.models --base-url URL`: how long your machine's models take.
+"""`python -m tests.benchmarks.models --base-url URL`: how fast models are on your machine.
 
-Each model is asked a short, a medium and a long question, through the API, one after the other.
-It is loaded first, by a word that does not count.
+Asks each model a short, a medium and a long question through the API, one after the other.
+An uncounted warm-up question loads the model first.
 """
 
 import argparse
@@ -26,15 +26,15 @@ QUESTIONS = {
     "medium": ("Explain in one paragraph what a hash table is.", 128),
     "long": ("Write an essay on the history of the printing press.", 512),
 }
-"""What is asked, and how many tokens the answer may have."""
+"""The questions, and the maximum number of tokens in the answer."""
 TIMEOUT_S = 330
 MOST_WAITS = 20
-"""How often one question is asked again because the server was busy."""
+"""How often a question is retried while the server is busy."""
 BUSY = {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
 
 
 class Failed(Exception):
-    """A question has no answer; the text is the server's."""
+    """A question failed; the text is the server's."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Timing:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """How fast it was written, once it had begun; None if it was too short to tell."""
+        """The generation speed after the first token; None if the answer was too short to tell."""
         writing_s = self.whole_s - self.first_token_s
         return (self.tokens - 1) / writing_s if self.tokens > 1 and writing_s else None
 
 
 @dataclass(frozen=True)
 class Row:
-    """The answers of one model to one question."""
+    """One model's answers to one question."""
 
     model: str
     question: str
@@ -77,7 +77,7 @@ class Row:
 
 
 def main() -> int:
-    """Ask, print the tables, and return 1 if a model has failed."""
+    """Ask, print the tables, and return 1 if a model failed."""
     arguments = _arguments()
     key = arguments.api_key_file.read_text("utf-8").strip() if arguments.api_key_file else None
     key = key or os.environ.get("OLLAMA_WEB_API_KEY")
@@ -105,11 +105,11 @@ def main() -> int:
 
 
 def ask(client: httpx.Client, model: str, message: str, num_predict: int) -> Timing:
-    """Ask one question, again after a pause if the server is busy.
+    """Ask one question; retry after a pause while the server is busy.
 
     Raises:
-        Failed: there is no whole answer.
-        httpx.HTTPError: the server cannot be reached, or the connection broke.
+        Failed: there is no complete answer.
+        httpx.HTTPError: the server is unreachable, or the connection broke.
     """
     options = {"num_predict": num_predict, "temperature": 0, "seed": 1}
     body = {"message": message, "model": model, "options": options}
@@ -131,12 +131,12 @@ def ask(client: httpx.Client, model: str, message: str, num_predict: int) -> Tim
                 if event["done"]:
                     whole_s = time.perf_counter() - started
                     return Timing(whole_s, first_token_s, event.get("eval_count", 0))
-            raise Failed("the answer has no end")
+            raise Failed("the answer ended before it was complete")
     raise Failed(f"the server was busy {MOST_WAITS} times")
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a line for each model: the specification's table."""
+    """Return the specification's table, one row per model."""
     lines = [
         ["model", *(f"{name}: s" for name in QUESTIONS), "first token: s", "tokens/s"],
         ["---", *["---:"] * (len(QUESTIONS) + 2)],
@@ -151,7 +151,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def write_csv(rows: Iterable[Row], file: Any) -> None:
-    """Write a line for each model and question."""
+    """Write one row per model and question."""
     writer = csv.writer(file)
     writer.writerow(["model", "question", "answers", "mean_s", "first_token_s", "tokens_per_s"])
     for row in rows:
@@ -192,7 +192,7 @@ def _error(answer: httpx.Response) -> str:
     try:
         return str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
-        return "the answer is not of an Ollama Web API. Check --base-url"
+        return "the answer is not from an Ollama Web API. Check --base-url"
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -212,13 +212,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.models", description=__doc__)
     parser.add_argument("--base-url", default="http://127.0.0.1:5000", help="default: %(default)s")
     parser.add_argument(
-        "--model", action="append", help="one to ask, may be repeated; default: all"
+        "--model", action="append", help="model to ask, may be repeated; default: all"
     )
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="file for all figures")
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE",
-        help="has the API key; else the environment's OLLAMA_WEB_API_KEY, if it is set",
+        help="file with the API key; default: OLLAMA_WEB_API_KEY from the environment, if set",
     )  # fmt: skip
     return parser.parse_args()
 

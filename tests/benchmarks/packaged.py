@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.packaged`: how long the functions' imports take from their zips.
+"""`python -m tests.benchmarks.packaged`: import times of the zipped functions.
 
-Beside it stands the same without the bytecode that deploy/package.py adds, as a zip of sources is.
+Compares them with zips of sources alone, without the bytecode that deploy/package.py adds.
 """
 
 import platform
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _milliseconds(root: Path, code: str) -> float:
-    """Return the time that Python takes for `code`, with nothing but `root` to import from."""
+    """Return the time Python takes to run `code` with only `root` to import from."""
     command = [sys.executable, "-BSc", code]
     started = time.perf_counter()
     subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, check=True)

@@ -1,4 +1,4 @@
-"""Starts programs, each on one core, and ends them by their ids."""
+"""Starts programs, each on one core, and stops them by process id."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ SERVER_CORE, UPSTREAM_CORE, LOAD_CORE = _CORES[0], _CORES[1 % len(_CORES)], _COR
 
 
 class Missing(Exception):
-    """Something that the benchmark cannot do without is not installed."""
+    """A program the benchmark requires is not installed."""
 
 
 class Built(NamedTuple):
@@ -29,7 +29,7 @@ class Built(NamedTuple):
 
 
 def build(folder: Path) -> Built:
-    """Compile the programs in C into `folder`.
+    """Compile the C programs into `folder`.
 
     Raises:
         Missing: there is no C compiler, or no taskset.
@@ -45,7 +45,7 @@ def build(folder: Path) -> Built:
 
 
 def allow_many_files() -> None:
-    """Let this process, and those it starts, have as many sockets as the measurements take."""
+    """Raise the file limit of this process and its children to what the measurements need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(FILES, hard)), hard))
 
@@ -54,7 +54,7 @@ def allow_many_files() -> None:
 def running(
     command: list[str], core: int, environ: Mapping[str, str] | None = None, log: Path | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run `command` on `core`, its output in `log` or else piped, until the block ends."""
+    """Run `command` on `core` until the block ends; output goes to `log`, else to a pipe."""
     with (log or Path(os.devnull)).open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             ["taskset", "--cpu-list", str(core), *command],

@@ -1,4 +1,4 @@
-"""Puts what was measured into tables in Markdown."""
+"""Formats the measurements as Markdown tables."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure must reach: at most `first`, later `later`; or at least, if it is `better`."""
+    """A figure's target: at most `first`, and `later` in time; at least, if `better`."""
 
     name: str
     measured: float | None
@@ -36,7 +36,7 @@ class Target:
 
 
 def markdown(results: Results, servers: list[str], streams: int, command: str) -> str:
-    """Return all tables, and the line that tells how they were made."""
+    """Return all tables, and the line that says how they were made."""
     parts = [
         _table(_measured(results, servers, streams)),
         _table([
@@ -55,7 +55,7 @@ def markdown(results: Results, servers: list[str], streams: int, command: str) -
 
 
 def targets(results: Results, streams: int) -> list[Target]:
-    """Return what was aimed at."""
+    """Return the targets."""
     plain, flat_out, paced = PLAIN[32], FLAT_OUT[64], PACED
 
     def of_nginx(case: str) -> float | None:
@@ -100,20 +100,20 @@ def _cell(results: Results, case: str, server: str) -> str:
 
 
 def _number(value: float | None, unit: str = "") -> str:
-    """Return three digits of `value`."""
+    """Return `value` to three significant digits."""
     if value is None:
         return "-"
     return (f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}") + unit
 
 
 def _table(rows: Rows) -> str:
-    """Return `rows`, the first being the head, as a table in Markdown."""
+    """Return `rows`, the first being the header, as a Markdown table."""
     head, *rest = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, f"|{'---|' * len(rows[0])}", *rest])
 
 
 def _limit(results: Results) -> str:
-    """Return what the upstream and the load reach without a server between them."""
+    """Return what the upstream and the load generator reach with no server between them."""
     chats, tokens = (
         _number(results.median(case, "upstream", per_s)) for case in (PLAIN[32], FLAT_OUT[64])
     )

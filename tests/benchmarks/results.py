@@ -1,4 +1,4 @@
-"""What was measured, and the ratios of it."""
+"""The measurements and their ratios."""
 
 from collections.abc import Callable
 from statistics import median
@@ -10,35 +10,35 @@ from tests.benchmarks.load import Figures
 
 
 class Results(msgspec.Struct):
-    """All that was measured; in lists, one value a round, None where a server failed."""
+    """All measurements; lists have one value per round, None where a server failed."""
 
     cases: dict[str, dict[str, list[Figures | None]]] = {}
-    """by case and server; the upstream's own are the limit of the tool"""
+    """by case and server; the upstream's own figures are the tool's limit"""
     held_kb: dict[str, float] = {}
-    """KB of memory for each open stream, by server"""
+    """KB of memory per open stream, by server"""
     cold_ms: dict[str, list[float]] = {}
     failures: dict[str, list[str]] = {}
     """by server"""
 
     def fail(self, server: str, failure: Exception) -> None:
-        """Keep why `server` has no figures."""
+        """Record why `server` has no figures."""
         self.failures.setdefault(server, []).append(str(failure))
 
     def values(self, case: str, server: str, of: Callable[[Figures], float]) -> list[float | None]:
-        """Return one figure of every round."""
+        """Return one figure from every round."""
         figures = self.cases.get(case, {}).get(server, [])
         return [of(each) if each else None for each in figures]
 
     def median(self, case: str, server: str, of: Callable[[Figures], float]) -> float | None:
-        """Return the median of one figure; None if there is none."""
+        """Return the median of one figure, or None if it was never measured."""
         return middle(self.values(case, server, of))
 
     def ratio(self, case: str, server: str, to: str) -> float | None:
-        """Return how many times the CPU of `to` the `server` needs, in the median of the rounds."""
+        """Return the CPU of `server` as a multiple of that of `to`, the median over the rounds."""
         return _ratio(self.values(case, server, cpu_us), self.values(case, to, cpu_us))
 
     def added_ms(self, case: str, server: str) -> list[float | None]:
-        """Return what `server` adds to the upstream's own time to the first token, by round."""
+        """Return how much `server` adds to the upstream's time to first token, per round."""
         own = self.values(case, "upstream", first_ms)
         through = self.values(case, server, first_ms)
         return [
@@ -46,11 +46,11 @@ class Results(msgspec.Struct):
         ]
 
     def added_ratio(self, case: str, server: str, to: str) -> float | None:
-        """Return how many times what `to` adds it is, in the median of the rounds."""
+        """Return what `server` adds as a multiple of what `to` adds, the median over the rounds."""
         return _ratio(self.added_ms(case, server), self.added_ms(case, to))
 
     def cold_ratio(self) -> float | None:
-        """Return our function's first answer over the eager stack's."""
+        """Return our function's first-answer time as a fraction of the eager stack's."""
         times = self.cold_ms
         return _ratio([*times.get(cold.OURS, ())], [*times.get(cold.EAGER, ())])
 
@@ -68,7 +68,7 @@ def first_ms(figures: Figures) -> float:
 
 
 def middle(values: list[float | None]) -> float | None:
-    """Return the median of those that are there."""
+    """Return the median of the values present."""
     present = [value for value in values if value is not None]
     return median(present) if present else None
 

@@ -1,4 +1,4 @@
-"""The servers that are compared, and what they use of the machine."""
+"""The compared servers and their resource usage."""
 
 import socket
 import string
@@ -24,16 +24,16 @@ OPEN_GATE = {
     "MAX_QUEUE": "100000",
     "QUEUE_TIMEOUT_S": "300",
 }
-"""The bundle's settings: its gate does all its work, and lets everything through."""
+"""The bundle's settings: its gate does all its work but lets everything through."""
 
 
 class Failed(Exception):
-    """A server did not start, or answered wrongly, so it has no figures."""
+    """A server did not start or gave a wrong answer, so it has no figures."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     name: str
     port: int
@@ -42,12 +42,12 @@ class Server:
     stream: str = "/api/chat/stream"
 
     def cpu_s(self) -> float:
-        """Return the seconds of CPU that its processes have used."""
+        """Return the CPU seconds its processes have used."""
         times = [process.cpu_times() for process in self._tree()]
         return float(sum(each.user + each.system for each in times))
 
     def memory_bytes(self) -> int:
-        """Return the memory that is its processes' own (USS)."""
+        """Return its processes' unique memory (USS)."""
         return sum(process.memory_full_info().uss for process in self._tree())
 
     def _tree(self) -> list[psutil.Process]:
@@ -64,7 +64,7 @@ class Lineup:
 
     @contextmanager
     def start(self, name: str) -> Iterator[Server]:
-        """Run the server `name`, from when it listens until the block ends.
+        """Run the server `name`; enter the block once it listens, and stop it at the end.
 
         Raises:
             Failed: it does not start.
@@ -77,11 +77,11 @@ class Lineup:
         }
         with running(COMMANDS[name](self, port), SERVER_CORE, environ, log) as process:
             if not _listens(port, process):
-                raise Failed(f"{name} does not start: {log.read_text('utf-8')[-500:]}")
+                raise Failed(f"{name} did not start: {log.read_text('utf-8')[-500:]}")
             yield Server(name, port, psutil.Process(process.pid))
 
     def nginx(self, port: int) -> list[str]:
-        """Write nginx's configuration, and return the command."""
+        """Write nginx's configuration and return its command."""
         template = string.Template((HERE / "peers" / "nginx.conf").read_text("utf-8"))
         path = self.folder / "nginx.conf"
         values = {"FOLDER": self.folder, "PORT": port, "UPSTREAM": self.upstream_port}
@@ -96,7 +96,7 @@ def _python(*arguments: str) -> list[str]:
 COMMANDS: dict[str, Callable[[Lineup, int], list[str]]] = {
     "nginx": Lineup.nginx,
     "bundle": lambda _, port: _python("handlers"),
-    # A thread a stream; gunicorn keeps connections alive as far as there are more than threads.
+    # One thread per stream; gunicorn keeps alive only the connections beyond its threads.
     "flask": lambda _, port: _python(
         "gunicorn", "--threads=1100", "--worker-connections=4000", f"--bind=127.0.0.1:{port}",
         "tests.benchmarks.peers.flask_app:app",
@@ -111,7 +111,7 @@ _MODULES = {"flask": ("flask", "gunicorn", "requests")}
 
 
 def missing(name: str) -> str:
-    """Return what the server `name` needs and is not installed; empty if it can be run."""
+    """Return what the server `name` needs but is not installed, or "" if it can run."""
     if name == "nginx":
         return "" if _nginx() else "nginx"
     return ", ".join(module for module in _MODULES.get(name, ()) if not find_spec(module))

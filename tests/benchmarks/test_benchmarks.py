@@ -1,4 +1,4 @@
-"""The benchmark itself works: every answer it counts has been looked at."""
+"""The benchmark itself works: it checks every answer it counts."""
 
 import subprocess
 import sys
@@ -31,15 +31,13 @@ def source(built: Built) -> Iterator[Server]:
         yield server
 
 
-def test_streams_have_the_tokens_and_the_pace_that_were_asked_for(
-    built: Built, source: Server
-) -> None:
+def test_streams_have_the_requested_tokens_and_pace(built: Built, source: Server) -> None:
     figures = Load(built.load).run(source, Case("paced", 4, tokens=20, pace=50))
     assert figures.per_s < 4 * 50 * 2
     assert figures.cpu_us >= 0
 
 
-def test_each_connection_asks_again_until_the_time_is_over(built: Built, source: Server) -> None:
+def test_each_connection_repeats_its_request_until_time_is_up(built: Built, source: Server) -> None:
     figures = Load(built.load).run(source, Case("plain", 4, seconds=0.2))
     assert figures.per_s > 4 / 0.2
     assert figures.first_ms > 0
@@ -51,7 +49,7 @@ def test_a_wrong_answer_is_a_failure(built: Built, source: Server) -> None:
         Load(built.load).run(elsewhere, Case("plain", 1, seconds=0.1))
 
 
-def test_a_stream_that_is_no_stream_is_a_failure(built: Built, source: Server) -> None:
+def test_a_stream_with_an_error_status_is_a_failure(built: Built, source: Server) -> None:
     server = Server("version", source.port, source.process, stream="/api/version")
     with pytest.raises(Failed, match="HTTP status 404"):
         Load(built.load).run(server, Case("stream", 1, tokens=3))

@@ -1,4 +1,4 @@
-"""The table of one's own models."""
+"""The table of the user's own models."""
 
 import asyncio
 import csv
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core import keys
-from core.addresses import Networks
+from core.keys import editing as keys
+from core.settings.networks import Networks
 from tests.benchmarks.models import QUESTIONS, Row, Timing, markdown
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error, tokens
@@ -22,7 +22,7 @@ async def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_each_installed_model_is_a_line(
+async def test_each_installed_model_gets_a_row(
     serve: Serve, fake: FakeOllama, tmp_path: Path
 ) -> None:
     fake.default = tokens(pace_s=0.01)
@@ -48,14 +48,14 @@ async def test_each_installed_model_is_a_line(
     }
 
 
-async def test_a_model_that_fails_is_left_out_and_told_of(serve: Serve, fake: FakeOllama) -> None:
+async def test_a_failing_model_is_left_out_and_reported(serve: Serve, fake: FakeOllama) -> None:
     fake.default = error(500, "out of memory")
     ended = await run("--base-url", await serve(), "--model", "smollm2:135m")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "smollm2:135m is left out: 500: Ollama" in ended.stderr
 
 
-async def test_a_busy_server_is_asked_again(serve: Serve, fake: FakeOllama) -> None:
+async def test_a_busy_server_is_retried(serve: Serve, fake: FakeOllama) -> None:
     fake.reply(error(503, "busy"))
     ended = await run("--base-url", await serve(), "--model", "smollm2:135m", "--rounds", "1")
     assert ended.returncode == 0, ended.stderr
@@ -74,7 +74,7 @@ async def test_a_key_is_read_from_a_file(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9"])
-async def test_no_server_is_a_line_that_says_so(url: str) -> None:
+async def test_an_unreachable_server_is_a_one_line_error(url: str) -> None:
     ended = await run("--base-url", url)
     assert ended.returncode == 1
     assert ended.stderr.startswith(url)

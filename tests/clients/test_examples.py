@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core import keys
-from core.addresses import Networks
+from core.keys import editing as keys
+from core.settings.networks import Networks
 from tests.clients.conftest import Example
 from tests.conftest import Serve
 from tests.fake_ollama import Connection, FakeOllama, Reply, Request, after, tokens

@@ -22,7 +22,7 @@ BLOCKS = [
     for number, (language, code) in enumerate(_BLOCK.findall((ROOT / page).read_text("utf-8")), 1)
 ]
 
-OUTPUT = {"", "json"}
+OUTPUT = {"", "json", "text"}
 """Blocks that show what comes back."""
 TESTED_ELSEWHERE = {"powershell": "tests/clients/powershell"}
 NOT_RUN = {

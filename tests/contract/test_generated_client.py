@@ -1,4 +1,4 @@
-"""A client that a generator makes from the OpenAPI document works."""
+"""A client generated from the OpenAPI document works."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.openapi import openapi_document
+from core.contract.openapi import openapi_document
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 
@@ -35,7 +35,7 @@ with Client(sys.argv[1]) as client:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that has the package `generated`."""
+    """Return the folder that contains the package `generated`."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "openapi.json").write_text(json.dumps(openapi_document()), "utf-8")
     (folder / "config.yml").write_text("post_hooks: []", "utf-8")

@@ -1,7 +1,7 @@
 """The contract, over real sockets, with a real model behind the bundle.
 
-The model is the embedded engine's; with OLLAMA_TEST_URL (and OLLAMA_TEST_MODEL) the same is asked
-of a real Ollama server.
+The model is the embedded engine's; with OLLAMA_TEST_URL (and OLLAMA_TEST_MODEL) the same tests run
+against a real Ollama server.
 """
 
 import json
@@ -68,7 +68,7 @@ def test_a_real_answer(client: httpx.Client) -> None:
     assert answer["total_duration"] > 1_000_000
 
 
-def test_the_stream_says_the_same(client: httpx.Client) -> None:
+def test_a_stream_gives_the_same_answer(client: httpx.Client) -> None:
     whole, lines = ask(client, **FRANCE), stream(client, **FRANCE)
     assert "".join(line["response"] for line in lines) == whole["response"]
     assert lines[-1]["response"] == ""
@@ -85,7 +85,7 @@ def test_context_continues_the_conversation(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "cp949"])
-def test_korean_goes_in_and_out(client: httpx.Client, charset: str) -> None:
+def test_korean_survives_the_round_trip(client: httpx.Client, charset: str) -> None:
     body = json.dumps(
         {"message": "안녕하세요! 한국어로 인사해 주세요.", **GREEDY}, ensure_ascii=False
     )
@@ -109,7 +109,7 @@ def test_korean_goes_in_and_out(client: httpx.Client, charset: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
-def test_what_cannot_be_answered_is_refused(
+def test_unanswerable_requests_are_refused(
     client: httpx.Client, path: str, body: dict[str, Any], status: int, words: str
 ) -> None:
     answer = client.post(path, json=body)
@@ -124,7 +124,7 @@ def test_a_json_answer(client: httpx.Client) -> None:
     assert isinstance(json.loads(answer["response"])["name"], str)
 
 
-def test_a_client_that_leaves_stops_the_model(client: httpx.Client) -> None:
+def test_a_disconnect_stops_the_model(client: httpx.Client) -> None:
     endless = {"message": "Write a very long story.", "options": {"num_predict": 4000}}
     for _ in range(6):
         with client.stream("POST", "/api/chat/stream", json=endless) as answer:

@@ -10,32 +10,16 @@ from tests.deploy.conftest import pack
 
 FUNCTIONS = ("health", "models", "chat", "chat_stream")
 CORE = {
-    "__init__",
-    "addresses",
-    "app",
-    "auth",
-    "client",
-    "connection",
-    "environment",
-    "errors",
-    "exchange",
-    "http_api",
-    "jwt",
-    "key_store",
-    "logs",
-    "moving_window",
-    "pool",
-    "queue",
-    "rate_limit",
-    "record",
-    "responses",
-    "schemas",
-    "security",
-    "settings",
-    "upstream",
+    *("app", "context"),
+    *("chat/queue", "contract/errors", "contract/responses", "contract/schemas"),
+    *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
+    *("gate/tokens", "keys/records", "keys/store", "observe/logs"),
+    *("ollama/connection", "ollama/pool", "ollama/upstream"),
+    *("serving/application", "serving/aws", "serving/exchange"),
+    *("settings/environment", "settings/networks", "settings/schema"),
 }
-CLIENT = {"generate", "ollama", "ollama_api", "ollama_errors", "transport"}
-CHAT = {"chat", "requests", "streaming"}
+CLIENT = {f"ollama/{name}" for name in ("api", "client", "failures", "models", "transport", "wire")}
+CHAT = {"chat/request", "chat/stream", "chat/turn"}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
 STREAMING_PACKAGES = {"click", "uvicorn"}
@@ -74,7 +58,8 @@ def test_a_zip_has_what_its_function_imports_and_nothing_else(
     assert names == {"core", "handlers"} | packages | (STREAMING_PACKAGES if streams else set())
     sources = {file for file in files if file.suffix == ".py"}
     assert {file.stem for file in sources if file.parts[0] == "handlers"} == {"__init__", function}
-    own = {file.stem for file in sources if file.parts[0] == "core"}
+    core = {file.relative_to("core") for file in sources if file.parts[0] == "core"}
+    own = {file.with_suffix("").as_posix() for file in core if file.stem != "__init__"}
     assert own == CORE | (CLIENT if is_client else set()) | (CHAT if streams else set())
 
     assert {file.as_posix().partition(".")[0] for file in binaries} == BINARIES

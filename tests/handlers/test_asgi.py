@@ -1,4 +1,4 @@
-"""What holds for every endpoint, over real sockets where that matters."""
+"""Behaviour common to all endpoints, over real sockets where that matters."""
 
 import asyncio
 import importlib
@@ -12,8 +12,10 @@ from types import ModuleType
 import httpx
 import pytest
 
+from core import __version__
 from core.app import create_app
 from handlers import asgi, chat, chat_stream, health, models, openapi
+from handlers.__main__ import main
 from tests.conftest import Connect, Serve
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport
@@ -69,7 +71,7 @@ def test_an_endpoint_loads_none_of_its_siblings() -> None:
         assert loaded.stdout.split() == [name]
 
 
-def test_the_health_starts_without_httpx_and_leaves_the_collector_on() -> None:
+def test_health_starts_without_httpx_and_leaves_the_collector_on() -> None:
     code = "import gc, sys, handlers.health; print('httpx' in sys.modules, gc.isenabled())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "True"]
@@ -97,7 +99,7 @@ def test_importing_reads_no_settings() -> None:
 
 
 @pytest.mark.parametrize("lambda_", [False, True])
-async def test_unusable_settings_are_a_500_that_tells_no_value(
+async def test_invalid_settings_are_a_500_that_reveals_no_value(
     monkeypatch: pytest.MonkeyPatch, lambda_: bool
 ) -> None:
     monkeypatch.setenv("OLLAMA_BASE_URL", "secret")
@@ -109,7 +111,7 @@ async def test_unusable_settings_are_a_500_that_tells_no_value(
     assert "secret" not in answer.text
 
 
-async def test_what_is_no_http_is_a_400_in_the_same_shape(serve: Serve) -> None:
+async def test_non_http_traffic_gets_a_400_in_the_same_shape(serve: Serve) -> None:
     url = httpx.URL(await serve())
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(b"GARBAGE\r\n\r\n")
@@ -120,7 +122,7 @@ async def test_what_is_no_http_is_a_400_in_the_same_shape(serve: Serve) -> None:
     assert body == b'{"success":false,"error":"Invalid HTTP request received."}'
 
 
-async def test_a_body_that_comes_in_pieces_is_limited_too(serve: Serve, fake: FakeOllama) -> None:
+async def test_a_chunked_body_is_limited_too(serve: Serve, fake: FakeOllama) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(10):
             yield b"x" * 500
@@ -134,7 +136,7 @@ async def test_a_body_that_comes_in_pieces_is_limited_too(serve: Serve, fake: Fa
     assert not fake.requests
 
 
-async def test_a_connection_serves_on_after_an_error(serve: Serve, fake: FakeOllama) -> None:
+async def test_a_connection_stays_usable_after_an_error(serve: Serve, fake: FakeOllama) -> None:
     url = httpx.URL(await serve(max_body_bytes=100))
     reader, writer = await asyncio.open_connection(url.host, url.port)
     for body, status in [(b"x" * 5000, 413), (b"{}", 400), (b'{"message":"hi"}', 200)] * 2:
@@ -158,7 +160,7 @@ async def test_a_connection_serves_on_after_an_error(serve: Serve, fake: FakeOll
         (b"PUT /api/chat HTTP/1.1\r\nContent-Type: application/json", 405, False),
     ],
 )
-async def test_a_client_that_waits_for_100_continue_gets_it_or_an_end(
+async def test_a_client_that_waits_for_100_continue_gets_it_or_a_final_answer(
     serve: Serve, fake: FakeOllama, head: bytes, status: int, is_read: bool
 ) -> None:
     url = httpx.URL(await serve())
@@ -180,7 +182,7 @@ async def test_a_client_that_waits_for_100_continue_gets_it_or_an_end(
     writer.close()
 
 
-def test_an_unusable_setting_stops_the_start_with_one_line() -> None:
+def test_an_invalid_setting_fails_startup_with_one_line() -> None:
     for module in ("handlers", "uvicorn handlers.asgi:app --port 0"):
         ended = subprocess.run(
             [sys.executable, "-m", *module.split()],
@@ -191,9 +193,27 @@ def test_an_unusable_setting_stops_the_start_with_one_line() -> None:
             check=False,
         )
         assert ended.returncode != 0
-        assert "OLLAMA_BASE_URL is unusable: expected" in ended.stderr
+        assert "OLLAMA_BASE_URL is invalid: expected" in ended.stderr
         assert "Traceback" not in ended.stderr
         assert "secret" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "text"),
+    [
+        ("--version", 0, f"Ollama Web API {__version__}\n"),
+        ("--help", 0, "Settings are environment variables"),
+        ("--port", 2, "unrecognized arguments: --port"),
+        ("serve", 2, "unrecognized arguments: serve"),
+    ],
+)
+def test_the_command_line_answers_or_refuses_an_argument(
+    argument: str, status: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([argument])
+    assert exit_.value.code == status
+    assert text in "".join(capsys.readouterr())
 
 
 def test_the_procfile_starts_the_bundle() -> None:

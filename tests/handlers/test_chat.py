@@ -36,7 +36,7 @@ def assert_error(answer: httpx.Response, status: int, start: str = "") -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/"])
-async def test_a_whole_answer(connect: Connect, fake: FakeOllama, path: str) -> None:
+async def test_a_plain_answer(connect: Connect, fake: FakeOllama, path: str) -> None:
     answer = await connect(chat).post(path, json={"message": "안녕하세요!"})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
@@ -63,7 +63,7 @@ async def test_an_operator_may_set_another_default_model(connect: Connect) -> No
     assert answer.json()["model"] == "smollm2:135m"
 
 
-async def test_korean_comes_back_as_it_is(connect: Connect, fake: FakeOllama) -> None:
+async def test_korean_comes_back_unchanged(connect: Connect, fake: FakeOllama) -> None:
     fake.reply(tokens(["안녕", "하세요! ", "😀\u2028끝"]))
     answer = await post(connect(chat))
     assert answer.json()["response"] == "안녕하세요! 😀\u2028끝"
@@ -78,7 +78,7 @@ async def test_an_answer_without_context_has_an_empty_one(
 
 
 @pytest.mark.parametrize("think", [True, "high", False])
-async def test_thinking_is_told_only_when_asked_for(
+async def test_thinking_is_returned_only_when_asked_for(
     connect: Connect, fake: FakeOllama, think: bool | str
 ) -> None:
     fake.reply(tokens(["4"], thinking=["2 and ", "2"]))
@@ -88,7 +88,7 @@ async def test_thinking_is_told_only_when_asked_for(
     assert fake.asked()[0].json["think"] == think
 
 
-async def test_what_a_client_may_not_set_never_reaches_ollama(
+async def test_fields_that_a_client_may_not_set_never_reach_ollama(
     connect: Connect, fake: FakeOllama
 ) -> None:
     await post(connect(chat), keep_alive=0, raw=True, template="x", suffix="y", context=[])
@@ -102,7 +102,7 @@ async def test_what_a_client_may_not_set_never_reaches_ollama(
     }
 
 
-async def test_nothing_of_the_clients_headers_is_forwarded(
+async def test_no_client_header_is_forwarded(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
@@ -207,7 +207,7 @@ UTF_8 = "application/json; charset=utf-8"
         ("?????!", "curl/7.88.1", "application/json", 200),
     ],
 )
-async def test_hangul_that_powershell_has_lost_is_a_400_that_says_so(
+async def test_hangul_lost_by_powershell_is_a_400_that_says_so(
     connect: Connect,
     fake: FakeOllama,
     message: str,
@@ -229,7 +229,7 @@ async def test_hangul_that_powershell_has_lost_is_a_400_that_says_so(
         assert fake.asked()[0].json["prompt"] == message
 
 
-async def test_a_model_that_is_not_installed_names_the_installed_ones(
+async def test_an_error_for_a_missing_model_names_the_installed_ones(
     connect: Connect, fake: FakeOllama
 ) -> None:
 
@@ -238,7 +238,7 @@ async def test_a_model_that_is_not_installed_names_the_installed_ones(
     assert "smollm2:135m, llama3.1:70b" in answer.json()["error"]
 
 
-async def test_none_installed_is_said(connect: Connect, fake: FakeOllama) -> None:
+async def test_an_error_says_when_no_model_is_installed(connect: Connect, fake: FakeOllama) -> None:
     fake.models = []
     answer = await post(connect(chat))
     assert_error(answer, 404)
@@ -276,40 +276,44 @@ async def test_cloud_models_are_refused_unless_allowed(
         (
             recorded("overlong_truncate_false"),
             400,
-            "Ollama does not accept this request: the input",
+            "Ollama rejected this request: the input",
         ),
-        (recorded("err_think_true"), 400, "Ollama does not accept this request: "),
+        (recorded("err_think_true"), 400, "Ollama rejected this request: "),
         (
             recorded("err_option_type_stop_string"),
             400,
-            "Ollama does not accept this request: option",
+            "Ollama rejected this request: option",
         ),
-        (recorded("err_format_bad"), 400, "Ollama does not accept this request: invalid format"),
+        (recorded("err_format_bad"), 400, "Ollama rejected this request: invalid format"),
         (
             recorded("err_images_not_base64"),
             400,
-            "Ollama does not accept this request: illegal base64",
+            "Ollama rejected this request: illegal base64",
         ),
         (
             recorded("err_host_evil_generate"),
             500,
-            "Ollama connection error: it refuses this server",
+            "Ollama connection error: it denied this server access",
         ),
-        (recorded("trailing_slash"), 500, "Ollama connection error: no Ollama answers there"),
+        (
+            recorded("trailing_slash"),
+            500,
+            "Ollama connection error: no Ollama found at this address",
+        ),
         (
             recorded("err_unknown_route_post"),
             500,
-            "Ollama connection error: no Ollama answers there",
+            "Ollama connection error: no Ollama found at this address",
         ),
         (closes_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
         (resets_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
         (page(502), 500, "Ollama connection error: it failed without saying why (HTTP 502)"),
-        (page(200), 500, "Ollama connection error: what came is not an answer"),
-        (page(200, b""), 500, "Ollama connection error: what came is not an answer"),
+        (page(200), 500, "Ollama connection error: the answer is not Ollama's"),
+        (page(200, b""), 500, "Ollama connection error: the answer is not Ollama's"),
         (page(500, b""), 500, "Ollama connection error: it failed without saying why"),
     ],
 )
-async def test_ollamas_failures_are_told(
+async def test_ollamas_failures_are_reported(
     connect: Connect, fake: FakeOllama, reply: Reply, status: int, start: str
 ) -> None:
     fake.reply(reply)
@@ -321,7 +325,7 @@ async def test_ollamas_failures_are_told(
     ("reply", "seconds"),
     [(recorded("concurrency_cold_nonstream_503"), "5"), (page(503, b"", "Retry-After: 9"), "9")],
 )
-async def test_a_busy_ollama_is_a_503_that_says_when(
+async def test_a_busy_ollama_is_a_503_that_says_when_to_retry(
     connect: Connect, fake: FakeOllama, reply: Reply, seconds: str
 ) -> None:
     fake.reply(reply)
@@ -346,7 +350,7 @@ async def test_no_complete_answer_in_time_is_a_504(connect: Connect, fake: FakeO
 
 
 @pytest.mark.parametrize("connect", ["lambda"], indirect=True)
-async def test_a_function_answers_before_its_own_time_is_over(
+async def test_a_lambda_function_answers_before_its_time_runs_out(
     connect: Connect, fake: FakeOllama
 ) -> None:
     fake.reply(never_answers)
@@ -355,10 +359,10 @@ async def test_a_function_answers_before_its_own_time_is_over(
     assert_error(await post(client), 504, "Request timeout: no complete answer within 0.2 seconds")
 
 
-async def test_a_crash_here_is_a_500_in_the_same_shape(
+async def test_an_internal_crash_is_a_500_in_the_same_shape(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.generate.read_line", lambda text: 1 / 0)
+    monkeypatch.setattr("core.ollama.wire.read_line", lambda text: 1 / 0)
     answer = await post(connect(chat))
     assert_error(answer, 500, "Internal error")
     assert "division" not in answer.text
@@ -376,22 +380,22 @@ async def test_a_cloud_model_under_another_name_is_refused_too(
     assert [request.json["model"] for request in fake.asked()] == ["llama3.1:70b", "smollm2:135m"]
 
 
-async def test_what_is_known_of_a_model_is_asked_again_once_in_a_while(
+async def test_model_details_are_refreshed_periodically(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama.KNOWN_FOR_S", 0.05)
+    monkeypatch.setattr("core.ollama.models.KNOWN_FOR_S", 0.05)
     client = connect(chat)
     assert (await post(client)).status_code == 200
     await asyncio.sleep(0.1)
-    fake.remote = {"smollm2:135m"}  # pulled anew
+    fake.remote = {"smollm2:135m"}  # pulled again
     assert_error(await post(client), 403, "Model ")
 
 
 @pytest.mark.parametrize("connect", ["function", "bundle"], indirect=True)
-async def test_requests_that_come_together_fail_together(
+async def test_concurrent_requests_fail_together(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.3)
     fake.reply(never_answers, path="/api/show")
     client = connect(chat)
     async with asyncio.timeout(1):
@@ -400,7 +404,7 @@ async def test_requests_that_come_together_fail_together(
     assert (await post(client)).status_code == 200
 
 
-async def test_requests_that_come_together_ask_once_of_their_model(
+async def test_concurrent_requests_look_up_their_model_once(
     connect: Connect, fake: FakeOllama
 ) -> None:
     client = connect(chat)
@@ -427,7 +431,7 @@ async def test_ids_beyond_the_vocabulary_are_refused(connect: Connect, fake: Fak
     client = connect(chat)
     for _ in range(2):
         assert_error(
-            await post(client, context=[1, 60000]), 400, "context: token id 60000 is not of"
+            await post(client, context=[1, 60000]), 400, "context: token id 60000 does not belong"
         )
     assert (await post(client, context=[1], model="SmolLM2:135M")).status_code == 200
     assert len(fake.asked("/api/show")) == 1, "looked up once per model"
@@ -437,7 +441,7 @@ async def test_ids_beyond_the_vocabulary_are_refused(connect: Connect, fake: Fak
 @pytest.mark.parametrize(
     "reply", [None, error(404, "model 'x' not found"), page(405), page(200), page(302)]
 )
-async def test_an_unknown_vocabulary_is_no_obstacle(
+async def test_an_unknown_vocabulary_blocks_no_request(
     connect: Connect, fake: FakeOllama, reply: Reply | None
 ) -> None:
     fake.vocabulary_size = None
@@ -448,17 +452,17 @@ async def test_an_unknown_vocabulary_is_no_obstacle(
 
 @pytest.mark.parametrize("reply", [error(500, "no"), closes_before_head, page(502)])
 @pytest.mark.parametrize("body", [{}, {"context": [1]}])
-async def test_nothing_is_sent_to_a_model_that_ollama_fails_to_tell_of(
+async def test_nothing_is_sent_to_a_model_that_ollama_fails_to_describe(
     connect: Connect, fake: FakeOllama, reply: Reply, body: dict[str, object]
 ) -> None:
     fake.reply(reply, path="/api/show")
     client = connect(chat)
     assert_error(await post(client, **body), 500, "Ollama connection error: ")
     assert not fake.asked()
-    assert (await post(client, **body)).status_code == 200, "a failure is not kept"
+    assert (await post(client, **body)).status_code == 200, "a failure is not cached"
 
 
-async def test_stream_true_answers_as_the_stream_endpoint_does(
+async def test_stream_true_behaves_like_the_stream_endpoint(
     connect: Connect, fake: FakeOllama
 ) -> None:
     answer = await post(connect(chat), stream=True)

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core import exchange
+from core.serving import exchange
 from handlers import chat_stream
 from tests.conftest import Connect, Serve
 from tests.fake_ollama import (
@@ -50,7 +50,7 @@ def lines_of(answer: httpx.Response) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", ["/api/chat/stream", "/api/chat/stream/"])
-async def test_one_token_a_line(connect: Connect, fake: FakeOllama, path: str) -> None:
+async def test_each_line_has_one_token(connect: Connect, fake: FakeOllama, path: str) -> None:
     answer = await connect(chat_stream).post(path, json={"message": "안녕하세요!", "stream": False})
     lines = lines_of(answer)
     assert lines[:-1] == [{"response": token, "done": False} for token in TOKENS]
@@ -114,7 +114,7 @@ async def test_thinking_comes_with_the_last_line(connect: Connect, fake: FakeOll
             "Model 'smollm2:135m' is not installed",
         ),
         (recorded("err_model_missing_404"), 404, "Model 'smollm2:135m' is not installed"),
-        (recorded("overlong_truncate_false_stream"), 400, "Ollama does not accept this request"),
+        (recorded("overlong_truncate_false_stream"), 400, "Ollama rejected this request"),
         (
             recorded("runner_killed_before_first_token"),
             500,
@@ -124,11 +124,11 @@ async def test_thinking_comes_with_the_last_line(connect: Connect, fake: FakeOll
         (
             recorded("err_format_bad_stream"),
             400,
-            "Ollama does not accept this request: invalid format",
+            "Ollama rejected this request: invalid format",
         ),
         (closes_before_head, 500, "Ollama connection error: the connection to Ollama broke"),
         (page(502), 500, "Ollama connection error: it failed"),
-        (page(200), 500, "Ollama connection error: what came is not an answer"),
+        (page(200), 500, "Ollama connection error: the answer is not Ollama's"),
         (page(200, b""), 500, "Ollama connection error: the answer ended"),
         (after(0, lambda c: c.send_line({"error": "boom"})), 500, "Ollama connection error: boom"),
         (after(0, Connection.send_end), 500, "Ollama connection error: the answer ended"),
@@ -160,10 +160,10 @@ async def test_a_failure_before_the_first_token_has_its_real_status(
         (after(3, lambda c: c.send_line({"error": "boom"})), "boom"),
         (after(3, lambda c: c.send_chunk(b'{"response":')), None),
         (after(3, lambda c: c.send_raw(b"zz\r\n")), "the connection to Ollama broke"),
-        (after(3, lambda c: c.send_chunk(b"<html>\n")), "what came is not an answer"),
+        (after(3, lambda c: c.send_chunk(b"<html>\n")), "the answer is not Ollama's"),
     ],
 )
-async def test_a_failure_after_it_is_the_last_line(
+async def test_a_failure_after_the_first_token_is_the_last_line(
     connect: Connect, fake: FakeOllama, reply: Reply, text: str | None
 ) -> None:
     fake.reply(reply)
@@ -175,7 +175,7 @@ async def test_a_failure_after_it_is_the_last_line(
     assert (lines[-1]["success"], lines[-1]["done"]) == (False, True)
 
 
-async def test_a_time_out_before_the_first_token_is_a_504(
+async def test_a_timeout_before_the_first_token_is_a_504(
     connect: Connect, fake: FakeOllama
 ) -> None:
     fake.reply(never_answers)
@@ -184,7 +184,9 @@ async def test_a_time_out_before_the_first_token_is_a_504(
     assert answer.json()["error"].startswith("Request timeout")
 
 
-async def test_a_time_out_after_it_is_the_last_line(connect: Connect, fake: FakeOllama) -> None:
+async def test_a_timeout_after_the_first_token_is_the_last_line(
+    connect: Connect, fake: FakeOllama
+) -> None:
     fake.reply(stalls_after(2))
     lines = lines_of(await post(connect(chat_stream, request_timeout_s=0.3)))
     assert [line.get("response") for line in lines] == [" 0", " 1", None]
@@ -202,7 +204,7 @@ async def test_heartbeats_fill_the_silence(connect: Connect, fake: FakeOllama) -
     assert lines[-1]["context"] == CONTEXT
 
 
-async def test_nothing_follows_the_last_line_though_the_body_goes_on(
+async def test_nothing_follows_the_last_line_even_if_the_body_continues(
     serve: Serve, fake: FakeOllama, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def stays(connection: Connection, request: Request) -> None:
@@ -246,7 +248,7 @@ async def test_the_connection_is_kept_for_the_next_stream(
     assert fake.connections == 1
 
 
-async def test_lines_arrive_as_they_are_written_and_whole(serve: Serve, fake: FakeOllama) -> None:
+async def test_lines_arrive_whole_and_as_they_are_written(serve: Serve, fake: FakeOllama) -> None:
     fake.reply(tokens([f"토큰{n} " for n in range(8)], pace_s=0.05))
     url = await serve()
     arrivals = []
@@ -256,7 +258,7 @@ async def test_lines_arrive_as_they_are_written_and_whole(serve: Serve, fake: Fa
     ):
         assert answer.headers["transfer-encoding"] == "chunked"
         async for chunk in answer.aiter_raw():
-            assert chunk.endswith(b"\n"), "a line is never split over two writes"
+            assert chunk.endswith(b"\n"), "a line is never split across two writes"
             arrivals += [time.monotonic()] * chunk.count(b"\n")
     assert len(arrivals) == 9
     assert arrivals[7] - arrivals[0] > 0.25
@@ -284,11 +286,11 @@ async def test_a_line_that_fits_into_a_tls_record_is_never_split(
     frame = len(b"3fff\r\n\r\n")
     for chunk in chunks:
         assert len(chunk) + frame <= 16 * 1024 or chunk.count(b"\n") == 1
-    assert len(chunks) < len(words) / 10, "lines that come together are sent together"
+    assert len(chunks) < len(words) / 10, "lines that arrive together are sent together"
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
-async def test_a_client_that_goes_away_ends_the_look_at_its_model(
+async def test_a_disconnect_cancels_the_model_lookup(
     serve: Serve, fake: FakeOllama, path: str
 ) -> None:
     fake.reply(never_answers, path="/api/show")
@@ -304,7 +306,7 @@ async def test_a_client_that_goes_away_ends_the_look_at_its_model(
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
-async def test_a_client_that_has_asked_for_more_and_goes_away_closes_its_upstream(
+async def test_a_disconnect_after_pipelined_requests_closes_the_upstream(
     serve: Serve, fake: FakeOllama, path: str
 ) -> None:
     fake.reply(never_answers)
@@ -323,7 +325,7 @@ async def test_a_client_that_has_asked_for_more_and_goes_away_closes_its_upstrea
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
 @pytest.mark.parametrize("reply", [never_answers, stalls_after(3)])
 @pytest.mark.parametrize("heartbeat_s", [0, 0.05])
-async def test_a_client_that_goes_away_closes_its_upstream(
+async def test_a_disconnect_closes_the_upstream(
     serve: Serve, fake: FakeOllama, path: str, reply: Reply, heartbeat_s: float
 ) -> None:
     fake.reply(reply)

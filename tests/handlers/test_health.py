@@ -12,7 +12,9 @@ DISCONNECTED = {**CONNECTED, "ollama_status": "disconnected"}
 
 
 @pytest.mark.parametrize("path", ["/api/health", "/api/health/"])
-async def test_it_tells_that_ollama_is_there(connect: Connect, fake: FakeOllama, path: str) -> None:
+async def test_it_reports_ollama_as_connected(
+    connect: Connect, fake: FakeOllama, path: str
+) -> None:
     answer = await connect(health).get(path)
     assert answer.status_code == 200
     assert answer.json() == CONNECTED
@@ -37,7 +39,7 @@ async def test_ollama_down_is_still_a_200(connect: Connect, fake: FakeOllama) ->
     "reply",
     [error(500, "no"), page(502), page(200), recorded("err_host_evil"), recorded("trailing_slash")],
 )
-async def test_what_is_not_ollama_is_disconnected(
+async def test_anything_but_ollama_counts_as_disconnected(
     connect: Connect, fake: FakeOllama, reply: object
 ) -> None:
     fake.reply(reply, path="/api/version")  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ async def test_the_installed_models_are_listed_in_ollamas_order(
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
 
 
-async def test_none_installed_is_an_empty_list(connect: Connect, fake: FakeOllama) -> None:
+async def test_no_installed_models_is_an_empty_list(connect: Connect, fake: FakeOllama) -> None:
     fake.reply(recorded("tags_empty"), path="/api/tags")
     answer = await connect(models).get("/api/models/")
     assert answer.json() == {"success": True, "models": [], "count": 0}
@@ -55,7 +55,7 @@ async def test_cloud_models_are_not_listed_unless_allowed(
     "reply",
     [error(500, "no"), page(502), page(200), recorded("err_host_evil"), recorded("version")],
 )
-async def test_what_is_not_an_answer_is_a_500(
+async def test_an_invalid_answer_is_a_500(
     connect: Connect, fake: FakeOllama, reply: object
 ) -> None:
     fake.reply(reply, path="/api/tags")  # type: ignore[arg-type]
@@ -74,45 +74,45 @@ async def test_ollama_down_is_a_500(connect: Connect, fake: FakeOllama) -> None:
     assert "127.0.0.1" not in answer.text
 
 
-async def test_a_list_that_does_not_come_is_a_504_that_says_so(
+async def test_a_list_that_times_out_is_a_504_that_says_so(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.05)
     fake.reply(never_answers, path="/api/tags")
     answer = await connect(models).get("/api/models")
     assert answer.status_code == 504
     assert answer.json()["error"] == (
         "Request timeout: no complete answer within 0.05 seconds. "
-        "Ollama does not answer. Is its machine overloaded?"
+        "Ollama is not responding. Is its machine overloaded?"
     )
 
 
-async def test_what_models_can_do_is_told_on_request(
+async def test_capabilities_are_listed_on_request(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama.UNKNOWN_FOR_S", 0)
+    monkeypatch.setattr("core.ollama.models.UNKNOWN_FOR_S", 0)
     fake.capabilities = ["completion", "vision"]
     client = connect(models)
     fake.reply(error(500, "no"), path="/api/show")
-    for known in (1, 2):  # a failure is not kept for long
+    for known in (1, 2):  # a failure is not cached for long
         answer = (await client.get("/api/models?capabilities=true")).json()
         assert (answer["models"], answer["count"]) == (fake.models, 2)
         assert list(answer["capabilities"].values()) == [["completion", "vision"]] * known
     await client.get("/api/models?capabilities=true")
-    assert len(fake.asked("/api/show")) == 3  # each is asked once, and one again
+    assert len(fake.asked("/api/show")) == 3  # each is looked up once, and one twice
 
 
-async def test_few_models_are_asked_about_at_once(connect: Connect, fake: FakeOllama) -> None:
+async def test_only_a_few_models_are_looked_up_at_once(connect: Connect, fake: FakeOllama) -> None:
     fake.models = [f"m{number}:1b" for number in range(50)]
     answer = await connect(models).get("/api/models?capabilities=true")
     assert len(answer.json()["capabilities"]) == 50
     assert fake.connections <= 8
 
 
-async def test_models_that_ollama_hangs_at_are_not_waited_for_one_by_one(
+async def test_hung_model_lookups_share_one_time_limit(
     connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.ollama_api.METADATA_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.2)
     fake.models = [f"m{number}:1b" for number in range(100)]
     fake.reply(*[never_answers] * 100, path="/api/show")
     async with asyncio.timeout(1):
@@ -120,7 +120,7 @@ async def test_models_that_ollama_hangs_at_are_not_waited_for_one_by_one(
     assert (answer.json()["count"], answer.json()["capabilities"]) == (100, {})
 
 
-async def test_an_ollama_that_does_not_tell_what_models_can_do(
+async def test_an_ollama_without_capabilities_gives_an_empty_object(
     connect: Connect, fake: FakeOllama
 ) -> None:
     fake.capabilities = None

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from core import keys
-from core.addresses import Networks
+from core.keys import editing as keys
+from core.settings.networks import Networks
 from tests.fake_ollama import FakeOllama, Reply, after, error, never_answers
 from tests.page.conftest import Open
 from tests.page.conversation import answered, say, wait_for_count, wait_until

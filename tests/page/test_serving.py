@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from core.addresses import Networks
+from core.settings.networks import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import Open

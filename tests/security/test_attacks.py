@@ -1,4 +1,4 @@
-"""What an attacker tries at the gate, over real sockets where bytes matter."""
+"""Attacks on the gate, over real sockets where bytes matter."""
 
 import asyncio
 import base64
@@ -17,48 +17,32 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from core.addresses import ClientAddressMiddleware
-from core.auth import AuthMiddleware
-from core.exchange import ExchangeMiddleware
-from core.jwt import TokenVerifier
-from core.key_store import KeyStore, digest
-from core.keys import create
-from core.protocol import Protocol
-from core.rate_limit import FailureLimiter, RateLimiter
-from core.record import Recorder
-from core.responses import JSONResponse
-from core.security import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
-from core.settings import Settings
+from core.app import create_app
+from core.contract.responses import JSONResponse
+from core.keys.editing import create
+from core.keys.records import digest
+from core.serving.protocol import Protocol
+from core.settings.schema import Settings
 
 Talk = Callable[[bytes], Awaitable[bytes]]
 ATTACKER = "192.0.2.66"
 SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 
 
-async def inside(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer what nobody may see."""
-    await JSONResponse({"inside": scope["path"]})(scope, receive, send)
+async def inside(request: Request) -> JSONResponse:
+    """Answer with what no attacker may see."""
+    return JSONResponse({"inside": request.url.path})
 
 
 def gate(**environ: str) -> ASGIApp:
-    """Return the whole gate, with which nobody is anonymous unless `environ` says so."""
-    values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", **environ})
-    app: ASGIApp = AuthMiddleware(
-        inside,
-        settings=values,
-        keys=KeyStore.from_settings(values),
-        tokens=TokenVerifier.from_settings(values),
-        failures=FailureLimiter(RateLimiter(values), values.auth_failure_limit),
-    )
-    app = AllowedHostsMiddleware(app, allowed_hosts=values.allowed_hosts, gateway=False)
-    app = ExchangeMiddleware(app, timeout_s=30, recorder=Recorder())
-    app = SecurityHeadersMiddleware(CORSMiddleware(app, origins=values.cors_origins))
-    return ClientAddressMiddleware(
-        app, trusted_proxies=values.trusted_proxies, behind_lambda_adapter=False
-    )
+    """Return the whole gate, without anonymous access unless `environ` allows it."""
+    values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", "RATE_LIMIT": "off", **environ})
+    return create_app([Route("/{path:path}", inside, methods=["GET", "POST"])], values)
 
 
 def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:
@@ -68,7 +52,7 @@ def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def talk() -> AsyncIterator[Talk]:
-    """Send the head of a request to the gate, which knows nobody, and return its answer."""
+    """Send a request head to a gate that knows no clients, and return its answer."""
     config = uvicorn.Config(
         gate(ANONYMOUS_CLIENTS="none"), http=Protocol, log_config=None, proxy_headers=False
     )
@@ -119,7 +103,7 @@ async def test_no_header_makes_a_stranger_local(headers: dict[str, str], proxies
 
 
 @pytest.mark.parametrize("headers", SPOOFS)
-async def test_no_header_makes_a_stranger_pass_the_firewall(headers: dict[str, str]) -> None:
+async def test_no_header_gets_a_stranger_past_the_firewall(headers: dict[str, str]) -> None:
     answer = await client(ALLOWED_CLIENTS="127.0.0.0/8,::1").get("/api/health", headers=headers)
     assert answer.status_code == 403
 
@@ -128,7 +112,7 @@ async def test_no_header_makes_a_stranger_pass_the_firewall(headers: dict[str, s
     "forged",
     ["127.0.0.1", "127.0.0.1,10.0.0.1", "::1, ,", "127.0.0.1\t", "127.0.0.1;", ",,,,", "a" * 4000],
 )
-async def test_what_an_attacker_puts_before_the_proxy_s_entry_is_nothing(forged: str) -> None:
+async def test_entries_forged_before_the_proxys_own_are_ignored(forged: str) -> None:
     for proxy, proxies in (("10.0.0.1", "10.0.0.0/8"), ("127.0.0.1", "127.0.0.1")):
         headers = {"X-Forwarded-For": f"{forged}, {ATTACKER}"}
         answer = await client(proxy, TRUSTED_PROXIES=proxies).get("/api/models", headers=headers)
@@ -136,14 +120,14 @@ async def test_what_an_attacker_puts_before_the_proxy_s_entry_is_nothing(forged:
 
 
 @pytest.mark.parametrize("entry", ["127.0.0.1", "unknown", "127.0.0.1:x", "[::1", "_x"])
-async def test_entries_that_no_honest_proxy_writes_are_not_local(entry: str) -> None:
+async def test_entries_no_honest_proxy_writes_are_not_local(entry: str) -> None:
     answer = await client("10.0.0.1", TRUSTED_PROXIES="10.0.0.0/8").get(
         "/api/models", headers={"X-Forwarded-For": entry}
     )
     assert answer.status_code == 401
 
 
-async def test_a_forgotten_local_proxy_opens_nothing() -> None:
+async def test_an_undeclared_local_proxy_opens_nothing() -> None:
     headers = {"X-Forwarded-For": ATTACKER}
     assert (await client("127.0.0.1").get("/api/models", headers=headers)).status_code == 401
 
@@ -172,7 +156,7 @@ async def test_keys_are_compared_in_constant_time_and_by_their_hash(
     assert compared == [(digest(key), digest(guess)), (digest(key), digest(key))]
 
 
-async def test_what_is_stored_opens_nothing(tmp_path: Path) -> None:
+async def test_stored_values_are_not_valid_credentials(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     create(path, "ci")
     [stored] = json.loads(path.read_text("utf-8"))
@@ -191,7 +175,7 @@ def part(value: object) -> str:
 
 
 def forged(header: object, claims: object = None, key: bytes = b"", signature: str = "") -> str:
-    """Return a token with any header, signed by HMAC if there is a `key`."""
+    """Return a token with any header, HMAC-signed if there is a `key`."""
     claims = {"sub": "admin", "exp": time.time() + 60} if claims is None else claims
     text = f"{part(header)}.{part(claims)}"
     if key:
@@ -206,14 +190,14 @@ async def refused(attacker: httpx.AsyncClient, token: str) -> bool:
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", None, [], {}, 0, "HS256 "])
-async def test_no_signature_is_no_token(alg: object) -> None:
+async def test_an_unsigned_token_is_refused(alg: object) -> None:
     attacker = client(JWT_SECRET=SECRET)
     assert await refused(attacker, forged({"alg": alg, "typ": "JWT"}))
     assert await refused(attacker, forged({"alg": alg}, signature="AAAA"))
     assert await refused(attacker, forged({"typ": "JWT"}))
 
 
-async def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
+async def test_a_public_key_is_not_accepted_as_a_secret(tmp_path: Path) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     path = tmp_path / "key.pem"
     for encoding in (serialization.Encoding.PEM, serialization.Encoding.DER):
@@ -239,7 +223,7 @@ async def test_a_public_key_is_no_secret(tmp_path: Path) -> None:
         {"kid": None},
     ],
 )
-async def test_a_token_does_not_bring_its_own_key(header: dict[str, Any]) -> None:
+async def test_a_token_cannot_bring_its_own_key(header: dict[str, Any]) -> None:
     attacker = client(JWT_SECRET=SECRET)
     assert await refused(attacker, forged({"alg": "HS256", **header}, key=b"attacker" * 4))
 
@@ -247,12 +231,12 @@ async def test_a_token_does_not_bring_its_own_key(header: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     "header", [{"crit": ["exp"]}, {"crit": []}, {"crit": "x"}, {"b64": False, "crit": ["b64"]}]
 )
-async def test_what_is_critical_and_not_understood_is_refused(header: dict[str, Any]) -> None:
+async def test_unknown_critical_headers_are_refused(header: dict[str, Any]) -> None:
     token = forged({"alg": "HS256", **header}, key=SECRET.encode())
     assert await refused(client(JWT_SECRET=SECRET), token)
 
 
-async def test_foreign_old_and_boundless_tokens_are_refused() -> None:
+async def test_foreign_expired_and_unbounded_tokens_are_refused() -> None:
     attacker = client(JWT_SECRET=SECRET, JWT_AUDIENCE="api", JWT_ISSUER="issuer")
     good = {"sub": "ann", "exp": time.time() + 60, "aud": "api", "iss": "issuer"}
     headers = {"Authorization": f"Bearer {jwt.encode(good, SECRET)}"}
@@ -285,7 +269,7 @@ async def test_foreign_old_and_boundless_tokens_are_refused() -> None:
         part(b'{"alg":"HS256","alg":"none"}') + ".e30.",
     ],
 )
-async def test_monsters_are_refused_like_any_other(token: str) -> None:
+async def test_monster_tokens_are_refused_like_any_other(token: str) -> None:
     attacker = client(JWT_SECRET=SECRET)
     headers = {b"X-API-Key": token.encode("latin-1")}
     assert (await attacker.get("/api/models", headers=headers)).status_code == 401
@@ -293,7 +277,7 @@ async def test_monsters_are_refused_like_any_other(token: str) -> None:
 
 @given(token=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1))
 @settings(max_examples=100, deadline=None)
-def test_no_credential_is_a_crash(token: str) -> None:
+def test_no_credential_causes_a_crash(token: str) -> None:
     async def attempt() -> int:
         headers = {b"X-API-Key": token.encode("latin-1")}
         return (await client(JWT_SECRET=SECRET).get("/api/models", headers=headers)).status_code
@@ -358,7 +342,7 @@ async def test_a_rebound_name_is_refused(talk: Talk, head: bytes) -> None:
         b"*",
     ],
 )
-async def test_no_path_is_public_but_health(talk: Talk, path: bytes) -> None:
+async def test_only_health_is_public(talk: Talk, path: bytes) -> None:
     answer = await talk(b"GET " + path + b" HTTP/1.1\r\nHost: localhost")
     assert answer.split()[1] in {b"400", b"401"}
     assert b"njected" not in answer.partition(b"\r\n\r\n")[0]

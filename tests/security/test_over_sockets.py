@@ -1,4 +1,4 @@
-"""Attacks on the server as it stands on the network."""
+"""Attacks on the server over the network."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core import protocol
-from core.addresses import Networks
+from core.serving import protocol
+from core.settings.networks import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, tokens
 
@@ -17,7 +17,7 @@ CHAT = {"message": "hi", "model": "smollm2:135m"}
 
 
 async def raw(url: str, *parts: bytes, wait_s: float = 0) -> bytes:
-    """Send `parts` with pauses between them, and return all that comes back."""
+    """Send `parts` with pauses between them, and return everything received."""
     parsed = httpx.URL(url)
     reader, writer = await asyncio.open_connection(parsed.host, parsed.port)
     answer = b""
@@ -46,7 +46,7 @@ def error_of(answer: bytes) -> str:
 @pytest.mark.parametrize(
     "parts", [(), (b"POST /api/chat HTT",), (b"GET / HTTP/1.1\r\n", b"A: b\r\n", b"C: d\r\n")]
 )
-async def test_a_slow_head_is_not_waited_for(
+async def test_a_slow_head_times_out(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
@@ -58,7 +58,7 @@ async def test_a_slow_head_is_not_waited_for(
         assert answer == b""
 
 
-async def test_a_slow_head_on_a_kept_connection_is_not_waited_for(
+async def test_a_slow_head_on_a_kept_alive_connection_times_out(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
@@ -83,10 +83,10 @@ async def test_an_idle_connection_is_kept_longer_than_a_head_may_take(
     "request_",
     [
         b"GET /api/health HTTP/1.1\r\n",
-        b"POST /api/models HTTP/1.1\r\nContent-Length: 100\r\n",  # a 405 comes before its body
+        b"POST /api/models HTTP/1.1\r\nContent-Length: 100\r\n",  # the 405 precedes its body
     ],
 )
-async def test_what_is_no_request_does_not_keep_a_connection(
+async def test_an_invalid_request_does_not_hold_a_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 0.3)
@@ -100,7 +100,7 @@ async def test_what_is_no_request_does_not_keep_a_connection(
 async def test_a_header_bomb_is_refused(serve: Serve, bomb: bytes) -> None:
     start = b"" if bomb.startswith(b"GET") else b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
     answer = await raw(await serve(), start + bomb)
-    if answer:  # else the refusal was lost in the reset of a connection with unread bytes
+    if answer:  # else closing with unread bytes reset the connection and lost the refusal
         assert answer.startswith(b"HTTP/1.1 431 ")
         assert "65536 bytes" in error_of(answer)
 
@@ -116,7 +116,7 @@ def chat_request(body: bytes = json.dumps(CHAT).encode(), path: bytes = b"/api/c
 @pytest.mark.parametrize(
     "behind", [b"GET /api/he", b"garbage\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000]
 )
-async def test_nothing_that_comes_behind_a_request_touches_its_answer(
+async def test_bytes_after_a_request_do_not_affect_its_answer(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes, behind: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
@@ -127,12 +127,14 @@ async def test_nothing_that_comes_behind_a_request_touches_its_answer(
     assert not fake.asked()[0].disconnected.is_set()
     rest = answer.partition(b'"done":true')[2]
     if behind.startswith(b"GET /api"):
-        assert b"\r\nHTTP/1.1 408 " in rest or b"}HTTP/1.1 408 " in rest, "after the answer's end"
+        assert b"\r\nHTTP/1.1 408 " in rest or b"}HTTP/1.1 408 " in rest, (
+            "only after the answer's end"
+        )
     else:
         assert b"HTTP/1.1" not in rest
 
 
-async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(
+async def test_a_head_after_a_large_body_is_not_mistaken_for_a_large_head(
     serve: Serve, fake: FakeOllama
 ) -> None:
     large = json.dumps({**CHAT, "message": "가" * 50_000}).encode()
@@ -142,12 +144,12 @@ async def test_a_head_behind_a_large_body_is_not_taken_for_a_large_head(
     assert answer.count(b"HTTP/1.1 200 ") == 2
     answer = await raw(await serve(), chat_request(large) + last)
     assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ") == 1
-    assert b"connection: close" in answer, "so that the client asks again"
+    assert b"connection: close" in answer, "so that the client retries on a new connection"
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has it")
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
 @pytest.mark.parametrize("path", [b"/api/chat", b"/api/chat/stream"])
-async def test_who_takes_nothing_of_an_answer_does_not_keep_it(
+async def test_a_client_that_reads_nothing_does_not_hold_its_answer(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 1)
@@ -175,7 +177,9 @@ def chunked(*chunks: bytes, trailers: bytes = b"") -> list[bytes]:
     return [head, *(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks), ends]
 
 
-async def test_a_large_body_in_chunks_is_no_large_head(serve: Serve, fake: FakeOllama) -> None:
+async def test_a_large_chunked_body_is_not_mistaken_for_a_large_head(
+    serve: Serve, fake: FakeOllama
+) -> None:
     text = json.dumps({**CHAT, "message": "a" * 300_000}).encode()
     pieces = [text[start : start + 999] for start in range(0, len(text), 999)]
     whole = b"".join(chunked(*pieces, trailers=b"X-Trailer: 1\r\n"))
@@ -188,15 +192,15 @@ async def test_a_large_body_in_chunks_is_no_large_head(serve: Serve, fake: FakeO
 
 @pytest.mark.parametrize("bomb", [b"A: b\r\n" * 100_000, b"X: " + b"a" * 600_000])
 @pytest.mark.parametrize("path", [b"/api/chat", b"/api/models"])
-async def test_a_bomb_of_trailers_is_refused(serve: Serve, path: bytes, bomb: bytes) -> None:
+async def test_a_trailer_bomb_is_refused(serve: Serve, path: bytes, bomb: bytes) -> None:
     *body, _ = chunked(json.dumps(CHAT).encode())
     request = b"".join(body).replace(b"/api/chat", path).replace(b"Connection: close\r\n", b"")
     answer = await raw(await serve(), request, b"0\r\n" + bomb)
-    if answer:  # else the refusal was lost in the reset of a connection with unread bytes
+    if answer:  # else closing with unread bytes reset the connection and lost the refusal
         assert b"HTTP/1.1 431 " in answer
 
 
-async def test_a_slow_body_holds_no_slot_and_ends_with_its_deadline(
+async def test_a_slow_body_holds_no_slot_and_ends_at_its_deadline(
     serve: Serve, fake: FakeOllama
 ) -> None:
     url = await serve(max_concurrent=1, max_queue=0, request_timeout_s=0.6)
@@ -209,7 +213,7 @@ async def test_a_slow_body_holds_no_slot_and_ends_with_its_deadline(
     assert len(fake.asked()) == 1
 
 
-async def test_a_full_queue_refuses_at_once_and_a_waiter_that_leaves_is_forgotten(
+async def test_a_full_queue_refuses_at_once_and_forgets_a_waiter_that_leaves(
     serve: Serve, fake: FakeOllama
 ) -> None:
     fake.reply(never_answers)
@@ -235,7 +239,7 @@ async def test_a_full_queue_refuses_at_once_and_a_waiter_that_leaves_is_forgotte
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert (await second).status_code == 200
-        assert len(fake.asked()) == 2, "who left while waiting never reached Ollama"
+        assert len(fake.asked()) == 2, "the request that left the queue never reached Ollama"
         metrics = (await client.get(f"{url}/metrics")).text
         assert "ollama_web_api_queue_running 0.0" in metrics
         assert "ollama_web_api_queue_waiting 0.0" in metrics
@@ -284,7 +288,7 @@ async def test_requests_cannot_be_smuggled(serve: Serve, fake: FakeOllama) -> No
     assert not fake.requests
 
 
-async def test_an_offer_to_upgrade_does_not_make_a_request_of_a_body(serve: Serve) -> None:
+async def test_an_upgrade_offer_does_not_turn_a_body_into_a_request(serve: Serve) -> None:
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: "
     body = b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answer = await raw(await serve(), POST + offer + b"%d\r\n\r\n" % len(body), body, wait_s=0.1)
@@ -294,7 +298,7 @@ async def test_an_offer_to_upgrade_does_not_make_a_request_of_a_body(serve: Serv
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
-async def test_a_refusal_reaches_a_client_that_closes_behind_a_large_body(
+async def test_a_refusal_reaches_a_client_that_closes_after_a_large_body(
     serve: Serve, version: bytes
 ) -> None:
     url = httpx.URL(await serve(max_body_bytes=1000))
@@ -302,12 +306,12 @@ async def test_a_refusal_reaches_a_client_that_closes_behind_a_large_body(
     size = 8 * 2**20
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(head + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
-    await writer.drain()  # as urllib does, which reads only when all is sent
+    await writer.drain()  # like urllib, which reads only after sending everything
     assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
     writer.close()
 
 
-async def test_a_slow_body_behind_its_refusal_is_no_slow_head(
+async def test_a_slow_body_after_its_refusal_is_not_a_slow_head(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)

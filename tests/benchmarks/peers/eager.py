@@ -1,4 +1,4 @@
-"""A function as it is commonly written: everything is imported and made at import."""
+"""A function as commonly written: everything is imported and created at import time."""
 
 import os
 from typing import Any

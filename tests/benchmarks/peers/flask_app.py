@@ -1,4 +1,4 @@
-"""What the original was: Flask and requests, under gunicorn with threads."""
+"""The original's stack: Flask and requests, under threaded gunicorn."""
 
 import json
 import os

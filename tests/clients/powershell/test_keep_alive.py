@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from core import protocol, server
 from core.app import create_app
-from core.settings import Settings
+from core.serving import protocol, server
+from core.settings.schema import Settings
 from tests.clients.powershell.wire import WINDOWS_POWERSHELL, Call, Connection
 from tests.conftest import Serve
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from core.keys import create
+from core.keys.editing import create
 from tests.clients.powershell.calls import Script
 from tests.clients.powershell.documents import CALLING
 from tests.clients.powershell.syntax import parse

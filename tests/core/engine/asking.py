@@ -1,4 +1,4 @@
-"""Requests to the engine, as a client of Ollama makes them."""
+"""Requests to the engine, as an Ollama client makes them."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ FRANCE = "What is the capital of France?"
 
 
 def asked(prompt: str, *, num_predict: int = 40, **fields: Any) -> dict[str, Any]:
-    """Return the body of a /api/generate that gives the same answer each time."""
+    """Return a /api/generate body that gives the same answer each time."""
     options = {"temperature": 0, "seed": 1, "num_predict": num_predict, **fields.pop("options", {})}
     return {"model": MODEL, "prompt": prompt, "options": options, **fields}
 
@@ -27,7 +27,7 @@ async def whole(engine: httpx.AsyncClient, prompt: str, **fields: Any) -> dict[s
 async def lines(
     engine: httpx.AsyncClient, prompt: str, **fields: Any
 ) -> AsyncIterator[dict[str, Any]]:
-    """Yield the lines of a streamed answer to `prompt`; each comes in a chunk of its own."""
+    """Yield the lines of a streamed answer to `prompt`; each arrives in its own chunk."""
     async with engine.stream("POST", "/api/generate", json=asked(prompt, **fields)) as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == "application/x-ndjson"

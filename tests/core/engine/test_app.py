@@ -1,4 +1,4 @@
-"""The engine's answers are held against those of a real Ollama."""
+"""Compares the engine's answers with those of a real Ollama."""
 
 import re
 from typing import Any
@@ -62,7 +62,7 @@ SAME_STATUS = [
     "err_type_prompt_int",
     "err_type_stream_string",
 ]
-# Left out by Ollama where it is 0, as after a single token.
+# Omitted by Ollama if 0, as after a single token.
 OPTIONAL = {"eval_duration"}
 MEASURED = re.compile(r"created_at|.*_duration")
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z")
@@ -129,7 +129,9 @@ async def test_fails_as_recorded(engine: httpx.AsyncClient, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAME_STATUS)
-async def test_refuses_what_is_recorded_as_refused(engine: httpx.AsyncClient, name: str) -> None:
+async def test_refuses_what_the_recorded_server_refused(
+    engine: httpx.AsyncClient, name: str
+) -> None:
     recorded = Recorded(name)
     response = await repeat(engine, recorded)
     assert response.status_code == recorded.status
@@ -155,7 +157,7 @@ async def test_answers_a_head_request(engine: httpx.AsyncClient, name: str, path
     assert not response.content
 
 
-async def test_shows_what_clients_check_their_token_ids_by(engine: httpx.AsyncClient) -> None:
+async def test_shows_what_clients_check_their_token_ids_against(engine: httpx.AsyncClient) -> None:
     response = await engine.post("/api/show", json={"model": MODEL.upper()})
     known = response.json()
     assert known["capabilities"] == ["completion"]
@@ -166,6 +168,6 @@ async def test_shows_what_clients_check_their_token_ids_by(engine: httpx.AsyncCl
     assert missing.json() == {"error": "model 'x' not found"}
 
 
-async def test_refuses_another_host(engine: httpx.AsyncClient) -> None:
+async def test_refuses_a_foreign_host(engine: httpx.AsyncClient) -> None:
     response = await engine.get("/api/tags", headers={"Host": "evil.example.com"})
     assert response.is_client_error

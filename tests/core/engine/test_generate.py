@@ -1,4 +1,4 @@
-"""What the model says, and how it begins, stops and shares its time."""
+"""What the model says, and how it starts, stops and shares its time."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 from tests.core.engine.asking import FRANCE, asked, lines, whole
 
 STORY = "Tell me a long story about a ship."
-LONG = "The quick brown fox jumps over the lazy dog. " * 300  # some 3000 tokens
+LONG = "The quick brown fox jumps over the lazy dog. " * 300  # about 3000 tokens
 KOREAN = "안녕하세요 안녕하세요 안녕하세요 안녕하세요 😀🎉"
 
 
@@ -33,7 +33,7 @@ async def test_gives_the_same_answer_to_the_same_question(engine: httpx.AsyncCli
     assert len({answer["response"] for answer in answers}) == 1
 
 
-async def test_a_seed_makes_chance_repeatable(engine: httpx.AsyncClient) -> None:
+async def test_a_seed_makes_sampling_repeatable(engine: httpx.AsyncClient) -> None:
     hot = {"temperature": 1.5, "num_predict": 12}
     first, again, other = [
         await whole(engine, STORY, options={**hot, "seed": seed}) for seed in (7, 7, 8)
@@ -96,7 +96,7 @@ async def test_answers_in_json(engine: httpx.AsyncClient) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_schema_that_cannot_be_followed_is_no_schema_to_ignore(
+async def test_an_unsupported_schema_is_refused_rather_than_ignored(
     engine: httpx.AsyncClient, schema: dict[str, Any], stream: bool
 ) -> None:
     body = asked(FRANCE, format=schema, stream=stream)
@@ -125,7 +125,7 @@ async def test_refuses_a_number_out_of_range(engine: httpx.AsyncClient) -> None:
     assert "repeat" in response.json()["error"]
 
 
-async def test_two_streams_go_on_at_the_same_time(engine: httpx.AsyncClient) -> None:
+async def test_two_streams_run_concurrently(engine: httpx.AsyncClient) -> None:
     times: list[list[float]] = [[], []]
 
     async def read(number: int) -> None:
@@ -147,7 +147,7 @@ async def test_more_requests_than_slots_are_all_answered(engine: httpx.AsyncClie
 async def test_a_disconnect_frees_the_engine(
     engine: httpx.AsyncClient, stream: bool, prompt: str
 ) -> None:
-    """Nine clients leave four slots; none of what they asked for may still be worked on."""
+    """After nine clients of four slots disconnect, none of their requests may still be running."""
     endless = asked(prompt, stream=stream, num_predict=3000, options={"repeat_penalty": 1.5})
 
     async def leave() -> None:
@@ -160,5 +160,5 @@ async def test_a_disconnect_frees_the_engine(
 
     await asyncio.gather(*(left() for _ in range(9)))
     await asyncio.sleep(1)
-    async with asyncio.timeout(30):  # its four slots would be taken for minutes
+    async with asyncio.timeout(30):  # otherwise its four slots would be busy for minutes
         await whole(engine, FRANCE, num_predict=6)

@@ -1,4 +1,4 @@
-"""The engine as a process: what it prints, and when it ends."""
+"""The engine as a process: what it prints and when it exits."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from tests.processes import running
 
-# A parent that starts the engine, tells its process id and URL, and lives until its stdin ends.
+# A parent that starts the engine, prints its process id and URL, and runs until stdin ends.
 PARENT = """
 import os, subprocess, sys
 engine = subprocess.Popen(
@@ -42,7 +42,7 @@ def listens(url: str) -> bool:
 
 
 @pytest.mark.usefixtures("installed")
-def test_ends_with_its_parent_and_leaves_a_ctrl_c_to_it() -> None:
+def test_ends_with_its_parent_and_leaves_ctrl_c_to_it() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -58,7 +58,7 @@ def test_ends_with_its_parent_and_leaves_a_ctrl_c_to_it() -> None:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Wait for the end, and return what was still to be read."""
+    """Wait for the process to exit, and return its unread output."""
     process.wait(timeout=10)
     assert process.stdout
     assert process.stderr
@@ -66,7 +66,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 @pytest.mark.usefixtures("installed")
-def test_prints_its_url_alone_and_ends_at_a_sigterm() -> None:
+def test_prints_only_its_url_and_ends_on_sigterm() -> None:
     with running("-m", "core.engine") as process:
         assert process.stdout
         url = process.stdout.readline().strip()
@@ -88,7 +88,7 @@ def test_says_what_to_install() -> None:
     assert "Traceback" not in errors
 
 
-def test_says_that_the_port_is_taken(engine_url: str) -> None:
+def test_reports_that_the_port_is_in_use(engine_url: str) -> None:
     port = httpx.URL(engine_url).port
     with running("-m", "core.engine", "--port", str(port)) as process:
         _, errors = ended(process)

@@ -1,4 +1,4 @@
-"""Where the model's file is, and what is said when there is none."""
+"""Where the model file is, and the error when it is missing."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ def test_finds_the_file_and_its_digest() -> None:
         assert hashlib.file_digest(file, "sha256").hexdigest() == model.digest
 
 
-def test_says_that_the_model_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_that_the_model_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def files(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -26,7 +26,7 @@ def test_says_that_the_model_is_not_installed(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("installed")
-def test_says_that_the_file_is_no_model(tmp_path: Path) -> None:
+def test_reports_a_file_that_is_not_a_model(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF, but no more of it")
     with pytest.raises(ModelUnavailable, match="cannot load"):

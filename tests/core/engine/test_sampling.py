@@ -1,4 +1,4 @@
-"""Ollama's options become llama.cpp's."""
+"""Translates Ollama's options to llama.cpp's."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from core.engine.sampling import grammar, sampling
 CONTEXT = 4096
 
 
-def test_what_is_not_given_is_as_in_ollama() -> None:
+def test_defaults_are_ollamas() -> None:
     assert sampling({}, CONTEXT) == {
         "temperature": 0.8,
         "top_k": 40,
@@ -56,7 +56,7 @@ def test_takes_an_option(option: str, given: Any, name: str, expected: Any) -> N
         ("stop", [1], 'option "stop" must be of an array of strings'),
     ],
 )
-def test_refuses_an_option_of_another_type(option: str, given: Any, text: str) -> None:
+def test_refuses_an_option_of_the_wrong_type(option: str, given: Any, text: str) -> None:
     with pytest.raises(EngineError) as failure:
         sampling({option: given}, CONTEXT)
     assert str(failure.value) == text
@@ -73,6 +73,6 @@ def test_without_a_format_there_is_no_grammar(format_: Any) -> None:
 
 
 @pytest.mark.parametrize("format_", ["xml", 1, [], True])
-def test_refuses_another_format(format_: Any) -> None:
+def test_refuses_an_unknown_format(format_: Any) -> None:
     with pytest.raises(EngineError, match=r"^invalid format: "):
         grammar(format_)

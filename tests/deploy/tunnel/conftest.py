@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from core.app import create_app
-from core.settings import Settings
+from core.settings.schema import Settings
 from tests.deploy.tunnel.loopback import Relay, Tunnel
 from tests.deploy.tunnel.loopback import relay as running_relay
 from tests.fake_ollama import FakeOllama

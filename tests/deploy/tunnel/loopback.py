@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from core.settings import Settings
+from core.settings.schema import Settings
 from tests.programs import ROOT, free_ports, program, started
 
 FILES = ROOT / "deploy/tunnel"

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from core.environment import SettingsError
-from core.settings import Settings
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
 from deploy.tunnel.check import Broken, version
 from tests.deploy.tunnel.loopback import Relay, Tunnel, make_certificates
 from tests.fake_ollama import FakeOllama, never_answers, page
@@ -168,7 +168,7 @@ async def test_something_else_in_the_place_of_ollama(
     fake.reply(page(200), path="/api/version")
     assert "not Ollama" in await verdict(relay)
     fake.reply(page(404), path="/api/version")
-    assert "no Ollama answers there" in await verdict(relay)
+    assert "no Ollama found at this address" in await verdict(relay)
 
 
 def check(relay: Relay, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

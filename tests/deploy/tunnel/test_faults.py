@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from core.settings import Settings
+from core.settings.schema import Settings
 from handlers import chat, health
 from tests.conftest import Serve
 from tests.deploy.tunnel.conftest import Function

@@ -1,0 +1,157 @@
+"""The queue in front of the GPU: bounded, and fair to every client."""
+
+import asyncio
+import math
+from collections import Counter
+from time import monotonic
+from typing import Self
+
+from core.context import Caller
+from core.contract.errors import QueueFull
+from core.settings.schema import Settings
+
+ASSUMED_SERVICE_S = 5.0
+"""How long a request is assumed to take before any has been measured."""
+_SMOOTHING = 0.1
+
+
+class FairQueue:
+    """Runs a bounded number of requests at once, and serves waiting clients in turn.
+
+    Clients are served round-robin, and each client's requests in order of arrival. A client at
+    its own limit is skipped. When the queue is full, a newcomer takes the last place of the client
+    with the most, unless it would then have as many itself: no client can keep the others out.
+
+    Use it from one event loop only.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_concurrent = settings.max_concurrent
+        self.max_waiting = settings.max_queue
+        self.timeout_s = settings.queue_timeout_s
+        self.max_per_client = settings.max_concurrent_per_client
+        self.running = 0
+        """How many slots are in use."""
+        self._running_of = Counter[str]()
+        self._lines: dict[str, dict[Slot, None]] = {}  # by client; the first is served next
+        self._service_s = ASSUMED_SERVICE_S
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are waiting for a slot."""
+        return sum(map(len, self._lines.values()))
+
+    def slot(self, client: Caller) -> "Slot":
+        """Return a slot for `client`; an `async with` waits for it and holds it."""
+        limit = self.max_per_client if client.concurrent is None else client.concurrent
+        return Slot(self, client.id, limit or self.max_concurrent)
+
+    async def acquire(self, slot: "Slot") -> None:
+        """Wait until `slot` may be used; a failure or a cancellation leaves no trace.
+
+        Raises:
+            QueueFull: the queue is full, or its turn did not come within `timeout_s`.
+        """
+        if self._has_room_for(slot):
+            self._start(slot)
+            return
+        self._make_room_for(slot)
+        loop = asyncio.get_running_loop()
+        slot.turn = loop.create_future()
+        self._lines.setdefault(slot.client_id, {})[slot] = None
+        timeout = f"No slot became free within {self.timeout_s:g} seconds"
+        timer = loop.call_later(self.timeout_s, self._refuse, slot, timeout)
+        joined_at = monotonic()
+        try:
+            await slot.turn
+        except BaseException:
+            if slot.held:  # its turn came, and its task was cancelled before it could resume
+                self.release(slot)
+            else:
+                self._leave(slot)
+            raise
+        finally:
+            timer.cancel()
+            slot.queued_s = monotonic() - joined_at
+
+    def release(self, slot: "Slot") -> None:
+        """Release `slot`, and start whichever requests are next."""
+        slot.held = False
+        self.running -= 1
+        self._running_of[slot.client_id] -= 1
+        if not self._running_of[slot.client_id]:
+            del self._running_of[slot.client_id]
+        self._service_s += _SMOOTHING * (monotonic() - slot.started_at - self._service_s)
+        while self._lines and (following := self._next()):
+            self._leave(following)
+            if line := self._lines.pop(following.client_id, None):
+                self._lines[following.client_id] = line  # behind the other clients
+            self._start(following)
+            following.turn.set_result(None)
+
+    def _has_room_for(self, slot: "Slot") -> bool:
+        return self.running < self.max_concurrent and self._running_of[slot.client_id] < slot.limit
+
+    def _start(self, slot: "Slot") -> None:
+        self.running += 1
+        self._running_of[slot.client_id] += 1
+        slot.started_at = monotonic()
+        slot.held = True
+
+    def _next(self) -> "Slot | None":
+        """Return the first slot that may run now, looking at the front of each client's line."""
+        for line in self._lines.values():
+            # The task of a cancelled waiter removes it from its line when it resumes.
+            slot = next((slot for slot in line if not slot.turn.done()), None)
+            if slot and self._has_room_for(slot):
+                return slot
+        return None
+
+    def _make_room_for(self, slot: "Slot") -> None:
+        if self.waiting < self.max_waiting:
+            return
+        full = f"The queue is full: {self.waiting} requests await {self.max_concurrent} slots"
+        longest = max(self._lines.values(), key=len, default={})
+        if len(longest) <= len(self._lines.get(slot.client_id, ())) + 1:
+            raise QueueFull(full, self._retry_after_s())
+        self._refuse(next(reversed(longest)), full)
+
+    def _refuse(self, slot: "Slot", problem: str) -> None:
+        self._leave(slot)
+        if not slot.turn.done():
+            slot.turn.set_exception(QueueFull(problem, self._retry_after_s()))
+
+    def _leave(self, slot: "Slot") -> None:
+        line = self._lines.get(slot.client_id, {})
+        line.pop(slot, None)
+        if not line:
+            self._lines.pop(slot.client_id, None)
+
+    def _retry_after_s(self) -> int:
+        """Estimate when all requests now waiting will have started, at the recent pace."""
+        return max(1, math.ceil((self.waiting + 1) * self._service_s / self.max_concurrent))
+
+
+class Slot:
+    """Permission for one request to use Ollama, for the duration of an `async with`."""
+
+    __slots__ = ("_queue", "client_id", "held", "limit", "queued_s", "started_at", "turn")
+
+    turn: asyncio.Future[None]
+    started_at: float
+
+    def __init__(self, queue: FairQueue, client_id: str, limit: int) -> None:
+        self._queue = queue
+        self.client_id = client_id
+        self.limit = limit
+        """How many slots its client may hold at once."""
+        self.held = False
+        self.queued_s = 0.0
+        """How long its request waited for it."""
+
+    async def __aenter__(self) -> Self:
+        await self._queue.acquire(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue.release(self)

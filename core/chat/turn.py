@@ -1,0 +1,92 @@
+"""One turn of a conversation: everything between a chat endpoint and Ollama."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from msgspec import UNSET
+from starlette.requests import Request
+
+from core.chat.request import read_chat_request
+from core.chat.stream import StreamResponse
+from core.context import Caller, Record
+from core.contract.errors import ModelNotAllowed, ModelNotFound
+from core.contract.schemas import ChatAnswer, ChatRequest, StreamEnd
+from core.ollama.client import ollama_client
+from core.ollama.wire import Lines
+
+
+class Turn:
+    """A valid, authorized request, to be answered once: whole or as a stream."""
+
+    def __init__(self, request: Request, chat: ChatRequest, model: str) -> None:
+        """Note `model` in the request's record; the answer will wait for a slot."""
+        self.chat = chat
+        self._model = model
+        self._app = request.app.state
+        self._caller = Caller.of(request.scope)
+        self._record = Record.of(request.scope)
+        self._record.model = model
+
+    @classmethod
+    async def of(cls, request: Request) -> "Turn":
+        """Read and authorize the turn in `request`.
+
+        Raises:
+            ApiError: the request is invalid, or its client may not use the model.
+        """
+        settings = request.app.state.settings
+        chat = await read_chat_request(request, settings)
+        model = settings.default_model if chat.model is UNSET else chat.model
+        turn = cls(request, chat, model)
+        if not turn._caller.may_use(model):
+            raise ModelNotAllowed(
+                f"Your key may not use model '{model}'. GET /api/models lists those it may"
+            )
+        return turn
+
+    async def answer(self) -> ChatAnswer:
+        """Return the whole answer."""
+        slot = self._app.queue.slot(self._caller)
+        try:
+            async with slot:
+                answer = await ollama_client(self._app).chat(
+                    self.chat, self._model, self._record.request_id
+                )
+        except ModelNotFound as error:
+            raise self._without_hidden_models(error) from None
+        finally:
+            self._record.queued_s = slot.queued_s
+        self._count(answer)
+        return answer
+
+    def stream(self) -> StreamResponse:
+        """Return the answer as a stream that has not started yet."""
+        return StreamResponse(self._lines(), heartbeat_s=self._app.settings.stream_heartbeat_s)
+
+    async def _lines(self) -> AsyncGenerator[Lines]:
+        slot = self._app.queue.slot(self._caller)
+        try:
+            async with slot:
+                stream = ollama_client(self._app).stream(
+                    self.chat, self._model, self._record.request_id
+                )
+                async with aclosing(stream) as batches:
+                    async for lines in batches:
+                        self._record.mark_first_token()
+                        if isinstance(lines[-1], StreamEnd):
+                            self._count(lines[-1])
+                        yield lines
+        except ModelNotFound as error:
+            raise self._without_hidden_models(error) from None
+        finally:
+            self._record.queued_s = slot.queued_s
+
+    def _count(self, end: ChatAnswer | StreamEnd) -> None:
+        self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count
+
+    def _without_hidden_models(self, error: ModelNotFound) -> ModelNotFound:
+        """Omit the models that the client may not see."""
+        installed = error.installed
+        if installed is not None:
+            installed = [name for name in installed if self._caller.may_use(name)]
+        return ModelNotFound(error.model, installed)

@@ -1,0 +1,116 @@
+"""The context of a request in progress: its caller, and what has happened so far."""
+
+import random
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from time import monotonic
+
+import msgspec
+from starlette.types import Scope
+
+_WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """The client of a request: the unit of rate limits and of fair queueing."""
+
+    id: str
+    """`key:ci`, `jwt:<subject>` or `address:192.0.2.1`: unique, and safe to log."""
+    name: str
+    address: str
+    rate: str | None = None
+    """Overrides RATE_LIMIT."""
+    concurrent: int | None = None
+    """Overrides MAX_CONCURRENT_PER_CLIENT."""
+    models: tuple[str, ...] | None = None
+    """`fnmatch` patterns of the models it may see and use; None allows all."""
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Caller":
+        """Return the caller of the request in `scope`; for use behind the gate."""
+        caller = Record.of(scope).caller
+        assert caller, "the gate lets no request through without one"
+        return caller
+
+    def may_use(self, model: str) -> bool:
+        """Return whether the caller may see and use `model`.
+
+        As in Ollama, case does not matter, and a name without a tag has the tag `latest`. A
+        pattern's `*` stops at a slash, so `qwen*` matches nothing from another registry.
+        """
+        if self.models is None:
+            return True
+        name = model.lower().removesuffix(":latest")
+        return any(
+            fnmatchcase(spelling, pattern.lower())
+            for pattern in self.models
+            if pattern.count("/") == name.count("/")
+            for spelling in (name, f"{name}:latest")
+        )
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One request, without any of the conversation; times are in seconds."""
+
+    request_id: str
+    method: str
+    path: str
+    started_at: float
+    caller: Caller | None = None
+    """None until the gate has admitted the request."""
+    answer_headers: list[tuple[bytes, bytes]] = []
+    """Added to every answer, errors included."""
+    model: str = ""
+    status: int = 0
+    """The HTTP status of the answer; 0 until it starts."""
+    error: type[BaseException] | None = None
+    """What went wrong, even after the answer started."""
+    queued_s: float = 0
+    first_token_s: float | None = None
+    tokens: int = 0
+    duration_s: float = 0
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Record":
+        """Return the record that `Recorder.begin` stored in `scope`."""
+        record: Record = scope["state"]["record"]
+        return record
+
+    def mark_first_token(self) -> None:
+        """Mark the start of the model's answer."""
+        if self.first_token_s is None:
+            self.first_token_s = monotonic() - self.started_at
+
+
+class Recorder:
+    """Records each request, and passes the record to `observers` when the request ends."""
+
+    def __init__(self, *observers: Callable[[Record], None]) -> None:
+        self.observers = observers
+        self.in_flight = 0
+        self.draining = False
+        """Whether the server is stopping and refuses new requests."""
+
+    def begin(self, scope: Scope) -> Record:
+        """Start the record of the request in `scope`; `Record.of` finds it there."""
+        wanted = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        well_formed = _WELL_FORMED_ID.fullmatch(wanted.decode("latin-1"))
+        request_id = well_formed[0] if well_formed else f"{random.getrandbits(64):016x}"
+        record = Record(
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"],
+            started_at=monotonic(),
+            answer_headers=[(b"x-request-id", request_id.encode())],
+        )
+        scope.setdefault("state", {})["record"] = record
+        self.in_flight += 1
+        return record
+
+    def end(self, record: Record) -> None:
+        """Complete `record` and pass it on."""
+        self.in_flight -= 1
+        record.duration_s = monotonic() - record.started_at
+        for observe in self.observers:
+            observe(record)

@@ -1,0 +1,251 @@
+"""Every error of the API, and the one shape in which clients get it.
+
+ApiError
+├── BadRequest 400
+│   └── HostNotAllowed 400
+├── Unauthorized 401
+│   ├── CredentialsNeeded 401
+│   └── InvalidCredentials 401
+├── AddressNotAllowed, ModelNotAllowed 403
+├── EndpointNotFound, ModelNotFound 404
+├── MethodNotAllowed 405
+├── HeadTimeout 408
+├── BodyTooLarge 413
+├── UnsupportedMediaType 415
+├── HeadTooLarge 431
+├── InternalError 500
+│   └── OllamaError 500
+├── RequestTimeout 504
+└── TryAgainLater
+    ├── RateLimited 429
+    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping 503
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from core.contract.responses import JSONResponse
+from core.contract.schemas import Error
+
+
+class ApiError(Exception):
+    """A failure reported to the client; `str(error)` is the text it gets."""
+
+    status: ClassVar[int]
+    headers: Mapping[str, str] = {}
+
+    def response(self) -> JSONResponse:
+        """Return the failure as a response."""
+        return JSONResponse(Error(error=str(self)), self.status, self.headers)
+
+
+class BadRequest(ApiError):
+    """The request is malformed, according to this server or Ollama."""
+
+    status = 400
+
+
+class HostNotAllowed(BadRequest):
+    """The request names a host other than this server: perhaps DNS rebinding."""
+
+
+class Unauthorized(ApiError):
+    """The request is not authenticated."""
+
+    status = 401
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
+
+
+class CredentialsNeeded(Unauthorized):
+    """The request has no credentials, so by RFC 6750 its answer has no error code."""
+
+    def __init__(self, address: str | None) -> None:
+        """Name the client's `address`; None if unknown."""
+        who = f"{address} is" if address else "clients behind a proxy not in TRUSTED_PROXIES are"
+        super().__init__(
+            "Credentials are needed: send an API key or token as Authorization: Bearer ..., or a "
+            "key as X-API-Key. This server's operator creates keys with python -m core.keys create "
+            f"--name NAME. Only ANONYMOUS_CLIENTS may call without one, and {who} not among them"
+        )
+
+
+class InvalidCredentials(Unauthorized):
+    """The key or token of the request is not valid."""
+
+    def __init__(self, reason: str) -> None:
+        """State the `reason`, which must be ASCII and contain nothing that the client sent."""
+        super().__init__(
+            f"Invalid credentials: {reason}. Send a valid API key or token as "
+            "Authorization: Bearer ..., or a key as X-API-Key"
+        )
+        self.headers = {
+            "www-authenticate": f'Bearer error="invalid_token", error_description="{reason}"'
+        }
+
+
+class AddressNotAllowed(ApiError):
+    """The client's address is not one of ALLOWED_CLIENTS."""
+
+    status = 403
+
+
+class ModelNotAllowed(ApiError):
+    """The model is off limits to this client, or to all clients."""
+
+    status = 403
+
+
+class EndpointNotFound(ApiError):
+    """No endpoint has this path."""
+
+    status = 404
+
+
+class ModelNotFound(ApiError):
+    """The model is not installed on the Ollama machine."""
+
+    status = 404
+
+    def __init__(self, model: str, installed: Sequence[str] | None) -> None:
+        """Name the `installed` models; None if unknown."""
+        self.model = model
+        self.installed = installed
+        if installed is None:
+            hint = "GET /api/models lists the installed ones"
+        elif installed:
+            hint = f"Installed models: {', '.join(installed)}"
+        else:
+            hint = "No model is installed yet"
+        super().__init__(
+            f"Model '{model}' is not installed. {hint}. To install it: ollama pull {model}"
+        )
+
+
+class MethodNotAllowed(ApiError):
+    """The endpoint does not support the method."""
+
+    status = 405
+
+    def __init__(self, method: str, allow: str) -> None:
+        super().__init__(f"Method {method} is not allowed here. Use {allow}")
+        self.headers = {"allow": allow}
+
+
+class HeadTimeout(ApiError):
+    """The head of a request arrived too slowly."""
+
+    status = 408
+
+
+class HeadTooLarge(ApiError):
+    """The head of a request is larger than any legitimate client's."""
+
+    status = 431
+
+
+class BodyTooLarge(ApiError):
+    """The request's body is over MAX_BODY_BYTES."""
+
+    status = 413
+
+
+class UnsupportedMediaType(ApiError):
+    """A POST is not `application/json`; refusing it keeps foreign web pages out."""
+
+    status = 415
+
+
+class InternalError(ApiError):
+    """A bug in this server; its log has the details."""
+
+    status = 500
+
+
+class OllamaError(InternalError):
+    """Ollama cannot be reached, failed, or sent an unintelligible answer."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"Ollama connection error: {text}")
+
+
+class RequestTimeout(ApiError):
+    """No complete answer arrived in time."""
+
+    status = 504
+
+    def __init__(
+        self,
+        seconds: float,
+        advice: str = "Try a shorter message, a smaller model or a lower num_predict",
+    ) -> None:
+        """State the time limit in `seconds`, and what to do about it."""
+        super().__init__(
+            f"Request timeout: no complete answer within {seconds:g} seconds. {advice}"
+        )
+        self.headers = {"connection": "close"}  # its body may still be arriving, endlessly
+
+
+class TryAgainLater(ApiError):
+    """The same request may succeed after some seconds."""
+
+    def __init__(self, problem: str, retry_after_s: int) -> None:
+        """State the `problem`, a sentence without its full stop, and when to retry."""
+        super().__init__(f"{problem}. Try again in {retry_after_s} seconds")
+        self.headers = {"retry-after": str(retry_after_s)}
+
+
+class RateLimited(TryAgainLater):
+    """The client has made too many requests, or sent wrong credentials too often."""
+
+    status = 429
+
+
+class JWKSUnavailable(TryAgainLater):
+    """The keys for verifying tokens could not be fetched yet."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            "Tokens cannot be verified now: their issuer is not responding", retry_after_s
+        )
+
+
+class OllamaBusy(TryAgainLater):
+    """Ollama's own queue is full."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("Ollama is busy: its queue is full", retry_after_s)
+
+
+class QueueFull(TryAgainLater):
+    """The request got no slot, at once or in time."""
+
+    status = 503
+
+
+class NotReady(TryAgainLater):
+    """Ollama does not answer, so this server should get no requests."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("Ollama does not answer", 5)
+
+
+class ServerStopping(TryAgainLater):
+    """The server is shutting down; another, or this one after a restart, will answer."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping", 5)
+        self.headers = {**self.headers, "connection": "close"}
+
+
+class RateLimiterDown(TryAgainLater):
+    """Requests cannot be counted, and RATE_LIMIT_FAIL_CLOSED is set."""
+
+    status = 503

@@ -1,0 +1,20 @@
+"""JSON responses that declare their charset, as PowerShell 5.1 needs in order to read Korean."""
+
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+NDJSON = "application/x-ndjson; charset=utf-8"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class JSONResponse(Response):
+    """A schema object as JSON in UTF-8."""
+
+    media_type = "application/json; charset=utf-8"
+
+    def render(self, content: Any) -> bytes:
+        """Encode `content`, any object that msgspec supports."""
+        return _encode(content)

@@ -1,0 +1,173 @@
+"""The API's requests and answers, from which the OpenAPI document is derived.
+
+Their fields, types and defaults are the contract: adding a field is fine, changing one is not.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+API_VERSION = "1.0.0"
+"""The version of the API contract, not of this package."""
+
+Count = Annotated[int, Meta(ge=0)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+ModelName = Annotated[str, Meta(max_length=255, pattern=r"^(?!.*//)[A-Za-z0-9._:/@-]+$(?!\n)")]
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class Options(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Sampling options, without those that would reload the model for everybody."""
+
+    temperature: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
+    top_k: Count | UnsetType = UNSET
+    top_p: Probability | UnsetType = UNSET
+    min_p: Probability | UnsetType = UNSET
+    typical_p: Probability | UnsetType = UNSET
+    repeat_last_n: Annotated[int, Meta(ge=-1, lt=2**31)] | UnsetType = UNSET
+    repeat_penalty: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
+    presence_penalty: Penalty | UnsetType = UNSET
+    frequency_penalty: Penalty | UnsetType = UNSET
+    seed: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | UnsetType = UNSET
+    stop: Annotated[list[str], Meta(max_length=64)] | UnsetType = UNSET
+    num_predict: (
+        Annotated[
+            int,
+            Meta(
+                ge=-(2**31),
+                lt=2**31,
+                description="Maximum tokens in the answer; 0 or less: as many as the server allows",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class ChatRequest(Struct, kw_only=True):
+    """A message for a model. Unknown fields are ignored."""
+
+    message: Annotated[str, Meta(description="What to say to the model; not blank")]
+    model: Annotated[ModelName, Meta(description="An installed model")] | UnsetType = UNSET
+    stream: Annotated[bool, Meta(description="Answer as /api/chat/stream does")] = False
+    context: Annotated[
+        list[TokenId],
+        Meta(description="The previous answer's context, to continue that conversation"),
+    ] = []
+    system: Annotated[str, Meta(description="System prompt")] | UnsetType = UNSET
+    options: Options | UnsetType = UNSET
+    format: (
+        Annotated[
+            Literal["json"] | dict[str, Any],
+            Meta(description='"json", or the JSON schema that the answer must follow'),
+        ]
+        | UnsetType
+    ) = UNSET
+    images: Annotated[list[str], Meta(description="Images for a vision model, in base64")] = []
+    think: Annotated[
+        bool | Literal["low", "medium", "high"],
+        Meta(description="Let a reasoning model think; its thinking comes with the answer"),
+    ] = False
+
+
+class ChatAnswer(Struct, kw_only=True):
+    """A whole answer. The last five fields are Ollama's, present if Ollama sent them."""
+
+    success: bool = True
+    response: str
+    model: str
+    done: bool = True
+    context: Annotated[list[int], Meta(description="The conversation so far, as token ids")]
+    done_reason: str | UnsetType = UNSET
+    prompt_eval_count: Annotated[int, Meta(description="Tokens read")] | UnsetType = UNSET
+    eval_count: Annotated[int, Meta(description="Tokens written")] | UnsetType = UNSET
+    total_duration: Annotated[int, Meta(description="Nanoseconds")] | UnsetType = UNSET
+    thinking: Annotated[str, Meta(description="Only when asked for")] | UnsetType = UNSET
+
+
+class StreamToken(Struct, gc=False):
+    """A line of a stream: the next piece of the answer, which may be empty."""
+
+    response: str
+    done: bool
+
+
+class StreamEnd(Struct, kw_only=True):
+    """The last line of a successful stream, with the fields of a `ChatAnswer`."""
+
+    response: str = ""
+    done: bool = True
+    context: list[int]
+    done_reason: str | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
+    eval_count: int | UnsetType = UNSET
+    total_duration: int | UnsetType = UNSET
+    thinking: str | UnsetType = UNSET
+
+
+class Error(Struct, kw_only=True):
+    """The shape of every failure."""
+
+    success: bool = False
+    error: Annotated[str, Meta(description="What went wrong, and what to do about it")]
+
+
+class StreamError(Error, kw_only=True):
+    """The last line of a stream that failed after its first line."""
+
+    done: bool = True
+
+
+class Health(Struct, kw_only=True):
+    """The API server's own state, and whether it can reach Ollama."""
+
+    status: Literal["ok", "error"] = "ok"
+    ollama_status: Literal["connected", "disconnected"]
+    api_version: str
+
+
+class ModelStats(Struct, kw_only=True):
+    """How long a model's latest answers took, in seconds; null if unknown."""
+
+    model: str
+    count: Annotated[int, Meta(ge=0, description="Answers since the server started")]
+    mean_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    first_token_mean_s: float | None
+    first_token_p50_s: float | None
+    first_token_p95_s: float | None
+    tokens_per_s: float | None
+
+
+class QueueStats(Struct, kw_only=True):
+    """The current load on the models, from all clients together."""
+
+    running: Annotated[Count, Meta(description="Requests that Ollama is working on")]
+    waiting: Annotated[Count, Meta(description="Requests waiting for their turn")]
+
+
+class StatsAnswer(Struct, kw_only=True):
+    """The response times of every model that has answered, and the queue."""
+
+    success: bool = True
+    models: list[ModelStats]
+    queue: QueueStats
+
+
+class Models(Struct, kw_only=True):
+    """The installed models, in Ollama's own order."""
+
+    success: bool = True
+    models: list[str]
+    count: Count
+    capabilities: (
+        Annotated[
+            dict[str, list[str]],
+            Meta(
+                description="With ?capabilities=true: what each model can do, in Ollama's words, "
+                "such as `vision`; models that Ollama does not describe are left out"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET

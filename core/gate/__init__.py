@@ -1,0 +1,1 @@
+"""Access control: addresses, browsers, keys and tokens, rate limits; one middleware each."""

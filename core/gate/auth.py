@@ -1,0 +1,124 @@
+"""Authenticates and authorizes requests, and records who sent each one."""
+
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_network
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.context import Caller, Record
+from core.contract.errors import (
+    AddressNotAllowed,
+    BadRequest,
+    CredentialsNeeded,
+    InvalidCredentials,
+)
+from core.gate.public import is_public
+from core.gate.rates import FailureLimiter
+from core.gate.tokens import TokenVerifier
+from core.keys.records import PREFIX
+from core.keys.store import KeyStore
+from core.settings.networks import UNKNOWN, Address, parse_address
+from core.settings.schema import Settings
+
+_CREDENTIAL_HEADERS = {b"authorization", b"x-api-key"}
+
+
+class AuthMiddleware:
+    """Identifies the caller by API key, by token or, failing both, by address.
+
+    Wrong credentials are refused wherever they come from. An address that keeps sending them
+    gets a 429, but valid ones always pass: 256 random bits cannot be guessed, and a client must
+    not be locked out because it shares an address with an attacker.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        keys: KeyStore,
+        tokens: TokenVerifier | None,
+        failures: FailureLimiter,
+    ) -> None:
+        """Run behind `ClientAddressMiddleware`; without `tokens`, accept only API keys."""
+        self.app = app
+        self.allowed = settings.allowed_clients
+        self.anonymous = settings.anonymous_clients
+        self.keys = keys
+        self.tokens = tokens
+        self.failures = failures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application with the `Caller` in the request's record.
+
+        Raises:
+            AddressNotAllowed: the address is not in ALLOWED_CLIENTS.
+            BadRequest: the request carries several different credentials.
+            Unauthorized: the credentials are missing or wrong.
+            RateLimited: the address has sent wrong credentials too often.
+        """
+        if scope["type"] != "lifespan":
+            address = parse_address(scope["client"][0])
+            if address not in self.allowed:
+                raise AddressNotAllowed(f"Requests from {address} are not allowed")
+            Record.of(scope).caller = await self._caller(scope, address)
+        await self.app(scope, receive, send)
+
+    async def _caller(self, scope: Scope, address: Address) -> Caller:
+        if not is_public(scope):
+            if credential := _credential(scope):
+                return await self._holder(credential, address)
+            if address not in self.anonymous:
+                raise CredentialsNeeded(None if address == UNKNOWN else str(address))
+        return _anonymous(address)
+
+    async def _holder(self, credential: str, address: Address) -> Caller:
+        try:
+            if self.tokens is None or credential.startswith(PREFIX):
+                key = self.keys.authenticate(credential)
+                return Caller(
+                    id=f"key:{key.name}",
+                    name=key.name,
+                    address=str(address),
+                    rate=key.rate,
+                    concurrent=key.concurrent,
+                    models=key.models,
+                )
+            subject = await self.tokens.verify(credential)
+            return Caller(id=f"jwt:{subject}", name=subject, address=str(address))
+        except InvalidCredentials:
+            await self.failures.hit(_site(address))
+            raise
+
+
+def _credential(scope: Scope) -> str | None:
+    """Return the request's key or token; authorization schemes other than Bearer are ignored."""
+    if _CREDENTIAL_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
+        return None
+    headers = Headers(scope=scope)
+    credentials = set(headers.getlist("x-api-key"))
+    for value in headers.getlist("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            credentials.add(token.strip())
+    credentials.discard("")
+    if len(credentials) > 1:
+        raise BadRequest(
+            "The request carries several different credentials. Send only one, as "
+            "Authorization: Bearer ... or as X-API-Key"
+        )
+    return credentials.pop() if credentials else None
+
+
+@lru_cache(maxsize=1024)
+def _anonymous(address: Address) -> Caller:
+    return Caller(id=f"address:{_site(address)}", name=str(address), address=str(address))
+
+
+@lru_cache(maxsize=1024)
+def _site(address: Address) -> str:
+    """Return what a single attacker controls: one IPv4 address, or a whole IPv6 /64."""
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,160 @@
+"""Protects the API from attacks through browsers, and admits the pages that may call it."""
+
+import asyncio
+import re
+import socket
+from collections.abc import Collection
+from functools import lru_cache
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers
+from starlette.middleware import cors
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.contract.errors import BadRequest, HostNotAllowed
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+"""Defaults for every answer; headers that it sets itself win."""
+HSTS = "max-age=31536000"
+FULL_NAME_TIMEOUT_S = 1
+"""How long a request waits for this machine's full name, since DNS can be slow."""
+
+_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_SECURE_HEADERS = [*_RAW_HEADERS, (b"strict-transport-security", HSTS.encode())]
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@\s]+?)\.?(?::\d*)?", re.IGNORECASE)
+_LOOPBACK_NAMES = ("localhost", "*.localhost")
+
+
+class SecurityHeadersMiddleware:
+    """Adds security headers to every answer; HSTS only over TLS."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application and add the headers that its answer lacks."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                own = {name for name, _ in headers}
+                headers += [header for header in defaults if header[0] not in own]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class CORSMiddleware(cors.CORSMiddleware):
+    """Starlette's CORS middleware with this API's headers, and JSON errors in place of plain text.
+
+    It wraps the middleware that renders errors, so pages can read those too.
+    """
+
+    def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
+            expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
+            allow_private_network=True,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight; a refusal has this API's error format."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == BadRequest.status:
+            reason = bytes(response.body).decode()
+            return BadRequest(f"{reason}. CORS_ORIGINS lists the allowed origins").response()
+        return response
+
+
+class AllowedHostsMiddleware:
+    """Refuses requests for other host names, as DNS rebinding sends them.
+
+    Starlette's TrustedHostMiddleware answers in plain text and does not handle IP addresses. The
+    names of an AWS gateway are not known in advance: behind one, every name is accepted unless
+    ALLOWED_HOSTS is set.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, allowed_hosts: Collection[str], behind_gateway: bool
+    ) -> None:
+        """Accept `allowed_hosts`, localhost, this machine's own names, and any IP address."""
+        self.app = app
+        self.behind_gateway = behind_gateway
+        self.listed = bool(allowed_hosts)
+        self.patterns = [host.lower() for host in (*_LOOPBACK_NAMES, *allowed_hosts)]
+        self.machine = socket.gethostname().lower()
+        self.full_name: asyncio.Task[str | None] | None = None
+        self._listed = lru_cache(maxsize=1024)(self._is_listed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application if the Host header is acceptable.
+
+        Raises:
+            HostNotAllowed: it names another host.
+        """
+        if scope["type"] != "lifespan" and not await self._allowed(scope):
+            raise HostNotAllowed(
+                "The Host header does not name this server. The operator can add the name to "
+                "ALLOWED_HOSTS"
+            )
+        await self.app(scope, receive, send)
+
+    async def _allowed(self, scope: Scope) -> bool:
+        if "*" in self.patterns or (not self.listed and self.behind_gateway):
+            return True
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:
+            return False
+        if self._listed(hosts[0]):
+            return True
+        name = _name(hosts[0])
+        if name in {self.machine, f"{self.machine.partition('.')[0]}.local"}:
+            return True
+        if self.full_name is None:
+            self.full_name = asyncio.create_task(asyncio.to_thread(_full_name))
+        await asyncio.wait({self.full_name}, timeout=FULL_NAME_TIMEOUT_S)
+        return self.full_name.done() and name == self.full_name.result()
+
+    def _is_listed(self, host: bytes) -> bool:
+        name = _name(host)
+        return _is_address(name) or any(_matches(name, pattern) for pattern in self.patterns)
+
+
+def _name(host: bytes) -> str:
+    """Return the name or address in a Host header, in lower case; "" if it is malformed."""
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    return match[1].lower() if match else ""
+
+
+def _full_name() -> str | None:
+    try:
+        return socket.getfqdn().lower()
+    except UnicodeError:  # the machine's name is not a valid DNS name
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name.endswith(pattern[1:]) if pattern.startswith("*") else name == pattern

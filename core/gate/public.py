@@ -1,0 +1,15 @@
+"""Requests that need no credentials and are exempt from rate limits."""
+
+from starlette.types import Scope
+
+
+def is_public(scope: Scope) -> bool:
+    """Return whether a request is open to everyone.
+
+    That is the health check, which load balancers and scripts poll, and the chat page, which
+    asks for a key itself.
+    """
+    path = scope["path"]
+    return scope["method"] in {"GET", "HEAD"} and (
+        path in {"/", "/api/health", "/api/health/"} or path.startswith("/static/")
+    )

@@ -1,0 +1,155 @@
+"""Rate limits on requests per client, and on wrong credentials per address."""
+
+import logging
+import math
+from functools import cached_property
+from time import monotonic
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.context import Caller, Record
+from core.contract.errors import RateLimited, RateLimiterDown
+from core.gate.hits import MemoryStore, Quota, Rate, Store, StoreDown
+from core.gate.public import is_public
+from core.settings.schema import Settings
+
+STORE_RETRY_S = 1
+"""How long to wait before trying a failed store again."""
+_UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+_logger = logging.getLogger(__name__)
+
+
+def parse_rate(text: str) -> Rate | None:
+    """Parse a `settings.Rate`, such as `60/minute`; None if it is `off`."""
+    amount, _, unit = text.partition("/")
+    return Rate(int(amount), _UNITS_S[unit]) if unit else None
+
+
+class RateLimiter:
+    """Counts hits in the store that RATE_LIMIT_STORAGE names.
+
+    While the store is down nothing is counted, and everything is allowed or, with
+    RATE_LIMIT_FAIL_CLOSED, refused. The start and the end of an outage are logged.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Defer importing and connecting to the store until the first hit."""
+        self._url = settings.rate_limit_storage
+        self._fail_closed = settings.rate_limit_fail_closed
+        self._retry_at: float | None = None  # None: the store is up, as far as we know
+        self.uncounted = 0
+        """Hits since startup that went uncounted because the store was down."""
+
+    @cached_property
+    def _store(self) -> Store:
+        if self._url == "memory://":
+            return MemoryStore()
+        from core.gate.redis_hits import RedisStore  # noqa: PLC0415 - takes 0.1 s
+
+        return RedisStore(self._url)
+
+    async def hit(self, key: str, rate: Rate) -> Quota | None:
+        """Count a hit of `key`, if `rate` allows it; None while the store is down.
+
+        Raises:
+            RateLimiterDown: it is down, and RATE_LIMIT_FAIL_CLOSED is set.
+        """
+        if self._retry_at is None or monotonic() >= self._retry_at:
+            try:
+                quota = await self._store.hit(key, rate)
+            except StoreDown as error:
+                if self._retry_at is None:
+                    fate = "refused" if self._fail_closed else "let through"
+                    _logger.warning("RATE_LIMIT_STORAGE is down, requests are %s: %s", fate, error)
+                self._retry_at = monotonic() + STORE_RETRY_S
+            else:
+                if self._retry_at is not None:
+                    _logger.warning("RATE_LIMIT_STORAGE is up again")
+                    self._retry_at = None
+                return quota
+        self.uncounted += 1
+        if self._fail_closed:
+            raise RateLimiterDown(
+                "The rate limiter's store is down, so requests are refused", STORE_RETRY_S
+            )
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections to the store."""
+        if "_store" in vars(self):
+            await self._store.aclose()
+
+
+class FailureLimiter:
+    """Limits how often one address may send wrong credentials."""
+
+    def __init__(self, limiter: RateLimiter, rate: str) -> None:
+        """Allow `rate`, such as "10/minute" or "off", as counted by `limiter`."""
+        self._limiter = limiter
+        self._rate = parse_rate(rate)
+
+    async def hit(self, address: str) -> None:
+        """Count a failure of `address`.
+
+        Raises:
+            RateLimited: there have been too many.
+            RateLimiterDown: the store is down, and RATE_LIMIT_FAIL_CLOSED is set.
+        """
+        quota = self._rate and await self._limiter.hit(f"failures:{address}", self._rate)
+        if quota and not quota.allowed:
+            raise RateLimited(
+                "Too many requests with wrong credentials from your address",
+                _whole_seconds(quota.reset_s),
+            )
+
+
+class RateLimitMiddleware:
+    """Limits each client's requests, and reports in headers how many are left.
+
+    Every request that is not public counts, even one that fails. Each answer to a counted request
+    carries the headers of draft-ietf-httpapi-ratelimit-headers-11.
+    """
+
+    def __init__(self, app: ASGIApp, *, limiter: RateLimiter, rate: str) -> None:
+        """Run behind `AuthMiddleware`; `rate` applies to clients without a rate of their own."""
+        self.app = app
+        self.limiter = limiter
+        self.rate = rate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application if the client is within its rate.
+
+        Raises:
+            RateLimited: the client has exceeded it.
+            RateLimiterDown: the store is down, and RATE_LIMIT_FAIL_CLOSED is set.
+        """
+        if scope["type"] != "http" or is_public(scope):
+            await self.app(scope, receive, send)
+            return
+        record, caller = Record.of(scope), Caller.of(scope)
+        rate = parse_rate(caller.rate or self.rate)
+        quota = rate and await self.limiter.hit(f"client:{caller.id}", rate)
+        if not rate or not quota:
+            await self.app(scope, receive, send)
+            return
+        record.answer_headers += _headers(rate, quota)
+        if not quota.allowed:
+            raise RateLimited(
+                f"Too many requests: your limit is {caller.rate or self.rate}",
+                _whole_seconds(quota.reset_s),
+            )
+        await self.app(scope, receive, send)
+
+
+def _headers(rate: Rate, quota: Quota) -> list[tuple[bytes, bytes]]:
+    left = f'"default";r={quota.remaining};t={_whole_seconds(quota.reset_s)}'
+    return [
+        (b"ratelimit-policy", f'"default";q={rate.amount};w={rate.window_s}'.encode()),
+        (b"ratelimit", left.encode()),
+    ]
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Round up, to at least one second."""
+    return max(1, math.ceil(seconds))

@@ -1,0 +1,67 @@
+"""Moving windows in Redis or Valkey, shared by all processes and hosts that use it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from limits.errors import StorageError
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from core.gate.hits import Quota, Rate, StoreDown
+
+TIMEOUT_S = 0.5
+"""How long the store may delay a request."""
+_MAX_CONNECTIONS = 16
+
+
+class RedisStore:
+    """Counts as `MemoryStore` does; every call may raise `StoreDown`."""
+
+    def __init__(self, url: str) -> None:
+        """Connect to the server at `url` on first use."""
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_MAX_CONNECTIONS,
+            retry=Retry(NoBackoff(), 1),  # Redis may have restarted since
+        )
+        storage = RedisStorage(
+            "redis://",  # selects the protocol only: the pool has the real URL
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix="ollama-web-api",
+            connection_pool=self._pool,  # type: ignore[arg-type] # documented, not annotated
+        )
+        self._limiter = MovingWindowRateLimiter(storage)
+
+    async def hit(self, key: str, rate: Rate) -> Quota:
+        """Count a hit of `key`, if `rate` allows it."""
+        item = _item(rate)
+        async with _bounded():
+            allowed = await self._limiter.hit(item, key)
+            window = await self._limiter.get_window_stats(item, key)
+        return Quota(allowed, window.remaining, window.reset_time - time.time())
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._pool.aclose()
+
+
+def _item(rate: Rate) -> RateLimitItem:
+    return RateLimitItemPerSecond(rate.amount, rate.window_s)
+
+
+@asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            yield
+    except StorageError as error:
+        raise StoreDown(str(error)) from error
+    except TimeoutError:
+        raise StoreDown(f"no answer within {TIMEOUT_S} seconds") from None

@@ -1,0 +1,97 @@
+"""`python -m core.keys` creates, lists, revokes and rotates the API keys in API_KEYS_FILE."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from core.keys.editing import KeysError, create, revoke, rotate
+from core.keys.records import PREFIX, ApiKey, read_keys
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
+
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a new key goes to standard output, messages to standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        path = Settings.from_env(os.environ).api_keys_file
+        if not path:
+            sys.exit("Set API_KEYS_FILE to the path of the key file")
+        _run(options, Path(path).resolve())
+    except (KeysError, SettingsError) as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"API_KEYS_FILE cannot be written: {error.strerror}")
+
+
+def _run(options: argparse.Namespace, path: Path) -> None:
+    match options.command:
+        case "create":
+            text = create(
+                path,
+                options.name,
+                lifetime=options.expires,
+                rate=options.rate,
+                concurrent=options.concurrent,
+                models=options.models,
+            )
+            _show(text)
+        case "rotate":
+            _show(rotate(path, options.name))
+        case "revoke":
+            revoke(path, options.name)
+        case "list":
+            for key in read_keys(path):
+                sys.stdout.write(_line(key))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m core.keys", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    new = commands.add_parser("create", help="create a key and show it once")
+    new.add_argument("--name", required=True, help="the person or program that will use it")
+    new.add_argument("--rate", help="overrides RATE_LIMIT, such as 60/minute")
+    new.add_argument("--concurrent", type=int, help="maximum number of concurrent requests")
+    new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; default: all")
+    new.add_argument("--expires", type=_lifetime, help="lifetime in h, d or w, such as 90d")
+    commands.add_parser("list", help="list the keys, without their secrets")
+    for command, effect in {"revoke": "revoke a key", "rotate": "replace a key"}.items():
+        commands.add_parser(command, help=effect).add_argument("name")
+    return parser
+
+
+def _models(text: str) -> tuple[str, ...]:
+    return tuple(model.strip() for model in text.split(","))
+
+
+def _lifetime(text: str) -> timedelta:
+    if not re.fullmatch(r"[1-9]\d{0,4}[hdw]", text):
+        raise argparse.ArgumentTypeError("expected hours, days or weeks, such as 12h, 90d or 4w")
+    return int(text[:-1]) * _UNITS[text[-1]]
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stderr.write("Save this key now: it will not be shown again\n")
+
+
+def _line(key: ApiKey) -> str:
+    facts = {
+        "id": PREFIX + key.id,
+        "created": key.created.date(),
+        "expired" if key.expired() else "expires": key.expires and key.expires.date(),
+        "rate": key.rate,
+        "concurrent": key.concurrent,
+        "models": key.models and ",".join(key.models),
+    }
+    return "  ".join([key.name, *(f"{name} {fact}" for name, fact in facts.items() if fact)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The API keys that this server accepts, each checked by its SHA-256."""
+
+import hmac
+import logging
+import time
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from core.contract.errors import InvalidCredentials
+from core.keys.records import PREFIX, ApiKey, digest, parse_keys, read_keys
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
+
+CHECK_INTERVAL_S = 1
+"""Minimum seconds between checks of API_KEYS_FILE for changes; only the use of a key checks it."""
+
+_logger = logging.getLogger(__name__)
+
+
+class KeyStore:
+    """Holds the keys of API_KEYS and API_KEYS_FILE, and reloads the file when it changes."""
+
+    def __init__(self, *, inline: str = "", path: Path | None = None) -> None:
+        """Read the keys from the JSON text `inline` and the file at `path`.
+
+        Raises:
+            SettingsError: one of them is invalid.
+        """
+        try:
+            self._inline = parse_keys(inline) if inline else []
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise SettingsError(
+                "API_KEYS is invalid: expected the JSON that python -m core.keys writes"
+            ) from None
+        self._path = path
+        self._next_check = 0.0
+        self._read()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Read the keys that `settings` names; raises SettingsError if they are invalid."""
+        path = Path(settings.api_keys_file) if settings.api_keys_file else None
+        return cls(inline=settings.api_keys, path=path)
+
+    def authenticate(self, credential: str) -> ApiKey:
+        """Return the key whose text is `credential`.
+
+        Raises:
+            InvalidCredentials: there is no such key, or it has expired.
+        """
+        self._reload_if_changed()
+        key = self._keys.get(credential.removeprefix(PREFIX).partition("_")[0])
+        if key is None or not hmac.compare_digest(key.sha256, digest(credential)):
+            raise InvalidCredentials("the API key is unknown or has been revoked")
+        if key.expired():
+            raise InvalidCredentials("the API key has expired")
+        return key
+
+    def reload(self) -> None:
+        """Read the file again; if it is invalid, log that and keep the last good keys."""
+        try:
+            self._read()
+        except SettingsError as error:
+            _logger.error("%s. The keys loaded before stay valid", error)
+
+    def _reload_if_changed(self) -> None:
+        if self._path is None or time.monotonic() < self._next_check:
+            return
+        self._next_check = time.monotonic() + CHECK_INTERVAL_S
+        if self._version != _version(self._path):
+            self.reload()
+
+    def _read(self) -> None:
+        keys = self._inline
+        if self._path:
+            self._version = _version(self._path)  # first: a change while reading is noticed
+            keys = keys + read_keys(self._path)
+        self._keys = {key.id: key for key in keys}
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return a value that changes whenever the file does; None if it cannot be accessed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode

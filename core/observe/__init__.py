@@ -1,0 +1,1 @@
+"""Observability: `logs`, `stats.Stats` by model, and `metrics.Metrics` for Prometheus."""

@@ -1,0 +1,106 @@
+"""The log: one JSON object, or one line of plain text, per request and event."""
+
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+
+from core.context import Record
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_MAX_PATH = 200
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def configure(settings: Settings) -> None:
+    """Send all logs to LOG_FILE, or else to standard output, as LOG_FORMAT says.
+
+    Raises:
+        SettingsError: the file cannot be opened.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if settings.log_file:
+        from core.observe.log_file import LogFile  # noqa: PLC0415 - a Lambda function has no log file
+
+        try:
+            handler = LogFile(settings.log_file, encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"LOG_FILE cannot be opened: {error.strerror}") from None
+    handler.setFormatter(JSONFormatter() if settings.log_format == "json" else ConsoleFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("mangum").setLevel(logging.WARNING)  # it logs each request too
+
+
+def log_request(record: Record) -> None:
+    """Log a finished request, to the handlers that `configure` has set up.
+
+    The record bypasses `LogRecord`: building one took a fifth of a plain chat's time.
+    """
+    for handler in logging.root.handlers:
+        if isinstance(handler.formatter, JSONFormatter | ConsoleFormatter):
+            handler.handle(cast("logging.LogRecord", record))
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": record.request_id,
+        "client": record.caller.name if record.caller else "",
+        "method": record.method,
+        "path": record.path[:_MAX_PATH],
+        "status": record.status,
+    }
+    if record.model:
+        fields["model"] = record.model
+        fields["queue_ms"] = round(record.queued_s * 1000)
+        fields["tokens"] = record.tokens
+    if record.first_token_s is not None:
+        fields["first_token_ms"] = round(record.first_token_s * 1000)
+    if record.error:
+        fields["error"] = record.error.__name__
+    fields["total_ms"] = round(record.duration_s * 1000)
+    return fields
+
+
+class JSONFormatter(logging.Formatter):
+    """Formats each record as one line of JSON; no content can start a new line."""
+
+    def format(self, record: logging.LogRecord | Record) -> str:
+        """Return the line for `record`, without a line break."""
+        if isinstance(record, Record):
+            entry = {"time": _now(), "level": "info", "logger": "request", **_fields(record)}
+        else:
+            entry = {
+                "time": _now(),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+            if record.exc_info:
+                entry["exception"] = self.formatException(record.exc_info)
+        text = _encode(entry).decode("utf-8")
+        return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Formats each record as a line of plain text."""
+
+    def format(self, record: logging.LogRecord | Record) -> str:
+        """Return the line for `record`, with any traceback."""
+        if isinstance(record, Record):
+            level, trace = "INFO", ""
+            message = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        else:
+            level, message = record.levelname, record.getMessage()
+            trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        safe = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", message)
+        return f"{datetime.now().astimezone():%H:%M:%S} {level:7} {safe}{trace}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,149 @@
+"""Ollama's HTTP API over httpx: each call sends JSON, and every failure is an ApiError."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TypeVar
+
+import httpx
+import msgspec
+
+from core.contract.errors import OllamaError, RequestTimeout
+from core.ollama.failures import failed_response, not_ollama
+
+METADATA_TIMEOUT_S = 10
+"""For requests that Ollama answers from memory, within milliseconds."""
+END_TIMEOUT_S = 1
+"""How long to wait for an answer to end after its last line, so the connection can be reused."""
+
+_PATHS = ("/api/tags", "/api/show", "/api/generate")
+_T = TypeVar("_T")
+_encode = msgspec.json.Encoder().encode
+_logger = logging.getLogger(__name__)
+
+
+class OllamaAPI:
+    """Sends requests to one Ollama server, any number at once."""
+
+    def __init__(
+        self,
+        base_url: str,
+        transport: httpx.AsyncBaseTransport,
+        headers: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        """Call `base_url` through `transport`, with `headers` on every request."""
+        self._urls = {path: httpx.URL(base_url.rstrip("/") + path) for path in _PATHS}
+        self._transport = transport
+        self._headers = list(headers)
+
+    async def send(
+        self, method: str, path: str, body: object = None, request_id: str = ""
+    ) -> httpx.Response:
+        """Return the response once its head has arrived; the caller must close its `stream`.
+
+        Raises:
+            OllamaError: no response arrived.
+        """
+        # Request and response streams bypass httpx's handling of content, which takes a third of
+        # a plain chat's time.
+        content, headers = b"", self._headers
+        if body is not None:
+            content = _encode(body)
+            length = b"%d" % len(content)
+            headers = [
+                *headers,
+                (b"content-type", b"application/json"),
+                (b"content-length", length),
+            ]
+        if request_id:
+            headers = [*headers, (b"x-request-id", request_id.encode())]
+        with network_errors:
+            return await self._transport.handle_async_request(
+                httpx.Request(
+                    method, self._urls[path], headers=headers, stream=httpx.ByteStream(content)
+                )
+            )
+
+    async def ask(
+        self, method: str, path: str, body: object = None
+    ) -> tuple[httpx.Response, bytes]:
+        """Return the response and its body, to a request that Ollama can answer at once.
+
+        Raises:
+            OllamaError: no complete response arrived.
+            RequestTimeout: none arrived within METADATA_TIMEOUT_S.
+        """
+        try:
+            async with asyncio.timeout(METADATA_TIMEOUT_S):
+                response = await self.send(method, path, body)
+                return response, await read(response.stream)
+        except TimeoutError:
+            raise RequestTimeout(
+                METADATA_TIMEOUT_S,
+                "Ollama is not responding. Is its machine overloaded?",
+            ) from None
+
+
+def parse(response: httpx.Response, content: bytes, type_: type[_T]) -> _T:
+    """Return the content of `response` as a `type_`.
+
+    Raises:
+        ApiError: it reports a failure, or is not a `type_`.
+    """
+    if response.status_code != httpx.codes.OK:
+        raise failed_response(response, content)
+    try:
+        return msgspec.json.decode(content, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise not_ollama() from None
+
+
+async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
+    """Read all of `stream`, and close it.
+
+    Raises:
+        OllamaError: the connection broke.
+    """
+    assert isinstance(stream, httpx.AsyncByteStream)
+    try:
+        with network_errors:
+            return b"".join([data async for data in stream])
+    finally:
+        await stream.aclose()
+
+
+async def drain(stream: httpx.AsyncByteStream) -> None:
+    """Read what follows the last line: only a fully read connection can be reused."""
+    try:
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for _ in stream:
+                pass
+    except (TimeoutError, httpx.TransportError):
+        pass  # the answer is complete anyway
+
+
+class _NetworkErrors:
+    """Logs a network failure, and raises an error that explains it to the client."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, class_: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, httpx.TransportError):
+            _logger.warning("%s: %s", type(error).__name__, error)
+            if isinstance(error, httpx.ConnectTimeout):
+                text = "Ollama did not accept a connection in time. Is its machine up?"
+            elif isinstance(error, httpx.ConnectError):
+                text = "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
+            else:
+                text = (
+                    "the connection to Ollama broke before the answer was complete. "
+                    "Send the message again"
+                )
+            raise OllamaError(text) from error
+
+
+network_errors = _NetworkErrors()
+"""`with network_errors:` turns httpx's transport errors into an `OllamaError`."""

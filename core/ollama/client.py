@@ -1,0 +1,166 @@
+"""The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+import httpx
+import msgspec
+from starlette.datastructures import State
+
+from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
+from core.contract.schemas import ChatAnswer, ChatRequest
+from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
+from core.ollama.failures import failed_response, says_model_is_missing
+from core.ollama.models import ModelFacts
+from core.ollama.transport import HTTPTransport
+from core.ollama.wire import (
+    AnswerReader,
+    GenerateRequest,
+    Lines,
+    read_answer,
+    read_streamed_answer,
+)
+from core.settings.schema import Settings
+
+
+class _Tag(msgspec.Struct):
+    name: str
+    remote_model: str = ""  # since 0.12, for a model in the cloud, whatever its name
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag]
+
+
+class OllamaClient:
+    """Calls one Ollama server; any number of requests may run at once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        transport: httpx.AsyncBaseTransport,
+        headers: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
+        self._settings = settings
+        self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
+        self._facts = ModelFacts(self._api)
+        # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
+        self._is_far = settings.ollama_base_url.startswith("https:")
+
+    async def models(self) -> list[str]:
+        """Return the names of the installed models, in Ollama's order.
+
+        Raises:
+            OllamaError: Ollama cannot be reached, or fails.
+            RequestTimeout: it does not answer.
+        """
+        tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
+        return [
+            tag.name
+            for tag in tags.models
+            if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
+        ]
+
+    async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return what each model in `names` can do, in Ollama's words; no model is loaded.
+
+        Models that Ollama does not describe in time are left out.
+        """
+        return await self._facts.capabilities(names)
+
+    async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
+        """Return the whole answer of `model` to `chat`; `request_id` is for logs upstream.
+
+        Raises:
+            ApiError: the chat failed; its class and text say what went wrong.
+        """
+        stream = await self._generate(chat, model, request_id, stream=self._is_far)
+        read_body = read_streamed_answer if self._is_far else read_answer
+        return read_body(await read(stream), chat, model)
+
+    async def stream(
+        self, chat: ChatRequest, model: str, request_id: str = ""
+    ) -> AsyncGenerator[Lines]:
+        """Yield the lines of the answer to `chat`, in batches as they arrive.
+
+        The very last line is a `StreamEnd`. Closing this generator closes the connection, which
+        stops the model.
+
+        Raises:
+            ApiError: as for `chat`; all lines before it have been yielded.
+        """
+        reader = AnswerReader(thinking=bool(chat.think))
+        stream = await self._generate(chat, model, request_id, stream=True)
+        try:
+            with network_errors:
+                async for data in stream:
+                    for lines in reader.feed(data):
+                        yield lines
+                    if reader.finished:
+                        break
+            for lines in reader.end():
+                yield lines
+            await drain(stream)
+        finally:
+            await stream.aclose()
+
+    async def _generate(
+        self, chat: ChatRequest, model: str, request_id: str, *, stream: bool
+    ) -> httpx.AsyncByteStream:
+        """Return the model's answer once it has begun."""
+        if not self._settings.allow_cloud_models:
+            await self._check_place(model)
+        if chat.context:
+            await self._check_vocabulary(model, chat.context)
+        max_predict = self._settings.max_predict
+        request = GenerateRequest.from_chat(chat, model, max_predict, stream=stream)
+        response = await self._api.send("POST", "/api/generate", request, request_id)
+        if response.status_code != httpx.codes.OK:
+            body = await read(response.stream)
+            if says_model_is_missing(response, body):
+                raise ModelNotFound(model, await self._installed())
+            raise failed_response(response, body)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        return response.stream
+
+    async def _check_place(self, model: str) -> None:
+        """Refuse a cloud model, even a copy under a local name."""
+        if _is_cloud(model) or ((facts := await self._facts.of(model)) and facts.is_cloud):
+            raise ModelNotAllowed(
+                f"Model '{model}' would send the message to a cloud service, which this server "
+                "does not allow. GET /api/models lists the models to use"
+            )
+
+    async def _check_vocabulary(self, model: str, context: list[int]) -> None:
+        """Refuse token ids that the model does not know: they crash Ollama up to 0.24."""
+        facts = await self._facts.of(model)
+        size = facts.vocabulary_size if facts else None
+        if size is not None and max(context) >= size:
+            raise BadRequest(
+                f"context: token id {max(context)} does not belong to model '{model}', whose ids "
+                f"end at {size - 1}. Send the context of an answer from the same model, or none"
+            )
+
+    async def _installed(self) -> list[str] | None:
+        try:
+            return await self.models()
+        except ApiError:
+            return None
+
+
+def ollama_client(state: State) -> OllamaClient:
+    """Return the client of the application with this `state`, created on first use.
+
+    A function that never needs it does not import httpx.
+    """
+    client: OllamaClient | None = getattr(state, "ollama", None)
+    if client is None:
+        transport = HTTPTransport(state.upstream.pool)
+        client = OllamaClient(state.settings, transport, state.upstream.headers)
+        state.ollama = client
+    return client
+
+
+def _is_cloud(model: str) -> bool:
+    """Return whether the name of `model` says that it runs on Ollama's servers."""
+    return model.partition("@")[0].lower().endswith((":cloud", "-cloud"))

@@ -1,0 +1,215 @@
+"""An HTTP/1.1 client connection, built on asyncio's protocols and llhttp's parser.
+
+One network read is one chunk of the body: nothing is allocated per line of a stream.
+"""
+
+import asyncio
+import select
+import socket
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import httptools
+
+READ_AHEAD_BYTES = 256 * 1024
+"""How much of a body is buffered for a slow reader before the upstream is paused."""
+TCP_KEEPALIVE_S = 60
+"""Idle seconds before TCP probes the upstream; NAT gateways drop a connection after 350."""
+MAX_HEAD_BYTES = 64 * 1024
+
+Header = tuple[bytes, bytes]
+
+
+class UpstreamError(Exception):
+    """The answer is missing or incomplete."""
+
+
+class ConnectFailed(UpstreamError):
+    """Connecting failed; nothing was sent."""
+
+
+class ConnectTimeout(ConnectFailed):
+    """Connecting took too long."""
+
+
+class ConnectionBroken(UpstreamError):
+    """The connection broke; the request may have been processed."""
+
+
+class InvalidAnswer(UpstreamError):
+    """The answer is not HTTP, or is incomplete."""
+
+
+def request_bytes(
+    method: bytes, target: bytes, headers: Iterable[Header], content: bytes = b""
+) -> bytes:
+    """Return a request in wire format; `headers` must declare the length of `content`."""
+    lines = [b"%b: %b" % header for header in headers]
+    return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *lines, b"", content))
+
+
+class Connection(asyncio.Protocol):
+    """A connection, and the exchange in progress on it."""
+
+    def __init__(self) -> None:
+        """Start out unconnected."""
+        self.idle_since = 0.0
+        """When it was last used, by `time.monotonic`; maintained by its pool."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._complete = True
+        self._status = 0
+        self._framed = False
+        self._error: UpstreamError | None = None
+        self._chunks: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Store `transport`, and have TCP probe a peer that stays silent."""
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        self._fd = sock.fileno()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
+
+    async def exchange(self, request: bytes) -> tuple[int, list[Header]]:
+        """Send `request`, and return the status and headers of its answer.
+
+        Raises:
+            ConnectionBroken: the connection broke; the request may have been processed.
+            InvalidAnswer: the answer is not HTTP, or is incomplete.
+        """
+        self._status = 0
+        self._headers: list[Header] = []
+        self._keep_alive = self._complete = self._framed = self._paused = False
+        self._buffered = self._head_size = 0
+        self._transport.write(request)
+        while not self._status:
+            await self._progress()
+        head, self._headers = self._headers, []
+        return self._status, head
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body, as soon as there are any; empty at its end.
+
+        Raises:
+            ConnectionBroken, InvalidAnswer: the rest of the body will not arrive.
+        """
+        while not self._chunks:
+            if self._complete:
+                return b""
+            await self._progress()
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks = []
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def reusable(self) -> bool:
+        """Return whether the last exchange is complete on both sides."""
+        return (
+            self._complete
+            and self._keep_alive
+            and not self._chunks
+            and not self._transport.is_closing()
+            and not self._transport.get_write_buffer_size()
+        )
+
+    def alive(self) -> bool:
+        """Return whether the upstream still has it open; a closed idle socket is readable."""
+        if self._transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return not poll.poll(0)
+
+    async def _progress(self) -> None:
+        if self._error:
+            raise self._error
+        if self._transport.is_closing():
+            raise ConnectionBroken("the connection was closed")
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: UpstreamError) -> None:
+        if not self._complete:
+            self._error = self._error or error
+        self._transport.abort()
+        self._wake()
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the next bytes of an answer."""
+        if self._complete:
+            self._transport.abort()  # unsolicited
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(InvalidAnswer("the answer is not HTTP"))
+            return
+        if not self._status:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD_BYTES:
+                self._fail(InvalidAnswer(f"the answer's head is over {MAX_HEAD_BYTES} bytes"))
+                return
+        elif self._chunks:
+            self._buffered += len(data)
+        if self._buffered > READ_AHEAD_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        """End the answer; without a declared length, it is complete."""
+        if self._status and not self._framed:
+            self._complete = True  # a body without a length ends with its connection
+        self._fail(InvalidAnswer("the connection was closed before the answer was complete"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the exchange in progress."""
+        self._fail(ConnectionBroken(str(exc or "the connection was closed")))
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """Reject data after a complete answer: it is unsolicited."""
+        if self._complete:
+            raise InvalidAnswer("unsolicited data follows the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers and interim answers' headers are dropped."""
+        if not self._status:
+            self._headers.append((name, value))
+            self._framed |= name.lower() in {b"content-length", b"transfer-encoding"}
+
+    def on_headers_complete(self) -> None:
+        """Set the status, unless the answer is an interim one."""
+        if self._parser.get_status_code() < HTTPStatus.OK:
+            self._headers = []
+        else:
+            self._status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """Mark the message complete."""
+        if self._status:
+            self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()

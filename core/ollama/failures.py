@@ -1,0 +1,93 @@
+"""Translates failures of Ollama, or of a relay in front of it, into this API's errors."""
+
+import re
+from typing import Any
+
+import httpx
+import msgspec
+
+from core.contract.errors import ApiError, BadRequest, OllamaBusy, OllamaError
+
+BUSY_RETRY_AFTER_S = 5
+_MAX_TEXT = 500
+
+# Reported with 500, but the client's fault (recordings err_option_type_*, err_format_bad*, and
+# llm/server.go).
+_CLIENT_FAULTS = re.compile(
+    r'option "\w+" must be of type|invalid format:|invalid JSON schema in format|detokenize error'
+)
+_MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
+_INTERNAL = re.compile(
+    r"""\b(?i:[a-z][a-z0-9+.-]{0,9})://[^\s"']+  # a URL
+      | (?<![\w.-])[A-Za-z][\w-]{0,62}(\.[\w-]{1,63}){0,9}:\d{3,5}\b  # a host and its port
+      | \b\d{1,3}(\.\d{1,3}){3}(:\d+)?  # an IPv4 address
+      | \[[\w.%]{0,9}:[\w.%:]{0,45}\](:\d+)?  # an IPv6 address, in brackets
+      | (?<![\w:])(?=[0-9a-fA-F:]*::|([0-9a-fA-F]+:){7})[0-9a-fA-F:.]{3,}(?![\w:])  # the same, bare
+      | (?<=\blookup\ )\S+ | (?<=\bdial\ tcp\ )[^\s:]\S*  # a host in one of Go's errors
+      | (?<![\w./])(~[/\\]|[A-Za-z]:\\|\\\\|/)  # a file's path; folders may contain spaces
+        ([\w.@$~()+,-]+(\ [\w.@$~()+,-]+)*[/\\])+[\w.@:~()+,-]+
+    """,
+    re.VERBOSE,
+)
+
+
+def failure(text: str, status: int = 500) -> ApiError:
+    """Return the client's error for Ollama's error `text` and HTTP `status`."""
+    text = _without_internals(_unwrapped(text))
+    if status == httpx.codes.BAD_REQUEST or _CLIENT_FAULTS.match(text):
+        return BadRequest(f"Ollama rejected this request: {text}")
+    return OllamaError(text)
+
+
+def failed_response(response: httpx.Response, body: bytes) -> ApiError:
+    """Return the error for a response from Ollama that is not a 200."""
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return OllamaBusy(_retry_after_s(response))
+    try:
+        text = msgspec.json.decode(body, type=dict[str, Any])["error"]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+        return OllamaError(_unexplained(response.status_code))
+    return failure(
+        text if isinstance(text, str) else msgspec.json.encode(text).decode(), response.status_code
+    )
+
+
+def not_ollama() -> OllamaError:
+    """Return the error for an answer that cannot be Ollama's."""
+    return OllamaError("the answer is not Ollama's. Check OLLAMA_BASE_URL")
+
+
+def says_model_is_missing(response: httpx.Response, body: bytes) -> bool:
+    """Return whether this is Ollama's own 404, not that of another server at its address."""
+    return response.status_code == httpx.codes.NOT_FOUND and bool(_MISSING.match(body))
+
+
+def _unexplained(status: int) -> str:
+    if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        return (
+            f"it denied this server access (HTTP {status}). "
+            "Check OLLAMA_HEADERS here, and OLLAMA_HOST on the Ollama machine"
+        )
+    if status == httpx.codes.NOT_FOUND or httpx.codes.is_redirect(status):
+        return f"no Ollama found at this address (HTTP {status}). Check OLLAMA_BASE_URL"
+    return f"it failed without saying why (HTTP {status}). Check its log"
+
+
+def _unwrapped(text: str) -> str:
+    """Return the message inside `text` if it is JSON itself, as llama.cpp's errors are."""
+    try:
+        inner = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return text
+    inner = inner.get("error", inner)
+    message = inner.get("message") if isinstance(inner, dict) else inner
+    return message if isinstance(message, str) else text
+
+
+def _without_internals(text: str) -> str:
+    return _INTERNAL.sub("[internal]", text[: 8 * _MAX_TEXT])[:_MAX_TEXT]
+
+
+def _retry_after_s(response: httpx.Response) -> int:
+    value = response.headers.get("retry-after", "")
+    return int(value) if re.fullmatch(r"\d{1,4}", value) else BUSY_RETRY_AFTER_S

@@ -1,0 +1,114 @@
+"""Facts about each model, looked up in Ollama and cached for a while."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from weakref import WeakValueDictionary
+
+import httpx
+import msgspec
+
+from core.contract.errors import ApiError
+from core.ollama import api as ollama_api
+from core.ollama.api import OllamaAPI, parse
+from core.ollama.failures import failed_response
+
+KNOWN_FOR_S = 600
+"""How long a model's facts are cached: another may be pulled under the same name."""
+UNKNOWN_FOR_S = 10
+"""How long to wait before asking again about a model that Ollama does not describe."""
+MAX_LOOKUPS = 8
+"""How many models one request asks about at once."""
+
+
+class Model(msgspec.Struct):
+    """The facts kept from /api/show, whose answer is hundreds of kilobytes."""
+
+    vocabulary_size: int | None
+    capabilities: list[str] | None
+    is_cloud: bool
+
+
+class _Show(msgspec.Struct):
+    model_info: dict[str, Any] = {}
+    capabilities: list[str] | None = None  # since 0.6.4
+    remote_model: str = ""
+
+
+class _Lookup:
+    """A lookup in progress, shared by all requests that wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.error: ApiError | None = None
+
+
+class ModelFacts:
+    """Asks Ollama about each model once, however many requests need to know."""
+
+    def __init__(self, api: OllamaAPI) -> None:
+        self._api = api
+        self._known: dict[str, tuple[Model | None, float]] = {}  # each with its expiry
+        self._lookups = WeakValueDictionary[str, _Lookup]()
+
+    async def of(self, name: str) -> Model | None:
+        """Return what Ollama says about a model; None if it does not describe it.
+
+        Raises:
+            ApiError: Ollama fails. Then /api/generate may fail too, and only this call can tell
+                a model in the cloud from others.
+        """
+        key = name.lower()
+        if not self._is_known(key):
+            lookup = self._lookups.setdefault(key, _Lookup())
+            async with lookup.lock:
+                if lookup.error:
+                    raise lookup.error
+                if not self._is_known(key):
+                    try:
+                        await self._look_up(name)
+                    except ApiError as error:
+                        lookup.error = error  # for those already waiting, not for later ones
+                        self._lookups.pop(key, None)
+                        raise
+        return self._known[key][0]
+
+    async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return what each model in `names` can do, in Ollama's words; no model is loaded.
+
+        Models that Ollama does not describe in time are left out.
+        """
+        few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
+        deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
+
+        async def of(name: str) -> list[str] | None:
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout_at(deadline), few_at_once:
+                    model = await self.of(name)
+                return model.capabilities if model else None
+            return None
+
+        answers = zip(names, await asyncio.gather(*map(of, names)), strict=True)
+        return {name: capabilities for name, capabilities in answers if capabilities is not None}
+
+    def _is_known(self, key: str) -> bool:
+        return key in self._known and time.monotonic() < self._known[key][1]
+
+    async def _look_up(self, name: str) -> None:
+        model, now = await self._show(name), time.monotonic()
+        self._known = {key: known for key, known in self._known.items() if now < known[1]}
+        self._known[name.lower()] = model, now + (KNOWN_FOR_S if model else UNKNOWN_FOR_S)
+
+    async def _show(self, name: str) -> Model | None:
+        response, content = await self._api.ask("POST", "/api/show", {"model": name})
+        if httpx.codes.is_server_error(response.status_code):
+            raise failed_response(response, content)
+        try:
+            show = parse(response, content, _Show)
+        except ApiError:
+            return None  # /api/generate will say what is wrong, unless a relay interferes
+        sizes = [size for info, size in show.model_info.items() if info.endswith(".vocab_size")]
+        size = sizes[0] if sizes and isinstance(sizes[0], int) else None
+        return Model(size, show.capabilities, bool(show.remote_model))

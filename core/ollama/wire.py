@@ -1,0 +1,236 @@
+"""Ollama's /api/generate on the wire: the request, and how the lines of its answer are read.
+
+Nothing here does I/O; `client` feeds it. Facts about Ollama come from its source
+(server/routes.go, api/types.go) up to v0.33, and the recordings in tests/recordings.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from core.contract.errors import ApiError, OllamaError
+from core.contract.schemas import ChatAnswer, ChatRequest, Options, StreamEnd, StreamToken
+from core.ollama.failures import failure, not_ollama
+
+
+class GenerateRequest(Struct, kw_only=True):
+    """The body of POST /api/generate; it never contains `keep_alive`, `raw` or `num_ctx`."""
+
+    model: str
+    prompt: str
+    stream: bool
+    think: bool | Literal["low", "medium", "high"]
+    options: Options
+    truncate: bool = False  # else Ollama silently cuts the start off an over-long prompt
+    system: str | UnsetType = UNSET
+    context: list[int] | UnsetType = UNSET
+    format: Literal["json"] | dict[str, Any] | UnsetType = UNSET
+    images: list[str] | UnsetType = UNSET
+
+    @classmethod
+    def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:
+        """Translate a chat request; omit an empty context, which Ollama would not treat as none."""
+        options = Options() if chat.options is UNSET else chat.options
+        wanted = 0 if options.num_predict is UNSET else options.num_predict
+        limit = min(wanted, max_predict) if wanted > 0 else max_predict
+        return cls(
+            model=model,
+            prompt=chat.message,
+            stream=stream,
+            think=chat.think,
+            options=msgspec.structs.replace(options, num_predict=limit),
+            system=chat.system,
+            context=chat.context or UNSET,
+            format=chat.format,
+            images=chat.images or UNSET,
+        )
+
+
+class GenerateLine(Struct, kw_only=True):
+    """A line of a streamed answer, or the whole of a plain one."""
+
+    response: str = ""
+    thinking: str = ""
+    done: bool = False
+    error: str | UnsetType = UNSET
+    context: list[int] = []
+    done_reason: str | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
+    eval_count: int | UnsetType = UNSET
+    total_duration: int | UnsetType = UNSET
+
+
+Lines = Sequence[StreamToken | StreamEnd]
+
+_decode_tokens = msgspec.json.Decoder(StreamToken).decode_lines
+_decode_line = msgspec.json.Decoder(GenerateLine).decode
+
+
+def read_line(text: bytes) -> GenerateLine:
+    """Read one line of a streamed answer, or the whole of a plain one.
+
+    Raises:
+        OllamaError: it reports a failure, or is not from Ollama.
+        BadRequest: it reports a failure that is the client's fault.
+    """
+    try:
+        line = _decode_line(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise not_ollama() from None
+    if line.error is not UNSET:
+        raise failure(line.error)
+    return line
+
+
+def read_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
+    """Read a plain answer.
+
+    Raises:
+        OllamaError: it is incomplete, reports a failure, or is not from Ollama.
+        BadRequest: it reports a failure that is the client's fault.
+    """
+    line = read_line(body)
+    if not line.done:
+        raise _incomplete()
+    return ChatAnswer(
+        response=line.response,
+        model=model,
+        **_figures(line, line.thinking if chat.think else UNSET),
+    )
+
+
+class LineSplitter:
+    r"""Splits a stream of bytes after `\n`, and nowhere else.
+
+    U+0085 and U+2028 appear unescaped in Ollama's text, which rules out `splitlines`.
+    """
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the lines that `data` completes, as one block; empty if it completes none."""
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            self._rest.append(data)
+            return b""
+        block, rest = data[:cut], data[cut:]
+        if self._rest:
+            block = b"".join((*self._rest, block))
+        self._rest = [rest] if rest else []
+        return block
+
+    def is_cut(self) -> bool:
+        """Return whether the remainder is the start of an object without its end."""
+        rest = b"".join(self._rest)
+        try:
+            msgspec.json.decode(rest)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return rest.startswith(b"{")
+        return False
+
+
+class AnswerReader:
+    """Turns the bytes of a streamed answer into the lines to send to the client."""
+
+    def __init__(self, *, thinking: bool) -> None:
+        """Send the model's thinking with the last line if `thinking`, else omit it."""
+        self.finished = False
+        self._splitter = LineSplitter()
+        self._thinking: list[str] | None = [] if thinking else None
+
+    def feed(self, data: bytes) -> Iterator[Lines]:
+        """Yield what `data` completes; the last line of a whole answer is a `StreamEnd`.
+
+        Raises:
+            ApiError: as for `read_line`; the lines before it have been yielded.
+        """
+        block = self._splitter.feed(data)
+        if not block or self.finished:
+            return
+        tokens = self._plain_tokens(block)
+        if tokens and not tokens[-1].done:
+            yield tokens
+        elif tokens:
+            last_line = block.rstrip().rpartition(b"\n")[2]
+            yield from self._feed_line_by_line(last_line, tokens[:-1])
+        else:
+            yield from self._feed_line_by_line(block)
+
+    def end(self) -> Iterator[Lines]:
+        """Yield the remaining lines once Ollama has closed the answer.
+
+        Raises:
+            OllamaError: the answer is incomplete. Ollama's guard against repeated tokens ends it
+                like this, as does stopping the server.
+        """
+        if not self.finished and not self._splitter.is_cut():
+            yield from self.feed(b"\n")
+        if not self.finished:
+            raise _incomplete()
+
+    def _plain_tokens(self, block: bytes) -> list[StreamToken]:
+        """Decode `block` in one go; return nothing if a line before the last needs a closer look."""
+        if self._thinking is not None:
+            return []
+        try:
+            tokens = _decode_tokens(block)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return []
+        return tokens if True not in [token.done for token in tokens[:-1]] else []
+
+    def _feed_line_by_line(
+        self, block: bytes, before: Sequence[StreamToken] = ()
+    ) -> Iterator[Lines]:
+        lines: list[StreamToken | StreamEnd] = [*before]
+        try:
+            for text in block.split(b"\n"):
+                if text.strip() and not self.finished:
+                    lines += self._translate(read_line(text))
+        except ApiError:
+            if lines:
+                yield lines
+            raise
+        if lines:
+            yield lines
+
+    def _translate(self, line: GenerateLine) -> Iterator[StreamToken | StreamEnd]:
+        if self._thinking is not None:
+            self._thinking.append(line.thinking)
+        if line.response or not line.done:
+            yield StreamToken(line.response, done=False)
+        if line.done:
+            self.finished = True
+            thinking = UNSET if self._thinking is None else "".join(self._thinking)
+            yield StreamEnd(**_figures(line, thinking))
+
+
+def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
+    """Read a streamed answer that has arrived in full.
+
+    Raises:
+        OllamaError, BadRequest: as for `read_answer`.
+    """
+    reader = AnswerReader(thinking=bool(chat.think))
+    batches = [*reader.feed(body), *reader.end()]
+    lines = [line for batch in batches for line in batch]
+    end = msgspec.structs.asdict(lines[-1])
+    text = "".join([line.response for line in lines])
+    return ChatAnswer(**{**end, "response": text, "model": model})
+
+
+def _figures(line: GenerateLine, thinking: str | UnsetType) -> dict[str, Any]:
+    return {
+        "context": line.context,
+        "done_reason": line.done_reason,
+        "prompt_eval_count": line.prompt_eval_count,
+        "eval_count": line.eval_count,
+        "total_duration": line.total_duration,
+        "thinking": thinking,
+    }
+
+
+def _incomplete() -> OllamaError:
+    return OllamaError("the answer ended before it was complete. Send the message again")

@@ -1,0 +1,1 @@
+"""Running the application: `exchange` wraps each request, `server` is uvicorn, `aws` Lambda."""

@@ -1,0 +1,67 @@
+"""An ASGI application that is assembled on its first request."""
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.context import Recorder
+from core.contract.errors import InternalError
+from core.gate.browsers import SecurityHeadersMiddleware
+from core.settings.environment import SettingsError
+
+_logger = logging.getLogger(__name__)
+
+
+class BareStarlette(Starlette):
+    """Starlette without the error middleware it adds: `ExchangeMiddleware` handles errors."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the router wrapped in the given middleware only."""
+        app: ASGIApp = self.router
+        for class_, args, kwargs in reversed(self.user_middleware):
+            app = class_(app, *args, **kwargs)
+        return app
+
+
+class Application:
+    """Serves what `assemble` returns; settings are not read before the first request."""
+
+    def __init__(self, assemble: Callable[[], Starlette]) -> None:
+        self._assemble = assemble
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; if the settings are invalid, with a 500 and a log line."""
+        try:
+            application = self._assembled
+        except SettingsError as error:
+            await _refuse(error, scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder, which knows the requests in progress."""
+        recorder: Recorder = self._assembled.state.recorder
+        return recorder
+
+    def reload(self) -> None:
+        """Read the API keys again."""
+        self._assembled.state.keys.reload()
+
+    @cached_property
+    def _assembled(self) -> Starlette:
+        return self._assemble()
+
+
+async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for an application with invalid settings; only the log says which."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    _logger.critical("%s", error)
+    refusal = InternalError("This server's settings are invalid. Check its log")
+    await SecurityHeadersMiddleware(refusal.response())(scope, receive, send)

@@ -1,0 +1,107 @@
+"""AWS Lambda: everything specific to running as a function behind a gateway."""
+
+from typing import Any
+
+import msgspec
+from mangum import Mangum
+from mangum.handlers import HTTPGateway
+from mangum.types import ASGI
+from mangum.types import Scope as MangumScope
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.settings.schema import Settings
+
+MARGIN_S = 0.5
+"""Seconds of a function's time reserved for returning a 504."""
+
+
+def is_function(settings: Settings) -> bool:
+    """Return whether this process is an AWS Lambda function."""
+    return bool(settings.aws_lambda_function_name)
+
+
+def remaining_s(scope: Scope) -> float | None:
+    """Return the seconds left before the function must answer; None outside Mangum."""
+    context = scope.get("aws.context")
+    if context is None:
+        return None
+    remaining_ms: int = context.get_remaining_time_in_millis()
+    return max(0.0, remaining_ms / 1000 - MARGIN_S)
+
+
+def create_handler(app: ASGI) -> Mangum:
+    """Return `app` as an AWS Lambda handler."""
+    return Mangum(
+        app,
+        lifespan="off",
+        custom_handlers=[StagedHTTPGateway],
+        text_mime_types=["application/json", "application/x-ndjson"],
+    )
+
+
+class StagedHTTPGateway(HTTPGateway):
+    """Removes a named stage, which Mangum leaves in an HTTP API's path, unlike `$default`."""
+
+    @property
+    def scope(self) -> MangumScope:
+        """The ASGI scope of the event."""
+        scope = super().scope
+        stage = f"/{self.event['requestContext'].get('stage')}"
+        if scope["path"].startswith(f"{stage}/"):
+            scope["path"] = scope["path"].removeprefix(stage)
+        return scope
+
+
+class GatewayMiddleware:
+    """Sets `scope["client"]` and `scope["scheme"]` to what the gateway reports about its client.
+
+    Mangum puts the address into the scope; for a load balancer it is all of X-Forwarded-For, and
+    the load balancer itself appended the last entry. The Lambda Web Adapter passes the gateway's
+    request context in a header that it always overwrites.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
+        if scope["type"] == "http":
+            if "aws.event" in scope:
+                host, port = scope["client"]
+                scope["client"] = ((host or "").rpartition(",")[2], port)
+            else:
+                headers = Headers(scope=scope)
+                scope["client"] = (_adapter_peer(headers), 0)
+                scheme = _last_entry(headers, "x-forwarded-proto")
+                scope["scheme"] = "https" if scheme == "https" else "http"
+        await self.app(scope, receive, send)
+
+
+class _Source(msgspec.Struct, rename="camel"):
+    source_ip: str | None = None
+
+
+class _RequestContext(msgspec.Struct):
+    identity: _Source | None = None
+    http: _Source | None = None
+    elb: dict[str, Any] | None = None
+
+
+def _adapter_peer(headers: Headers) -> str:
+    """Return the address that the gateway reported to the Lambda Web Adapter."""
+    try:
+        context = msgspec.json.decode(
+            headers.get("x-amzn-request-context", "{}"), type=_RequestContext
+        )
+    except msgspec.DecodeError:
+        return ""
+    if context.elb is not None:
+        return _last_entry(headers, "x-forwarded-for")
+    source = context.http or context.identity
+    return (source and source.source_ip) or ""
+
+
+def _last_entry(headers: Headers, name: str) -> str:
+    entries = ",".join(headers.getlist(name)).split(",")
+    return next((entry.strip() for entry in reversed(entries) if entry.strip()), "")

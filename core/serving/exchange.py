@@ -1,0 +1,209 @@
+"""Runs every request to its end: one deadline, one cancellation, one shape of errors."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum, auto
+from http import HTTPStatus
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.context import Record, Recorder
+from core.contract.errors import (
+    ApiError,
+    EndpointNotFound,
+    InternalError,
+    MethodNotAllowed,
+    RequestTimeout,
+    ServerStopping,
+)
+from core.contract.responses import NDJSON
+from core.contract.schemas import StreamError
+from core.serving.aws import remaining_s
+
+LAST_WORDS_S = 5
+"""How long a client that does not read may delay its error message."""
+LINGER_S = 2
+"""How long a connection stays open for a request body that nobody asked for."""
+AT_ONCE_S = 0.02
+"""An answer faster than this needs no deadline timer, and no task watching for a disconnect."""
+
+_logger = logging.getLogger(__name__)
+
+
+class ExchangeMiddleware:
+    """Runs a request until it is answered, has failed, or has lost its client.
+
+    A failure before the answer's start is an ordinary error answer; a failure of a stream that
+    has begun is its last line. The application is cancelled after `timeout_s` (on Lambda, when
+    the function's own time is nearly up) and when the client disconnects.
+
+    Every answer carries the record's `answer_headers`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, timeout_s: float, recorder: Recorder, endpoints: Sequence[str] = ()
+    ) -> None:
+        """Name `endpoints`, such as `POST /api/chat`, where a request's path is unknown."""
+        self.app = app
+        self.timeout_s = timeout_s
+        self.recorder = recorder
+        self.endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application on an HTTP request; pass anything else through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        record = self.recorder.begin(scope)
+        exchange = _Exchange(record, receive, send)
+        try:
+            if self.recorder.draining:
+                raise ServerStopping
+            await exchange.run(self.app, scope, self._timeout_s(scope))
+        except ClientDisconnect as error:
+            record.error = type(error)
+        except ApiError as error:
+            await exchange.fail(error, scope)
+        except HTTPException as error:
+            await exchange.fail(self._refusal_of_router(error, scope), scope)
+        except asyncio.CancelledError:  # by the server, which is stopping
+            await exchange.fail(ServerStopping(), scope)
+        except Exception:  # whatever it is, the client gets a JSON error
+            _logger.exception("%s failed", record.request_id)
+            await exchange.fail(InternalError("Internal error. Check the server's log"), scope)
+        finally:
+            self.recorder.end(record)
+
+    def _timeout_s(self, scope: Scope) -> float:
+        remaining = remaining_s(scope)
+        return self.timeout_s if remaining is None else min(self.timeout_s, remaining)
+
+    def _refusal_of_router(self, error: HTTPException, scope: Scope) -> ApiError:
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            return MethodNotAllowed(scope["method"], (error.headers or {})["Allow"])
+        return EndpointNotFound(
+            f"Unknown endpoint {scope['path']}. Available: {', '.join(self.endpoints)}"
+        )
+
+
+class _Request(Enum):
+    UNREAD = auto()
+    ARRIVING = auto()
+    ARRIVED = auto()
+    GONE = auto()
+    """The client disconnected before the answer was complete."""
+
+
+class _Answer(Enum):
+    DUE = auto()
+    STARTED = auto()
+    STREAMING = auto()
+    """Started, as NDJSON: a failure can still be reported in the last line."""
+    COMPLETE = auto()
+
+
+class _Exchange:
+    def __init__(self, record: Record, receive: Receive, send: Send) -> None:
+        self._record = record
+        self._receive = receive
+        self._send = send
+        self._request = _Request.UNREAD
+        self._answer = _Answer.DUE
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(min(AT_ONCE_S, timeout_s), self._slow, loop.time() + timeout_s)
+        try:
+            async with asyncio.timeout(None) as self._deadline:
+                await app(scope, self.receive, self.send)
+        except TimeoutError:
+            if self._request is _Request.GONE:
+                raise ClientDisconnect from None
+            if self._deadline.expired():
+                raise RequestTimeout(timeout_s) from None
+            raise
+        finally:
+            timer.cancel()
+            if self._watcher:
+                self._watcher.cancel()
+                self._watcher = None  # its traceback refers to this object: leave no cycle
+
+    async def receive(self) -> Message:
+        if self._request is _Request.UNREAD:
+            self._request = _Request.ARRIVING
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self._request = _Request.ARRIVED
+            if self._deadline.when() is not None:
+                self._watcher = asyncio.create_task(self._watch())
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._record.status = message["status"]
+            headers = list(message.get("headers", ()))
+            is_stream = (b"content-type", NDJSON.encode()) in headers
+            self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
+            message = {**message, "headers": headers + self._record.answer_headers}
+        elif not message.get("more_body"):
+            self._answer = _Answer.COMPLETE
+        await self._send(message)
+
+    def _slow(self, deadline: float) -> None:
+        self._deadline.reschedule(deadline)
+        if self._request is _Request.ARRIVED:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Wait for a disconnect, the only event after a request's body."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._answer is not _Answer.COMPLETE and not self._deadline.expired():
+            self._request = _Request.GONE
+            self._deadline.reschedule(0)
+
+    async def fail(self, error: ApiError, scope: Scope) -> None:
+        """Report `error` to the client in whatever way is still open, if it reads at all."""
+        self._record.error = type(error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                if self._answer is _Answer.DUE:
+                    await self._refuse(error, scope)
+                elif self._answer is _Answer.STREAMING:
+                    line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"
+                    await self.send({"type": "http.response.body", "body": line})
+
+    async def _refuse(self, error: ApiError, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        if self._request is _Request.UNREAD and "expect" in headers:
+            # The client waits for a "100 Continue" that will not come. Its next bytes could be
+            # the body or another request: there is no telling which (RFC 9110, 10.1.1).
+            error.headers = {**error.headers, "connection": "close"}
+        closes = "close" in {error.headers.get("connection"), headers.get("connection")}
+        has_arrived = self._request in {_Request.ARRIVED, _Request.GONE}
+        if not has_arrived and (closes or scope.get("http_version") == "1.0"):
+            await error.response()(scope, self._receive, self._send_and_linger)
+        else:
+            await error.response()(scope, self._receive, self.send)
+
+    async def _send_and_linger(self, message: Message) -> None:
+        """Send, then drain a body that may be on its way before closing the connection.
+
+        Otherwise the body would reset the connection, and Windows would discard an answer that it
+        had not read by then (RFC 9112, 9.6).
+        """
+        if message["type"] == "http.response.body":
+            await self.send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    while (await self._receive()).get("more_body"):
+                        pass
+            message = {"type": "http.response.body"}
+        await self.send(message)

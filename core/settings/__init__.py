@@ -1,0 +1,1 @@
+"""What the environment says: `schema.Settings`, and the `SettingsError` that names a bad value."""

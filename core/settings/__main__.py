@@ -1,0 +1,63 @@
+"""`python -m core.settings` prints the settings in force, with secrets masked.
+
+With `--markdown` it prints the reference, `deploy/SETTINGS.md`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from core.settings.environment import SettingsError, schema_of
+from core.settings.schema import Settings
+
+_HEAD = """# Settings
+
+All settings are environment variables, and all are optional. Startup fails on an invalid value,
+with one line that says what the setting accepts. `python -m core.settings` prints the values in
+force, with secrets masked; `python -m core.settings --markdown` prints this page.
+
+| name | meaning and unit | default |
+|---|---|---|
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print `NAME=value` lines, or the reference; exit with one line if a value is invalid."""
+    parser = argparse.ArgumentParser(prog="python -m core.settings", description=__doc__)
+    parser.add_argument("--markdown", action="store_true", help="print the reference instead")
+    if parser.parse_args(arguments).markdown:
+        sys.stdout.write(_HEAD + "".join(f"{row}\n" for row in _rows()))
+        return
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        sys.exit(str(error))
+    for field in msgspec.structs.fields(Settings):
+        value = getattr(settings, field.name)
+        is_secret = value and "writeOnly" in schema_of(field) and value != field.default
+        sys.stdout.write(f"{field.name.upper()}={'********' if is_secret else _text(value)}\n")
+
+
+def _rows() -> Iterator[str]:
+    defaults = Settings()
+    for field in msgspec.structs.fields(Settings):
+        default = _text(getattr(defaults, field.name))
+        shown = f"`{default}`" if default else ""
+        yield f"| `{field.name.upper()}` | {schema_of(field)['description']} | {shown} |"
+
+
+def _text(value: Any) -> str:
+    """Return `value` as its variable would have it; an empty one is not set."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value) if value or value == 0 else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The settings, each an environment variable of the same name in capitals."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import msgspec
+from msgspec import Meta
+
+from core.settings.environment import read
+from core.settings.networks import Networks
+
+
+def _form(pattern: str, words: str) -> Meta:
+    return Meta(pattern=rf"^(?:{pattern})(?!\n)$", extra_json_schema={"format": words})
+
+
+_SECRET = Meta(extra_json_schema={"writeOnly": True})
+_AUTHORITY = r"(\[[0-9a-fA-F:.]+\]|[^/@:\s?#\[\]]+)(:\d{1,5})?"
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
+Amount = Annotated[int, Meta(ge=1)]
+HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?!\n)$")]
+HeaderValue = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*(?!\n)$")]
+NetworkList = Annotated[
+    Networks, Meta(extra_json_schema={"format": "networks such as 10.0.0.0/8,fd00::/8, or none"})
+]
+Rate = Annotated[
+    str,
+    _form(
+        r"off|[1-9]\d{0,8}/(second|minute|hour|day)",
+        "a rate such as 60/minute (second, minute, hour, day), or off",
+    ),
+]
+Origin = Annotated[
+    str, Meta(pattern=r"^(\*|https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?)(?!\n)$")
+]
+HostName = Annotated[
+    str, Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(?!\n)$")
+]
+BaseURL = Annotated[
+    str,
+    _form(
+        rf"https?://{_AUTHORITY}(/[^\s?#]*)?",
+        "an http:// or https:// URL without user, query or fragment",
+    ),
+]
+StorageURL = Annotated[
+    str,
+    _form(
+        rf"memory://|rediss?://([^\s/?#@]*@)?{_AUTHORITY}(/\d+)?",
+        "memory:// or redis://[user:password@]host[:port][/number]",
+    ),
+]
+JWKSURL = Annotated[
+    str,
+    _form(
+        r"(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[^\s@#]+",
+        "an https:// URL, or http:// on loopback",
+    ),
+]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, checked once when it is read."""
+
+    host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104 - a stranger gets a 401
+    port: Annotated[Port, Meta(description="port of the API; 0 picks a free one")] = 5000
+    web_port: Annotated[Port, Meta(description="port of the chat page; 0 disables it")] = 8080
+    ssl_certfile: Annotated[
+        str, Meta(description="PEM file of this server's certificate; enables HTTPS")
+    ] = ""
+    ssl_keyfile: Annotated[
+        str, Meta(description="PEM file of its key, if not in the same file")
+    ] = ""
+    shutdown_grace_s: Annotated[
+        SecondsOrNone, Meta(description="seconds that running requests get to finish on SIGTERM")
+    ] = 30
+    log_format: Annotated[
+        Literal["json", "console"], Meta(description="json for programs, console for people")
+    ] = "json"
+    log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
+
+    request_timeout_s: Annotated[
+        Seconds, Meta(description="seconds from a request's arrival to its last byte")
+    ] = 300
+    max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
+        20 * 2**20
+    )
+    stream_heartbeat_s: Annotated[
+        SecondsOrNone,
+        Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
+    ] = 0
+    default_model: Annotated[str, Meta(description="model for requests that name none")] = (
+        "llama3.1:70b"
+    )
+    max_predict: Annotated[
+        Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
+    ] = 8192
+    max_context_tokens: Annotated[
+        Amount, Meta(description="maximum token ids in a request's context")
+    ] = 131_072
+    allow_cloud_models: Annotated[
+        bool, Meta(description="list and allow models that run in Ollama's cloud")
+    ] = False
+
+    ollama_base_url: Annotated[
+        BaseURL, Meta(description="URL of Ollama, or of the tunnel to it")
+    ] = "http://127.0.0.1:11434"
+    ollama_connect_timeout_s: Annotated[
+        Seconds, Meta(description="seconds to wait for a connection to Ollama")
+    ] = 5
+    ollama_headers: Annotated[
+        dict[HeaderName, HeaderValue],
+        _SECRET,
+        Meta(description="JSON object of headers for the tunnel to Ollama"),
+    ] = {}
+    ollama_ca_file: Annotated[
+        str, Meta(description="PEM file of the CA that signed Ollama's certificate")
+    ] = ""
+    ollama_client_cert: Annotated[
+        str, Meta(description="PEM file of the client certificate for Ollama")
+    ] = ""
+    ollama_client_key: Annotated[
+        str, Meta(description="PEM file of its key, if not in the same file")
+    ] = ""
+
+    allowed_clients: Annotated[
+        NetworkList, Meta(description="networks that may call at all; others get a 403")
+    ] = Networks("0.0.0.0/0,::/0")
+    anonymous_clients: Annotated[
+        NetworkList, Meta(description="networks that may call without a key or token")
+    ] = Networks("127.0.0.0/8,::1/128")
+    trusted_proxies: Annotated[
+        NetworkList,
+        Meta(description="proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted"),
+    ] = Networks("none")
+    api_keys_file: Annotated[
+        str, Meta(description="file of API keys, written by python -m core.keys")
+    ] = ""
+    api_keys: Annotated[str, _SECRET, Meta(description="the contents of such a file")] = ""
+    jwt_secret: Annotated[
+        str,
+        _SECRET,
+        Meta(min_length=32, description="secret shared with the issuer of HS256 tokens"),
+    ] = ""
+    jwt_public_key_file: Annotated[
+        str, Meta(description="PEM file of the public key that verifies RS256 or ES256 tokens")
+    ] = ""
+    jwt_jwks_url: Annotated[
+        JWKSURL, Meta(description="URL at which the issuer publishes those keys")
+    ] = ""
+    jwt_audience: Annotated[str, Meta(description="audience (aud) that a token must have")] = ""
+    jwt_issuer: Annotated[str, Meta(description="issuer (iss) that a token must have")] = ""
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        Meta(
+            description="other origins whose pages may call; * lets any page a user opens act "
+            "from that user's address",
+            extra_json_schema={"format": "origins such as https://chat.example.com, or *"},
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[HostName, ...],
+        Meta(
+            description="names of this server besides localhost, its host name and addresses",
+            extra_json_schema={"format": "names such as api.example.com or *.example.com, or *"},
+        ),
+    ] = ()
+
+    rate_limit: Annotated[
+        Rate, Meta(description="requests allowed per client; a key may have its own rate")
+    ] = "60/minute"
+    rate_limit_storage: Annotated[
+        StorageURL,
+        _SECRET,
+        Meta(description="where requests are counted; Redis or Valkey shares the count"),
+    ] = "memory://"
+    rate_limit_fail_closed: Annotated[
+        bool,
+        Meta(
+            description="refuse requests while that store is down, instead of letting them through"
+        ),
+    ] = False
+    auth_failure_limit: Annotated[
+        Rate, Meta(description="wrong credentials allowed per address")
+    ] = "10/minute"
+    max_concurrent: Annotated[
+        Amount, Meta(description="maximum requests that Ollama works on at once")
+    ] = 4
+    max_concurrent_per_client: Annotated[
+        int, Meta(ge=0, description="maximum of these per client; 0 disables the limit")
+    ] = 0
+    max_queue: Annotated[int, Meta(ge=0, description="maximum requests waiting for a slot")] = 64
+    queue_timeout_s: Annotated[
+        Seconds, Meta(description="seconds a request may wait for a slot")
+    ] = 120
+
+    aws_lambda_function_name: Annotated[
+        str, Meta(description="set by AWS Lambda, where the gateway reports the client's address")
+    ] = ""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings; an absent or empty variable keeps its default.
+
+        Raises:
+            SettingsError: a value is invalid; the text is one line and contains no secret.
+        """
+        return read(cls, environ)

@@ -1,0 +1,44 @@
+import pytest
+from starlette.types import Scope
+
+from core.context import Caller, Record, Recorder
+
+
+@pytest.mark.parametrize(
+    ("patterns", "model", "allowed"),
+    [
+        (("llama3.1:8b",), "llama3.1:8b", True),
+        (("llama3.1:8b",), "LLAMA3.1:8B", True),
+        (("Llama3.1:8B",), "llama3.1:8b", True),
+        (("llama3.1:8b",), "llama3.1:70b", False),
+        (("llama3.1:8b",), "llama3.1", False),
+        (("llama3.1",), "llama3.1:latest", True),
+        (("llama3.1:latest",), "llama3.1", True),
+        (("llama3.1",), "llama3.1:8b", False),
+        (("qwen2.5:*",), "qwen2.5:72b", True),
+        (("qwen2.5:*",), "qwen2.5", True),
+        (("qwen2.5:*",), "qwen2.5-coder:7b", False),
+        (("qwen*",), "qwen2.5-coder:7b", True),
+        (("qwen*",), "qwen.example/library/other:7b", False),
+        (("hf.co/*/*",), "hf.co/a/b:Q4", True),
+        (("a", "b"), "b", True),
+        (("*",), "anything", True),
+        ((), "anything", False),
+        (None, "anything", True),
+    ],
+)
+def test_a_key_may_be_limited_to_models(
+    patterns: tuple[str, ...] | None, model: str, allowed: bool
+) -> None:
+    caller = Caller(id="key:ci", name="ci", address="192.0.2.1", models=patterns)
+    assert caller.may_use(model) is allowed
+
+
+def test_a_request_is_in_flight_until_it_ends() -> None:
+    seen: list[Record] = []
+    recorder = Recorder(seen.append)
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    begun = recorder.begin(scope)
+    assert (recorder.in_flight, Record.of(scope)) == (1, begun)
+    recorder.end(begun)
+    assert (recorder.in_flight, seen) == (0, [begun])
