@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.contract.schemas import Options
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stored, wait_for_count
@@ -63,7 +64,9 @@ async def test_drawer_has_every_option_of_the_api(open_page: Open, fake: FakeOll
     page = await open_page()
     await page.click("#open-settings")
     await page.click("#options summary")
-    names = await page.locator("#option-fields [name]").evaluate_all("all => all.map((f) => f.name)")
+    names = await page.locator("#option-fields [name]").evaluate_all(
+        "all => all.map((f) => f.name)"
+    )
     assert {*names, "temperature"} == set(Options.__struct_fields__)
     labels = await page.locator("#option-fields [data-option]").all_inner_texts()
     assert all(labels)
@@ -93,34 +96,31 @@ async def test_drawer_has_every_option_of_the_api(open_page: Open, fake: FakeOll
 
 
 async def test_bounds_are_those_of_the_api(open_page: Open, fake: FakeOllama) -> None:
-    """What the drawer takes at its bounds, the API takes; what is beyond is not sent."""
+    """At its bounds the drawer takes what the API takes; beyond them nothing is sent."""
     page = await open_page()
     await page.click("#open-settings")
     await page.click("#options summary")
-    bounds = await page.locator("#option-fields input").evaluate_all(
+    fields = await page.locator("#option-fields input").evaluate_all(
         "all => all.map(({ name, min, max }) => [name, min, max])"
     )
-    for end in (1, 2):
-        for bound in bounds:
-            await page.fill(f"[name={bound[0]}]", bound[end] or "1000000")
-        await say(page, "Hello") if not await page.is_visible("#settings") else None
-        data = {name: float(low if end == 1 else high or 1e6) for name, low, high in bounds}
-        msgspec.convert({key: _whole(value) for key, value in data.items()}, Options)
-    for name, _, high in bounds:
-        await page.fill(f"[name={name}]", "")
-        if high:
-            await page.fill(f"[name={name}]", str(float(high) + 1))
-            assert await page.locator(f"[name={name}]:invalid").count() == 1, name
+    for name, low, high in fields:
+        for bound, beyond in ((low, -1), (high, 1)):
+            if not bound or (name, bound) == ("num_predict", "1"):  # 0 is the API's "no limit"
+                continue
+            msgspec.convert({name: _number(bound)}, Options)
             with pytest.raises(msgspec.ValidationError):
-                msgspec.convert({name: _whole(float(high) + 1)}, Options)
+                msgspec.convert({name: _number(bound) + beyond}, Options)
+            await page.fill(f"[name={name}]", str(_number(bound) + beyond))
+            assert await page.locator(f"[name={name}]:invalid").count() == 1, name
     await page.keyboard.press("Escape")
     await say(page, "Hello")
     await answered(page)
     assert set(fake.asked()[0].json["options"]) == {"num_predict"}
 
 
-def _whole(value: float) -> float:
-    return int(value) if value.is_integer() else value
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 async def test_form_of_the_answer(open_page: Open, fake: FakeOllama) -> None:

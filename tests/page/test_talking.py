@@ -262,7 +262,8 @@ async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "offered"), [(["completion"], False), (["completion", "vision"], True), (None, True)]
+    ("capabilities", "offered"),
+    [(["completion"], False), (["completion", "vision"], True), (None, True)],
 )
 async def test_images_are_offered_to_models_that_see(
     capabilities: list[str] | None, offered: bool, open_page: Open, fake: FakeOllama
