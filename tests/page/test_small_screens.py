@@ -213,7 +213,9 @@ async def test_chart_keeps_its_letters(open_page: Open, fake: FakeOllama) -> Non
     await page.set_viewport_size({"width": 640, "height": 360})
 
     async def is_wider() -> bool:
-        width = await page.evaluate("document.querySelector('#stats figure svg').viewBox.baseVal.width")
+        width = await page.evaluate(
+            "document.querySelector('#stats figure svg').viewBox.baseVal.width"
+        )
         return bool(width > 500)
 
     await wait_until(is_wider)

@@ -105,6 +105,7 @@ async def test_edit_and_resend(
 
 
 async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "thinking"]
     page = await open_page()
     await page.click("#open-settings")
     await page.fill("#system", "You are a pirate.")
@@ -125,6 +126,7 @@ async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> 
 
 
 async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "thinking"]
     page = await open_page()
     await page.click("#open-settings")
     await page.check("#think")
@@ -261,7 +263,8 @@ async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "offered"), [(["completion"], False), (["vision"], True), (None, True)]
+    ("capabilities", "offered"),
+    [(["completion"], False), (["completion", "vision"], True), (None, True)],
 )
 async def test_images_are_offered_to_models_that_see(
     capabilities: list[str] | None, offered: bool, open_page: Open, fake: FakeOllama

@@ -1,6 +1,7 @@
 /** Conversations as files: all of them as JSON, or one as Markdown, with every version of every message. */
 
 import { toldText } from "./length.js";
+import { checkedOptions } from "./options.js";
 import * as store from "./store.js";
 import { branchOf, newId, union, upgrade } from "./tree.js";
 
@@ -33,7 +34,7 @@ function areOne(one, other) {
 
 /** Returns a conversation of the right shape, whatever the file contains. */
 function checked(given) {
-  const { id, title, created, updated, pinned, leaf, system, temperature, think, messages } = upgrade({
+  const { id, title, created, updated, pinned, leaf, system, temperature, think, options, format, messages } = upgrade({
     created: Date.now(),
     ...given,
   });
@@ -52,7 +53,9 @@ function checked(given) {
     pinned: pinned === true,
     system: String(system ?? ""),
     temperature: Number.isFinite(temperature) ? temperature : null,
-    think: think === true,
+    think: ["low", "medium", "high"].includes(think) ? think : think === true,
+    options: checkedOptions(options),
+    format: String(format ?? ""),
     messages: union(told, []),
     leaf: ids.has(leaf) ? leaf : (told.at(-1)?.id ?? null),
   };

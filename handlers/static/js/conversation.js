@@ -19,8 +19,8 @@ export class Conversation {
   #hooks;
 
   /**
-   * `hooks`: model() to ask, sees() images or not, save(data), changed() in what is possible,
-   * unlock(retry, kind of failure) with a key, open(data).
+   * `hooks`: model() to ask, sees() images or not, thinks() or not, save(data), changed() in what is
+   * possible, unlock(retry, kind of failure) with a key, open(data).
    */
   constructor(hooks) {
     this.#hooks = hooks;
@@ -176,7 +176,8 @@ export class Conversation {
   /** Runs the model on a branch; returns what fulfils when the question is stored. */
   #run(message, branch) {
     const { data } = this;
-    const request = toRequest(data, branch, this.#hooks.model(), this.#hooks.sees());
+    const { model, sees, thinks } = this.#hooks;
+    const request = toRequest(data, branch, model(), { sees: sees(), thinks: thinks() });
     const run = new Run(data, message, new AnswerMessage(message));
     this.#runs.set(data.id, run);
     data.updated = Date.now();

@@ -8,13 +8,15 @@ import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import { askForKey } from "./key.js";
 import { lengthOf } from "./length.js";
-import { choose, contextLength, loadModels, model, sees, showModels } from "./models.js";
+import { choose, contextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
 import { addressed, onNavigation, visit } from "./navigation.js";
+import { usualPrompt } from "./prompts.js";
 import { toRichText } from "./rich.js";
 import { setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
 import { say } from "./speech.js";
+import "./starters.js";
 import { showStats } from "./stats.js";
 import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
@@ -26,6 +28,7 @@ import { words } from "./words.js";
 const conversation = new Conversation({
   model,
   sees,
+  thinks,
   save,
   changed() {
     showRunning(conversation.running);
@@ -40,6 +43,8 @@ function showTitle() {
   byId("title").textContent = title || words.newChat;
   document.title = title ? `${title} · Ollama Web` : "Ollama Web";
 }
+
+const newData = () => ({ ...store.create(), system: usualPrompt().text });
 
 function storageFailed() {
   byId("notice").textContent = words.storageFailed;
@@ -59,7 +64,7 @@ function leave(data) {
   const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user").text;
   conversation.stop(data.id);
   if (data.id !== conversation.data.id) return;
-  show(store.create());
+  show(newData());
   byId("message").value ||= asked || "";
   toast(words.deletedElsewhere);
 }
@@ -75,16 +80,16 @@ function show(data) {
 
 /** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
 async function openConversation(id, wanted = () => true) {
-  const data = id ? await store.load(id).catch(() => null) : store.create();
+  const data = id ? await store.load(id).catch(() => null) : newData();
   if (!wanted()) return;
   if (!data) visit("", { place: true });
-  show(data ?? store.create());
+  show(data ?? newData());
   if (data === null) storageFailed();
   else if (!data) byId("notice").textContent = words.notHere;
 }
 
 function startNew() {
-  show(store.create());
+  show(newData());
   byId("message").focus();
 }
 
@@ -137,7 +142,7 @@ listConversations({
   async removing(id) {
     await conversation.stop(id);
     dropDraft(id);
-    if (id === conversation.data.id) show(store.create());
+    if (id === conversation.data.id) show(newData());
   },
   async changed(id, values) {
     const data = id === conversation.data.id ? conversation.data : await store.load(id);

@@ -17,6 +17,9 @@ export const model = () => select.value;
 /** Tells whether the chosen model can see images; one of which nothing is known may be able to. */
 export const sees = () => capabilities[model()]?.includes("vision") ?? true;
 
+/** Tells whether the chosen model can think first; one of which nothing is known may be able to. */
+export const thinks = () => capabilities[model()]?.includes("thinking") ?? true;
+
 /** The tokens that the chosen model reads at a time, answer included; Infinity is not known. */
 export const contextLength = () => contextLengths[model()] ?? Infinity;
 
@@ -35,7 +38,7 @@ export async function loadModels() {
   const { models, ...more } = await get("/api/models?capabilities=true");
   capabilities = more.capabilities ?? {};
   contextLengths = more.context_lengths ?? {};
-  showModels(models);
+  showModels(models.filter((name) => capabilities[name]?.includes("completion") ?? true)); // others embed
 }
 
 /** Without a list there is still the default. */

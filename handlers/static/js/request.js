@@ -1,11 +1,13 @@
 /** What to ask the model: the conversation as it is on the screen. */
 
 import { toldText } from "./length.js";
+import { formatOf } from "./options.js";
 import { words } from "./words.js";
 
 /** Returns the request for an answer to the last message of `branch`, or for the rest of it if it is one. */
-export function toRequest(data, branch, model, sees) {
-  const { system, temperature, think } = data;
+export function toRequest(data, branch, model, { sees, thinks }) {
+  const { system, temperature, think, format } = data;
+  const options = { ...data.options, ...(temperature !== null && { temperature }) };
   const messages = branch
     .filter(({ role, text }) => role === "user" || text)
     .map((message) => ({
@@ -18,8 +20,9 @@ export function toRequest(data, branch, model, sees) {
     model,
     messages,
     ...(system && { system }),
-    ...(temperature !== null && { options: { temperature } }),
-    ...(think && { think }),
+    ...(Object.keys(options).length && { options }),
+    ...(formatOf(format) && { format: formatOf(format) }),
+    ...(think && thinks && { think }),
   };
 }
 

@@ -3,7 +3,10 @@
 import { exportAll, importAll } from "./archive.js";
 import { byId, download } from "./dom.js";
 import { askForKey } from "./key.js";
+import { thinks } from "./models.js";
+import { setUpOptions, showOptions } from "./options.js";
 import { prefer, preference } from "./preferences.js";
+import { setUpPrompts, showPrompts } from "./prompts.js";
 import { words } from "./words.js";
 
 const USUAL_TEMPERATURE = 0.8;
@@ -12,7 +15,15 @@ const USUAL_TEMPERATURE = 0.8;
 export function setUpSettings(hooks) {
   byId("open-settings").onclick = () => showSettings(hooks.data());
   byId("system").oninput = ({ target }) => change({ system: target.value.trim() });
-  byId("think").onchange = ({ target }) => change({ think: target.checked });
+  byId("think").onchange = byId("think-level").onchange = () => {
+    byId("think-level-label").hidden = !byId("think").checked;
+    change({ think: byId("think").checked && (byId("think-level").value || true) });
+  };
+  setUpOptions(hooks.data, change);
+  setUpPrompts((system) => {
+    byId("system").value = system;
+    change({ system });
+  });
   byId("temperature").oninput = ({ target }) => {
     change({ temperature: target.valueAsNumber });
     showTemperature(target.valueAsNumber);
@@ -49,9 +60,17 @@ export function setUpSettings(hooks) {
   };
 }
 
-export function showSettings({ system, temperature, think }) {
+export function showSettings(data) {
+  const { system, temperature, think } = data;
   byId("system").value = system;
-  byId("think").checked = think;
+  byId("thinking").hidden = !thinks();
+  byId("think").checked = Boolean(think);
+  byId("think-level").value = typeof think === "string" ? think : "";
+  byId("think-level-label").hidden = !think;
+  byId("prompt-result").textContent = "";
+  byId("prompt-name").value = "";
+  showPrompts();
+  showOptions(data);
   byId("import-result").textContent = "";
   showTemperature(temperature);
   byId("settings").showModal();

@@ -23,6 +23,8 @@ export const create = () => ({
   system: "",
   temperature: null,
   think: false,
+  options: {},
+  format: "",
   messages: [],
   leaf: null,
 });
