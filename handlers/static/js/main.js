@@ -6,7 +6,7 @@ import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import { lengthOf } from "./length.js";
-import { choose, contextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
+import { choose, contextLength, learnContextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
 import { addressed, onNavigation, visit } from "./navigation.js";
 import { usualPrompt } from "./prompts.js";
 import { toRichText } from "./rich.js";
@@ -20,6 +20,9 @@ import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
 import { words } from "./words.js";
 
+/** Tokens that every model holds. */
+const SHORT = 1000;
+
 const conversation = new Conversation({
   model,
   sees,
@@ -30,6 +33,7 @@ const conversation = new Conversation({
     const { title } = conversation.data;
     byId("title").textContent = title || words.newChat;
     document.title = title ? `${title} · Ollama Web` : "Ollama Web";
+    if (!conversation.running && lengthOf(conversation.data) > SHORT) learnContextLength();
   },
   unlock: (retry) => unlock(retry),
 });
