@@ -188,6 +188,8 @@ class FakeOllama(RawServer):
         """The models that run in Ollama's cloud, whatever their names."""
         self.vocabulary_size: int | None = VOCABULARY_SIZE
         self.capabilities: list[str] | None = ["completion"]
+        self.context_length = 2048
+        """What the models were trained for; a loaded one has 2048, as in the recording."""
         self.check_host = False
         self.default: Reply = tokens()
 
@@ -232,7 +234,10 @@ class FakeOllama(RawServer):
         if model.lower() not in self.models:
             connection.send_json(404, {"error": f"model '{model}' not found"})
             return
-        info: dict[str, Any] = {"general.architecture": "llama", "llama.context_length": 2048}
+        info: dict[str, Any] = {
+            "general.architecture": "llama",
+            "llama.context_length": self.context_length,
+        }
         if self.vocabulary_size is not None:
             info["llama.vocab_size"] = self.vocabulary_size
         can = {} if self.capabilities is None else {"capabilities": self.capabilities}

@@ -180,3 +180,14 @@ class Models(Struct, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    context_lengths: (
+        Annotated[
+            dict[str, Count],
+            Meta(
+                description="With ?capabilities=true: how many tokens each model holds at a time, "
+                "question and answer together. For a loaded model it is what Ollama has set; for "
+                "another it is the model's own maximum, and Ollama may set less"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET

@@ -61,12 +61,9 @@ class OllamaClient:
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
 
-    async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Return what each model in `names` can do, in Ollama's words; no model is loaded.
-
-        Models that Ollama does not describe in time are left out.
-        """
-        return await self._facts.capabilities(names)
+    async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
+        """Return the capabilities and context lengths of `names`, as `ModelFacts.describe` does."""
+        return await self._facts.describe(names)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
         """Return the whole answer of `model` to `chat`; `request_id` is for logs upstream.

@@ -145,6 +145,25 @@ async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: Fak
     assert await page.inner_text("#notice") == ""
 
 
+async def test_context_length_is_that_of_the_loaded_model(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    """Ollama gives the model 2,048 tokens, of the 100,000 that it was trained for."""
+    fake.context_length = 100_000
+    page = await open_page()
+    await wait_for_count(page, "#model option", 2)
+    await _add(page, "long.txt", b"word " * 1000)
+    await page.wait_for_selector("#attachments .file")
+    async with page.expect_response("**/api/models*"):
+        await say(page, "Summarise.")
+        await answered(page)
+    await _add(page, "long.txt", b"word " * 1000)
+    await page.wait_for_selector("#attachments .file")
+    await say(page, "Summarise.")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 2,048 at most')")
+    assert len(fake.asked()) == 1
+
+
 async def test_files_are_exported_and_imported(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await _add(page, "x.csv", b"a,b")

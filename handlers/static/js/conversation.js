@@ -31,6 +31,11 @@ export class Conversation {
     return branchOf(this.data);
   }
 
+  /** The conversation without its other branches. */
+  get inView() {
+    return { ...this.data, messages: this.branch };
+  }
+
   get running() {
     return this.isRunning(this.data.id);
   }

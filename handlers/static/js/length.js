@@ -16,6 +16,6 @@ export const toldText = ({ text, files = [] }) =>
     .filter(Boolean)
     .join("\n\n");
 
-/** Estimates the tokens of a whole conversation with one more `message`. */
-export const lengthOf = ({ system, messages }, message) =>
-  [system, ...[...messages, message].map(toldText)].reduce((sum, text) => sum + estimate(text), 0);
+/** Estimates the tokens of a whole conversation, with one `more` message. */
+export const lengthOf = ({ system, messages }, ...more) =>
+  [system, ...[...messages, ...more].map(toldText)].reduce((sum, text) => sum + estimate(text), 0);

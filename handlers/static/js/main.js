@@ -8,7 +8,7 @@ import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import { askForKey } from "./key.js";
 import { lengthOf } from "./length.js";
-import { choose, contextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
+import { choose, contextLength, learnContextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
 import { addressed, onNavigation, visit } from "./navigation.js";
 import { usualPrompt } from "./prompts.js";
 import { toRichText } from "./rich.js";
@@ -25,6 +25,9 @@ import { toast } from "./toast.js";
 import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
+/** Tokens that every model holds. */
+const SHORT = 1000;
+
 const conversation = new Conversation({
   model,
   sees,
@@ -33,6 +36,7 @@ const conversation = new Conversation({
   changed() {
     showRunning(conversation.running);
     showTitle();
+    if (!conversation.running && lengthOf(conversation.inView) > SHORT) learnContextLength();
   },
   unlock,
   open: show,
@@ -122,8 +126,7 @@ function search() {
 
 onSend((text, attached) => {
   if (conversation.running) return false;
-  const { system } = conversation.data;
-  const length = lengthOf({ system, messages: conversation.branch }, { text, ...attached });
+  const length = lengthOf(conversation.inView, { text, ...attached });
   const limit = contextLength();
   const problem =
     (conversation.runningElsewhere && words.elsewhere) ||

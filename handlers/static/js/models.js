@@ -41,6 +41,14 @@ export async function loadModels() {
   showModels(models.filter((name) => capabilities[name]?.includes("completion") ?? true)); // others embed
 }
 
+const learned = new Set();
+
+/** Ollama may give a model less context than it could have, which shows once the model is loaded. */
+export function learnContextLength() {
+  if (!learned.has(model())) loadModels().catch(() => {});
+  learned.add(model());
+}
+
 /** Without a list there is still the default. */
 export function showModels(models = [...select.options].map(({ value }) => value)) {
   const chosen = select.value || local.getItem(CHOSEN) || usual;
