@@ -7,7 +7,7 @@ from msgspec import UNSET
 from starlette.requests import Request
 
 from core.chat.request import read_chat_request
-from core.chat.stream import StreamResponse
+from core.chat.stream import StreamResponse, preferred_heartbeat_s
 from core.context import Caller, Record
 from core.contract.errors import ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest, StreamEnd
@@ -22,6 +22,7 @@ class Turn:
         """Note `model` in the request's record; the answer will wait for a slot."""
         self.chat = chat
         self._model = model
+        self._preferred_s = preferred_heartbeat_s(request.headers)
         self._app = request.app.state
         self._caller = Caller.of(request.scope)
         self._record = Record.of(request.scope)
@@ -61,7 +62,11 @@ class Turn:
 
     def stream(self) -> StreamResponse:
         """Return the answer as a stream that has not started yet."""
-        return StreamResponse(self._lines(), heartbeat_s=self._app.settings.stream_heartbeat_s)
+        return StreamResponse(
+            self._lines(),
+            heartbeat_s=self._app.settings.stream_heartbeat_s,
+            preferred_s=self._preferred_s,
+        )
 
     async def _lines(self) -> AsyncGenerator[Lines]:
         slot = self._app.queue.slot(self._caller)

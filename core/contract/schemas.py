@@ -101,6 +101,12 @@ class StreamToken(Struct, gc=False):
     done: bool
 
 
+class Heartbeat(StreamToken):
+    """A line sent to a client that prefers heartbeats: its stream is alive, but nothing is new."""
+
+    heartbeat: bool = True
+
+
 class StreamEnd(Struct, kw_only=True):
     """The last line of a successful stream, with the fields of a `ChatAnswer`."""
 
@@ -125,6 +131,16 @@ class StreamError(Error, kw_only=True):
     """The last line of a stream that failed after its first line."""
 
     done: bool = True
+    status: (
+        Annotated[
+            int,
+            Meta(
+                description="With heartbeats preferred: the HTTP status that the failure would "
+                "have had before the first line"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Health(Struct, kw_only=True):

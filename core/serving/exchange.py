@@ -22,7 +22,7 @@ from core.contract.errors import (
     RequestTimeout,
     ServerStopping,
 )
-from core.contract.responses import NDJSON
+from core.contract.responses import NDJSON, PREFERENCE_APPLIED
 from core.contract.schemas import StreamError
 from core.serving.aws import remaining_s
 
@@ -115,6 +115,7 @@ class _Exchange:
         self._send = send
         self._request = _Request.UNREAD
         self._answer = _Answer.DUE
+        self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
@@ -151,6 +152,7 @@ class _Exchange:
             headers = list(message.get("headers", ()))
             is_stream = (b"content-type", NDJSON.encode()) in headers
             self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
+            self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
         elif not message.get("more_body"):
             self._answer = _Answer.COMPLETE
@@ -177,8 +179,11 @@ class _Exchange:
                 if self._answer is _Answer.DUE:
                     await self._refuse(error, scope)
                 elif self._answer is _Answer.STREAMING:
-                    line = msgspec.json.encode(StreamError(error=str(error))) + b"\n"
-                    await self.send({"type": "http.response.body", "body": line})
+                    line = StreamError(error=str(error))
+                    if self._has_heartbeats:
+                        line.status = error.status
+                    body = msgspec.json.encode(line) + b"\n"
+                    await self.send({"type": "http.response.body", "body": body})
 
     async def _refuse(self, error: ApiError, scope: Scope) -> None:
         headers = Headers(scope=scope)

@@ -60,6 +60,7 @@ export async function* streamChat(request, signal) {
     silence.broken(response.headers.get("Preference-Applied") === HEARTBEAT);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
+    let begun = false;
     for (;;) {
       const { value, done } = await reader.read().catch(failure("lost"));
       if (done) throw new Failure("lost");
@@ -68,7 +69,8 @@ export async function* streamChat(request, signal) {
       rest = lines.pop();
       for (const text of lines) {
         const line = JSON.parse(text);
-        if (line.success === false) throw new Failure(line.status ?? "stream", line.error);
+        if (line.success === false) throw new Failure((!begun && line.status) || "stream", line.error);
+        begun ||= line.response !== "";
         yield line;
         if (line.done) return;
       }
