@@ -107,6 +107,7 @@ export const en = {
   automatic: "Automatic",
   light: "Light",
   dark: "Dark",
+  install: "Install this page",
   apiKey: "API key …",
   keyTitle: "API key",
   keyHelp: "The key is kept until this tab is closed, and sent to this server alone.",

@@ -5,6 +5,7 @@ import { onSend, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
+import "./install.js";
 import { lengthOf } from "./length.js";
 import { choose, contextLength, learnContextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
 import { addressed, onNavigation, visit } from "./navigation.js";
