@@ -112,6 +112,13 @@ async def test_new_server_brings_a_new_page(
     monkeypatch.setattr(page_module, "_PAGE", type(page_module._PAGE)(template))
     await page.reload()
     await page.wait_for_selector("body.new")  # the network comes first
+
+    async def is_waiting() -> bool:
+        waiting = "async () => Boolean((await navigator.serviceWorker.getRegistration()).waiting)"
+        return bool(await page.evaluate(waiting))
+
+    await wait_until(is_waiting)
+    assert before[0] in await page.evaluate("caches.keys()")  # a tab still uses it
     await page.close()
     context = page.context
 
