@@ -93,6 +93,12 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
         raise BadRequest(
             f'The body is not valid JSON. Send an object such as {{"message": "Hello"}} ({error})'
         ) from None
+    if chat.messages:
+        *before, last = chat.messages
+        names = {"user": "User", "assistant": "Assistant"}
+        told = [f"{names[message.role]}: {message.content}" for message in chat.messages]
+        chat.message = "\n\n".join(told) if before else last.content or "Look at this."
+        chat.images = [image for message in chat.messages for image in message.images]
     if not chat.message.strip():
         raise BadRequest("message: must not be empty or blank. Write what to say to the model")
     if chat.format is not UNSET and _is_deeper_than(MAX_FORMAT_DEPTH, chat.format):

@@ -27,7 +27,7 @@ _ERRORS = {
     415: "The body is not declared as application/json",
     429: "Too many requests; Retry-After says in how many seconds to try again",
     500: "Ollama is unreachable, or Ollama or this server has failed",
-    503: "This server's queue or Ollama's is full; Retry-After says in how many seconds to try again",
+    503: "The queue here, or Ollama's, is full; Retry-After says in how many seconds to try again",
     504: "No complete answer in time",
 }
 _GATE = (400, 401, 403, 429, 500, 503)

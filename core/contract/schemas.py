@@ -44,10 +44,19 @@ class Options(Struct, forbid_unknown_fields=True, kw_only=True):
     ) = UNSET
 
 
+class ChatMessage(Struct, kw_only=True):
+    """A message of a conversation that its client keeps."""
+
+    role: Literal["user", "assistant"]
+    content: str
+    images: list[str] = []
+
+
 class ChatRequest(Struct, kw_only=True):
     """A message for a model. Unknown fields are ignored."""
 
-    message: Annotated[str, Meta(description="What to say to the model; not blank")]
+    message: Annotated[str, Meta(description="What to say to the model; not blank")] = ""
+    messages: list[ChatMessage] = []
     model: Annotated[ModelName, Meta(description="An installed model")] | UnsetType = UNSET
     stream: Annotated[bool, Meta(description="Answer as /api/chat/stream does")] = False
     context: Annotated[

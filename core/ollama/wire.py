@@ -172,7 +172,7 @@ class AnswerReader:
             raise _incomplete()
 
     def _plain_tokens(self, block: bytes) -> list[StreamToken]:
-        """Decode `block` in one go; return nothing if a line before the last needs a closer look."""
+        """Decode `block` at once; return nothing if a line before the last needs a closer look."""
         if self._thinking is not None:
             return []
         try:

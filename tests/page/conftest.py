@@ -65,13 +65,23 @@ async def _launch_firefox(playwright: Any, directory: Path) -> Any:
 
 
 @pytest.fixture
-async def open_page(browser: Any, serve: Serve) -> AsyncIterator[Open]:
+def sent() -> list[dict[str, Any]]:
+    """The bodies of the requests for answers, as the pages of a test send them."""
+    return []
+
+
+@pytest.fixture
+async def open_page(
+    browser: Any, serve: Serve, sent: list[dict[str, Any]]
+) -> AsyncIterator[Open]:
     """Open the page; at the end nothing may have failed in it, nor been asked of elsewhere."""
     problems: list[str] = []
 
-    def check_request(url: str, base_url: str) -> None:
-        if not url.startswith((f"{base_url}/", "data:", "blob:")):
-            problems.append(f"request for {url}")
+    def check_request(request: Any, base_url: str) -> None:
+        if not request.url.startswith((f"{base_url}/", "data:", "blob:")):
+            problems.append(f"request for {request.url}")
+        if request.url.endswith("/api/chat/stream"):
+            sent.append(request.post_data_json)
 
     def check_console(text: str) -> None:
         if "Content Security Policy" in text or "Trusted" in text:
@@ -89,7 +99,7 @@ async def open_page(browser: Any, serve: Serve) -> AsyncIterator[Open]:
             await context.grant_permissions(["clipboard-read", "clipboard-write"])
             context.set_default_timeout(10_000)
             context.on("weberror", lambda error: problems.append(str(error.error)))
-            context.on("request", lambda request: check_request(request.url, base_url))
+            context.on("request", lambda request: check_request(request, base_url))
             context.on("console", lambda message: check_console(message.text))
             page = await context.new_page()
             await page.goto(path)

@@ -38,7 +38,7 @@ async def stored(page: Any) -> list[dict[str, Any]]:
     conversations: list[dict[str, Any]] = await page.evaluate(
         """async () => {
           const url = document.querySelector("script[src$='main.js']").src;
-          const { exportAll } = await import(new URL("store.js", url));
+          const { exportAll } = await import(new URL("archive.js", url));
           return JSON.parse(await exportAll()).conversations;
         }"""
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import CONTEXT, FakeOllama, never_answers, stalls_after, tokens
+from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, wait_for_count
 
@@ -22,34 +22,30 @@ async def test_words_appear_as_they_come(open_page: Open, fake: FakeOllama) -> N
     assert await page.title() == "Count · Ollama Web"
 
 
-@IN_BOTH
-async def test_conversation_goes_on_through_its_context(open_page: Open, fake: FakeOllama) -> None:
+def _told(request: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in request["messages"]]
+
+
+async def test_what_is_on_the_screen_is_sent(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     await say(page, "What is the capital of France?")
     answer = await answered(page)
     assert "The capital of France is Paris." in await answer.inner_text()
+    await page.select_option("#model", "smollm2:135m")
     await say(page, "안녕하세요!")
     await answered(page, 2)
-    first, second = fake.asked()
-    assert "context" not in first.json
-    assert first.json["model"] == "llama3.1:70b"
-    assert second.json["context"] == CONTEXT
-    assert second.json["prompt"] == "안녕하세요!"
-
-
-async def test_another_model_is_told_what_was_said(open_page: Open, fake: FakeOllama) -> None:
-    page = await open_page()
-    await say(page, "Hello")
-    await answered(page)
-    await page.select_option("#model", "smollm2:135m")
-    await say(page, "Go on")
-    await answered(page, 2)
-    request = fake.asked()[-1].json
-    assert request["model"] == "smollm2:135m"
-    assert not request.get("context")
-    assert request["prompt"] == (
-        "User: Hello\n\nAssistant: The capital of France is Paris.\n\nUser: Go on"
-    )
+    assert sent[0] == {
+        "model": "llama3.1:70b",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    assert sent[1]["model"] == "smollm2:135m"
+    assert _told(sent[1]) == [
+        ("user", "What is the capital of France?"),
+        ("assistant", "The capital of France is Paris."),
+        ("user", "안녕하세요!"),
+    ]
 
 
 @pytest.mark.parametrize("how", ["button", "key"])
@@ -74,7 +70,9 @@ async def test_stop_closes_the_connection_to_ollama(
     assert await page.is_visible("#send")
 
 
-async def test_regenerate_asks_the_same_again(open_page: Open, fake: FakeOllama) -> None:
+async def test_regenerate_asks_the_same_again(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     await say(page, "Hello")
     await answered(page)
@@ -82,12 +80,12 @@ async def test_regenerate_asks_the_same_again(open_page: Open, fake: FakeOllama)
     await page.click(".assistant [aria-label=Regenerate]")
     await page.wait_for_selector(".answer :text('Something else')")
     assert await page.locator(".message").count() == 2
-    first, second = fake.asked()
-    assert first.json == second.json
+    assert sent[0] == sent[1]
 
 
-@IN_BOTH
-async def test_edit_and_resend(open_page: Open, fake: FakeOllama) -> None:
+async def test_edit_and_resend(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     for count, text in enumerate(["One", "Two", "Three"], 1):
         await say(page, text)
@@ -99,8 +97,11 @@ async def test_edit_and_resend(open_page: Open, fake: FakeOllama) -> None:
     await page.press(".edit textarea", "Enter")
     await wait_for_count(page, ".message", 4)
     await answered(page, 2)
-    assert fake.asked()[-1].json["prompt"] == "Two and a half"
-    assert fake.asked()[-1].json["context"] == CONTEXT
+    assert _told(sent[-1]) == [
+        ("user", "One"),
+        ("assistant", "The capital of France is Paris."),
+        ("user", "Two and a half"),
+    ]
 
 
 async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> None:

@@ -5,8 +5,11 @@ import { byId } from "./dom.js";
 import { meansSend, nameEnter } from "./enter.js";
 import { words } from "./words.js";
 
+const DOUBLE_CLICK_MS = 500;
+
 const form = byId("composer");
 const field = byId("message");
+let sentAt = -Infinity;
 
 /** Has `send` called with text and `{ images, files }`; it returns whether it has taken them. */
 export function onSend(send) {
@@ -15,12 +18,17 @@ export function onSend(send) {
     const text = field.value.trim();
     const { images, files } = attachments();
     if (busy()) byId("notice").textContent = words.stillReading;
-    if (busy() || !(text || files.length) || !send(text, { images, files })) return;
+    if (busy() || !(text || images.length || files.length) || !send(text, { images, files })) return;
+    if (event.submitter) sentAt = performance.now();
     field.value = "";
     clearAttachments();
     resize();
   };
 }
+
+/** Has `stop` called; the second click of a double-click on Send is none on Stop. */
+export const onStop = (stop) =>
+  (byId("stop").onclick = () => performance.now() - sentAt > DOUBLE_CLICK_MS && stop());
 
 export function showRunning(running) {
   const hadFocus = form.contains(document.activeElement);

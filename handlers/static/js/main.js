@@ -1,17 +1,19 @@
 /** The page: its parts put together. */
 
-import { Failure } from "./api.js";
-import { onSend, showRunning } from "./composer.js";
+import { Failure, needsKey } from "./api.js";
+import { onSend, onStop, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
+import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import "./install.js";
+import { askForKey } from "./key.js";
 import { lengthOf } from "./length.js";
 import { choose, contextLength, learnContextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
 import { addressed, onNavigation, visit } from "./navigation.js";
 import { usualPrompt } from "./prompts.js";
 import { toRichText } from "./rich.js";
-import { askForKey, setUpSettings, showSettings } from "./settings.js";
+import { setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
 import { say } from "./speech.js";
@@ -19,6 +21,9 @@ import "./starters.js";
 import { showStats } from "./stats.js";
 import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
+import { onNews } from "./tabs.js";
+import { toast } from "./toast.js";
+import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
 /** Tokens that every model holds. */
@@ -31,13 +36,18 @@ const conversation = new Conversation({
   save,
   changed() {
     showRunning(conversation.running);
-    const { title } = conversation.data;
-    byId("title").textContent = title || words.newChat;
-    document.title = title ? `${title} · Ollama Web` : "Ollama Web";
-    if (!conversation.running && lengthOf(conversation.data) > SHORT) learnContextLength();
+    showTitle();
+    if (!conversation.running && lengthOf(conversation.inView) > SHORT) learnContextLength();
   },
-  unlock: (retry) => unlock(retry),
+  unlock,
+  open: show,
 });
+
+function showTitle() {
+  const { title } = conversation.data;
+  byId("title").textContent = title || words.newChat;
+  document.title = title ? `${title} · Ollama Web` : "Ollama Web";
+}
 
 const newData = () => ({ ...store.create(), system: usualPrompt().text });
 
@@ -47,15 +57,26 @@ function storageFailed() {
 
 async function save(data) {
   try {
-    await store.save(data);
+    if (!(await store.save(data))) leave(data);
     await refresh();
   } catch {
     storageFailed();
   }
 }
 
+/** Leaves a conversation that another tab has deleted; what was asked just now is kept to be sent. */
+function leave(data) {
+  const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user").text;
+  conversation.stop(data.id);
+  if (data.id !== conversation.data.id) return;
+  show(newData());
+  byId("message").value ||= asked || "";
+  toast(words.deletedElsewhere);
+}
+
 function show(data) {
   conversation.open(data);
+  showDraft(data);
   choose(data.messages.findLast((message) => message.model)?.model);
   visit(data.messages.length ? data.id : "");
   markCurrent(data.id);
@@ -77,18 +98,25 @@ function startNew() {
   byId("message").focus();
 }
 
-async function unlock(retry) {
-  if (!(await askForKey(words.errors[401].join(" ")))) return;
+async function unlock(retry, kind) {
+  if (!(await askForKey(words.errors[kind].join(" ")))) return;
   await start();
   retry();
 }
 
+let again = 0;
+
+/** Loads the models; where that fails, says so and tries again. */
 async function start() {
+  clearTimeout(again);
   try {
     await loadModels();
+    if (byId("notice").textContent === words.modelsFailed) byId("notice").textContent = "";
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    if (error.kind === 401) await unlock(() => {});
+    if (needsKey(error.kind)) return unlock(() => {}, error.kind);
+    byId("notice").textContent = words.modelsFailed;
+    again = setTimeout(start, Math.max(10_000, 1000 * error.retryAfter));
   }
 }
 
@@ -99,11 +127,15 @@ function search() {
 
 onSend((text, attached) => {
   if (conversation.running) return false;
-  const length = lengthOf(conversation.data, { text, ...attached });
-  const tooLong = length > contextLength();
-  byId("notice").textContent = tooLong ? words.tooLong(model(), number(length), number(contextLength())) : "";
-  if (tooLong) return false;
-  conversation.send(text, attached);
+  const length = lengthOf(conversation.inView, { text, ...attached });
+  const limit = contextLength();
+  const problem =
+    (conversation.runningElsewhere && words.elsewhere) ||
+    (length > limit && words.tooLong(model(), number(length), number(limit)));
+  byId("notice").textContent = problem || "";
+  if (problem) return false;
+  forgetDraft(text, conversation.send(text, attached));
+  moveDraft(conversation.data);
   visit(conversation.data.id, { place: true });
   markCurrent(conversation.data.id);
   return true;
@@ -111,15 +143,25 @@ onSend((text, attached) => {
 listConversations({
   failed: storageFailed,
   open: (id) => openConversation(id),
-  removed(id) {
-    conversation.forget(id);
+  async removing(id) {
+    await conversation.stop(id);
+    dropDraft(id);
     if (id === conversation.data.id) show(newData());
   },
-  async renamed(id, title) {
+  async changed(id, values) {
     const data = id === conversation.data.id ? conversation.data : await store.load(id);
-    await save(Object.assign(data, { title }));
+    if (data) await save(Object.assign(data, values));
+    if (id === conversation.data.id) showTitle();
   },
 });
+onNews(async ({ saved, deleted }) => {
+  const { data } = conversation;
+  if (saved || deleted) refresh();
+  if (deleted === data.id) leave(data);
+  if (saved === data.id) conversation.absorb(await store.load(saved));
+});
+document.addEventListener("elsewhere", () => conversation.draw());
+document.addEventListener("reconnected", start);
 setUpSettings({
   data: () => conversation.data,
   save,
@@ -127,7 +169,7 @@ setUpSettings({
   keyChanged: start,
 });
 setUpShortcuts({
-  Escape: () => (drawerIsOpen() ? showDrawer(false) : conversation.stop()),
+  Escape: escape,
   ArrowUp: () => conversation.editLast(),
   Slash: () => byId("message").focus(),
   KeyN: startNew,
@@ -137,6 +179,15 @@ setUpShortcuts({
   KeyF: search,
 });
 
+/** Ends what is nearest: a search, the open list of conversations, an answer. */
+function escape() {
+  if (document.activeElement === byId("search")) {
+    byId("search").value = "";
+    refresh();
+  } else if (drawerIsOpen()) showDrawer(false);
+  else conversation.stop();
+}
+
 async function copyLast() {
   const answers = byId("messages").querySelectorAll(".answer");
   await toClipboard(conversation.lastAnswer, answers.length ? toRichText([...answers].at(-1)) : "");
@@ -144,7 +195,7 @@ async function copyLast() {
 }
 
 byId("new").onclick = startNew;
-byId("stop").onclick = () => conversation.stop();
+onStop(() => conversation.stop());
 byId("open-stats").onclick = showStats;
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
@@ -157,6 +208,7 @@ document.addEventListener("languagechange", () => {
 });
 
 watchStatus();
+await saveUnsaved().catch(storageFailed);
 refresh();
 onNavigation((id) => openConversation(id, () => addressed() === id));
 await openConversation(addressed());

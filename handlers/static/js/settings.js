@@ -1,12 +1,12 @@
-/** The settings of the conversation and of the browser, and the API key. */
+/** The settings of the conversation and of the browser. */
 
-import { apiKey, keepApiKey } from "./api.js";
+import { exportAll, importAll } from "./archive.js";
 import { byId, download } from "./dom.js";
+import { askForKey } from "./key.js";
 import { thinks } from "./models.js";
-import { prefer, preference } from "./preferences.js";
 import { setUpOptions, showOptions } from "./options.js";
+import { prefer, preference } from "./preferences.js";
 import { setUpPrompts, showPrompts } from "./prompts.js";
-import * as store from "./store.js";
 import { words } from "./words.js";
 
 const USUAL_TEMPERATURE = 0.8;
@@ -45,12 +45,12 @@ export function setUpSettings(hooks) {
 
   byId("change-key").onclick = async () => (await askForKey()) && hooks.keyChanged();
   byId("export-all").onclick = async () =>
-    download("conversations.json", "application/json", await store.exportAll());
+    download("conversations.json", "application/json", await exportAll());
   byId("import").onclick = () => byId("import-file").click();
   byId("import-file").onchange = async ({ target }) => {
     try {
       byId("import-result").textContent = words.imported(
-        await store.importAll(await target.files[0].text()),
+        await importAll(await target.files[0].text()),
       );
     } catch {
       byId("import-result").textContent = words.importFailed;
@@ -80,24 +80,4 @@ function showTemperature(temperature) {
   byId("temperature").value = temperature ?? USUAL_TEMPERATURE;
   byId("temperature-value").textContent = temperature ?? words.temperatureDefault;
   byId("temperature-reset").disabled = temperature === null;
-}
-
-byId("key-value").oninput = ({ target }) => {
-  // Other characters cannot be sent in a header.
-  target.setCustomValidity(/^[!-~]*$/.test(target.value.trim()) ? "" : words.keyCharacters);
-};
-
-/** Asks for the API key; returns whether one was given, or taken away. */
-export async function askForKey(why = words.keyHelp) {
-  const dialog = byId("key");
-  if (dialog.open) return false;
-  byId("key-why").textContent = why;
-  byId("key-value").value = apiKey();
-  byId("key-value").setCustomValidity("");
-  dialog.returnValue = "";
-  dialog.showModal();
-  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue !== "save") return false;
-  keepApiKey(byId("key-value").value.trim());
-  return true;
 }

@@ -1,0 +1,29 @@
+/** What a page has no time to save when it is closed: stored at once, and saved by the next page. */
+
+import { local } from "./storage.js";
+import { load, save } from "./store.js";
+import { union } from "./tree.js";
+
+const KEY = "answer:";
+
+/** Keeps a message of a conversation, for `saveUnsaved`. */
+export function keepUnsaved({ id }, message) {
+  try {
+    local.setItem(KEY + message.id, JSON.stringify([id, message]));
+  } catch {
+    // too long for this storage: what was saved last is kept
+  }
+}
+
+/** Saves what other pages have kept so. */
+export async function saveUnsaved() {
+  for (const key of Object.keys(local).filter((key) => key.startsWith(KEY))) {
+    const [id, message] = JSON.parse(local.getItem(key));
+    const data = await load(id);
+    if (data?.messages.some((other) => other.id === message.parent)) {
+      data.messages = union(data.messages, [message]);
+      await save(data);
+    }
+    local.removeItem(key);
+  }
+}
