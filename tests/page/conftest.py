@@ -71,9 +71,7 @@ def sent() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-async def open_page(
-    browser: Any, serve: Serve, sent: list[dict[str, Any]]
-) -> AsyncIterator[Open]:
+async def open_page(browser: Any, serve: Serve, sent: list[dict[str, Any]]) -> AsyncIterator[Open]:
     """Open the page; at the end nothing may have failed in it, nor been asked of elsewhere."""
     problems: list[str] = []
 
