@@ -69,7 +69,7 @@ export const en = {
   thinkHigh: "Thoroughly",
   prompts: "Saved prompts",
   noPrompt: "None of these",
-  promptName: "Name of the prompt",
+  promptName: "Prompt name",
   promptSave: "Save prompt",
   promptSaved: (name) => `“${name}” is saved.`,
   promptDelete: "Delete prompt",
