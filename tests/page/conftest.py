@@ -91,9 +91,8 @@ async def open_page(browser: Any, serve: Serve, sent: list[dict[str, Any]]) -> A
             path: str = "/", *, settings: dict[str, Any] | None = None, **options: Any
         ) -> Any:
             base_url = await serve(**(settings or {}))
-            context = await browser.new_context(
-                **{"base_url": base_url, "locale": "en-US", "reduced_motion": "reduce", **options}
-            )
+            usual = {"locale": "en-US", "reduced_motion": "reduce", "service_workers": "block"}
+            context = await browser.new_context(**{"base_url": base_url, **usual, **options})
             stack.push_async_callback(context.close)
             await context.grant_permissions(["clipboard-read", "clipboard-write"])
             context.set_default_timeout(10_000)

@@ -180,14 +180,19 @@ async def test_targets_are_large_enough_for_fingers(open_page: Open, fake: FakeO
     fake.capabilities = ["completion", "vision", "thinking"]
     await page.reload()
     fake.reply(tokens(["```python\nx = 1\n```"], thinking=["Hm."]))
-    buffer = {"name": "x.txt", "mimeType": "text/plain", "buffer": b"x"}
+    buffer = {"name": f"{'long-' * 20}.txt", "mimeType": "text/plain", "buffer": b"x"}
     assert await page.evaluate(SMALL_TARGETS) == []
     await page.set_input_files("#attach-file", buffer)
     await page.wait_for_selector("#attachments .file button")
     assert await page.evaluate(SMALL_TARGETS) == []
+    name = await page.locator("#attachments .name").bounding_box()
+    assert name["width"] > 100
     await page.fill("#message", "Go")
     await page.tap("#send")
     await answered(page)
+    for part in ("details.file", ".text"):
+        box = await page.locator(f".user {part}").bounding_box()
+        assert box["x"] + box["width"] <= 360
     assert await page.evaluate(SMALL_TARGETS) == []
     await page.tap("#open-sidebar")
     assert await page.evaluate(SMALL_TARGETS) == []

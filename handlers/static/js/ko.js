@@ -113,6 +113,7 @@ export const ko = {
   automatic: "자동",
   light: "밝게",
   dark: "어둡게",
+  install: "이 페이지를 앱으로 설치",
   apiKey: "API 키 …",
   keyTitle: "API 키",
   keyHelp: "키는 이 탭을 닫을 때까지만 보관되고, 이 서버에만 전송됩니다.",

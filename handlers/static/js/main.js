@@ -6,6 +6,7 @@ import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
 import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
+import "./install.js";
 import { askForKey } from "./key.js";
 import { lengthOf } from "./length.js";
 import { choose, contextLength, learnContextLength, loadModels, model, sees, showModels, thinks } from "./models.js";

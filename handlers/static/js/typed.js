@@ -12,7 +12,7 @@ export function drawTyped(text) {
   const nodes = [];
   let end = 0;
   for (const { 0: block, index } of text.matchAll(FENCED)) {
-    nodes.push(...drawLine(text.slice(end, index).replace(/\n$/, "")), draw(blocks(block), true));
+    nodes.push(...drawLine(text.slice(end, index).replace(/\n$/, "")), ...draw(blocks(block), true).children);
     end = index + block.length;
   }
   return [...nodes, ...drawLine(text.slice(end))];
