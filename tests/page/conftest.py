@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,15 @@ async def open_page(browser: Any, serve: Serve, sent: list[dict[str, Any]]) -> A
     async with AsyncExitStack() as stack:
 
         async def open_page(
-            path: str = "/", *, settings: dict[str, Any] | None = None, **options: Any
+            path: str = "/",
+            *,
+            settings: dict[str, Any] | None = None,
+            through: Callable[[str], AbstractAsyncContextManager[Any]] | None = None,
+            **options: Any,
         ) -> Any:
             base_url = await serve(**(settings or {}))
+            if through:
+                base_url = (await stack.enter_async_context(through(base_url))).url
             usual = {"locale": "en-US", "reduced_motion": "reduce", "service_workers": "block"}
             context = await browser.new_context(**{"base_url": base_url, **usual, **options})
             stack.push_async_callback(context.close)

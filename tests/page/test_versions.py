@@ -127,7 +127,11 @@ async def test_versions_travel(open_page: Open, fake: FakeOllama, tmp_path: Path
         "<!-- assistant after 5 -->\n## llama3.1:70b\n\nThird\n"
     )
     (tmp_path / "all.json").write_text(json.dumps({"conversations": [before]}))
-    for name in ("all.json", "numbers.md"):
+    # A Markdown file begins with what is in view, so that comes first among its versions.
+    for name, place, step in (
+        ("all.json", "2/2", "Previous version"),
+        ("numbers.md", "1/2", "Next version"),
+    ):
         other = await open_page()
         await other.click("#open-settings")
         await other.set_input_files("#import-file", tmp_path / name)
@@ -135,8 +139,8 @@ async def test_versions_travel(open_page: Open, fake: FakeOllama, tmp_path: Path
         await other.keyboard.press("Escape")
         await other.click(".open")
         await other.wait_for_selector(".answer h1:has-text('Fourth')")
-        assert await other.locator(".user .versions").inner_text() == "2/2"
-        await other.locator(".user").first.get_by_label("Previous version").click()
+        assert await other.locator(".user .versions").inner_text() == place
+        await other.locator(".user").first.get_by_label(step).click()
         await other.wait_for_selector(".answer:has-text('First')")
         await wait_for_count(other, ".message", 4)
         assert await other.locator(".assistant .versions").inner_text() == "2/2"
@@ -155,7 +159,13 @@ async def test_conversations_of_before_still_open(open_page: Open, fake: FakeOll
         "contexts": {"llama3.1:70b": [1, 2, 3]},
         "messages": [
             {"role": "user", "text": "Hi", "images": []},
-            {"role": "assistant", "model": "llama3.1:70b", "text": "Yo", "ended": "stop", "context": 3},
+            {
+                "role": "assistant",
+                "model": "llama3.1:70b",
+                "text": "Yo",
+                "ended": "stop",
+                "context": 3,
+            },
         ],
     }
     await page.evaluate(

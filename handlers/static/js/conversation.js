@@ -9,6 +9,7 @@ import { follow } from "./scroll.js";
 import { absorb, create } from "./store.js";
 import { isElsewhere, tell } from "./tabs.js";
 import { add, branchOf, newestLeaf, versionsOf } from "./tree.js";
+import { dropUnsaved, isLeaving, keepUnsaved, LEAVING } from "./unsaved.js";
 import { words } from "./words.js";
 
 const TITLE_LENGTH = 60;
@@ -123,8 +124,12 @@ export class Conversation {
   /** Shows another version of a message, with what was said after it last. */
   show(version) {
     if (this.running) return;
+    const focused = document.activeElement;
+    const at = [...byId("messages").children].findIndex((article) => article.contains(focused));
     this.data.leaf = newestLeaf(this.data, version.id);
     this.draw();
+    const steps = [...(byId("messages").children[at]?.querySelectorAll(".versions button:enabled") ?? [])];
+    (steps.find(({ ariaLabel }) => ariaLabel === focused.ariaLabel) ?? steps[0])?.focus();
     this.#hooks.save(this.data);
   }
 
@@ -196,8 +201,12 @@ export class Conversation {
 
   async #finish(run, request) {
     const { data, message } = run;
+    const keep = () => keepUnsaved(data, message);
+    for (const event of LEAVING) addEventListener(event, keep);
     await run.write(request, () => this.#hooks.save(data));
     await this.#hooks.save(data);
+    for (const event of LEAVING) removeEventListener(event, keep);
+    if (!isLeaving()) dropUnsaved(message);
     this.#runs.delete(data.id);
     tell({ written: message.id, saved: data.id });
     if (data !== this.data) return;

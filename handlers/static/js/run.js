@@ -5,7 +5,7 @@ import { byId } from "./dom.js";
 import { say, Speech } from "./speech.js";
 import { look, lookAtQueue, ownAnswer, theQueue } from "./status.js";
 import { tell } from "./tabs.js";
-import { keepUnsaved } from "./unsaved.js";
+import { isLeaving } from "./unsaved.js";
 import { words } from "./words.js";
 
 const SAVE_EVERY_MS = 2000;
@@ -41,8 +41,6 @@ export class Run {
       setInterval(() => tell({ writing: message.id }), TELL_EVERY_MS),
     ];
     const watch = setInterval(lookAtQueue, LOOK_EVERY_MS);
-    const keep = () => keepUnsaved(this.data, message);
-    addEventListener("pagehide", keep);
     tell({ writing: message.id });
     this.#showProgress();
     try {
@@ -54,7 +52,6 @@ export class Run {
       if (this.#controller.signal.aborted) message.ended = "stopped";
       else this.#fail(error);
     }
-    removeEventListener("pagehide", keep);
     for (const timer of [...timers, watch]) clearInterval(timer);
     forgetOwn();
     if (performance.now() - this.#start > LOOK_EVERY_MS) setTimeout(lookAtQueue, 500); // what is left of it
@@ -93,6 +90,7 @@ export class Run {
   }
 
   #fail({ kind = "other", message: said, retryAfter = 0 }) {
+    if (isLeaving()) return;
     this.message.ended = "failed";
     this.message.failure = { kind, said, retryAt: Date.now() + 1000 * retryAfter };
     say((words.errors[kind] ?? words.errors.other).join(" "));

@@ -6,6 +6,22 @@ import { union } from "./tree.js";
 
 const KEY = "answer:";
 
+/** When to keep what is not saved. */
+export const LEAVING = ["beforeunload", "pagehide"];
+
+const STAYED_MS = 2000;
+let leaving = false;
+
+/** Whether the page is about to be closed: its connections are cut then, before "pagehide". */
+export const isLeaving = () => leaving;
+
+addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => (leaving = false), STAYED_MS); // a link to a mail program leaves the page open
+});
+
+export const dropUnsaved = ({ id }) => local.removeItem(KEY + id);
+
 /** Keeps a message of a conversation, for `saveUnsaved`. */
 export function keepUnsaved({ id }, message) {
   try {
