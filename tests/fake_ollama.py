@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.raw_server import Connection, RawServer, Reply, Request
-from tests.recorded import Recorded
+from tests.recorded import Recorded, said
 
 __all__ = [
     "CONTEXT",
@@ -26,6 +26,7 @@ __all__ = [
     "page",
     "recorded",
     "resets_before_head",
+    "said",
     "stalls_after",
     "tokens",
     "whole",
@@ -46,13 +47,14 @@ def tokens(
     final_text: str = "",
     done_reason: str = "stop",
 ) -> Reply:
-    """Answer a generate request with `texts`, one per line, or at once if it is not streamed."""
+    """Answer with `texts`, one per line, or at once if the request does not want a stream."""
 
     async def reply(connection: Connection, request: Request) -> None:
         model = request.json["model"]
+        with_context = request.path == "/api/generate" and context is not None
         figures = {
             "done_reason": done_reason,
-            **({} if context is None else {"context": context}),
+            **({"context": context} if with_context else {}),
             "total_duration": 331542986,
             "load_duration": 41531441,
             "prompt_eval_count": 16,
@@ -62,13 +64,12 @@ def tokens(
         }
         head = {"model": model, "created_at": CREATED_AT}
         if request.json.get("stream") is False:
-            text = {"response": "".join(texts) + final_text}
-            thoughts = {"thinking": "".join(thinking)} if thinking else {}
+            text = _text(request, "".join(texts) + final_text, "".join(thinking))
             await asyncio.sleep(pace_s * len(texts))
-            connection.send_json(200, {**head, **text, **thoughts, "done": True, **figures})
+            connection.send_json(200, {**head, **text, "done": True, **figures})
             return
-        lines = [{"response": "", "thinking": thought, "done": False} for thought in thinking]
-        lines += [{"response": text, "done": False} for text in texts]
+        lines = [{**_text(request, "", thought), "done": False} for thought in thinking]
+        lines += [{**_text(request, text), "done": False} for text in texts]
         for index, line in enumerate(lines):
             await asyncio.sleep(pace_s)
             if index == 0:
@@ -76,24 +77,35 @@ def tokens(
             connection.send_line({**head, **line})
         if not lines:
             connection.send_head()
-        connection.send_line({**head, "response": final_text, "done": True, **figures})
+        connection.send_line({**head, **_text(request, final_text), "done": True, **figures})
         connection.send_end()
 
     return reply
 
 
+def _text(request: Request, text: str, thinking: str = "") -> dict[str, Any]:
+    """Return the fields with the model's text, in the form of the API that `request` calls."""
+    thoughts = {"thinking": thinking} if thinking else {}
+    if request.path == "/api/generate":
+        return {"response": text, **thoughts}
+    return said(text, **thoughts)
+
+
 async def no_tokens(connection: Connection, request: Request) -> None:
-    """Answer a generate request without a prompt, which loads or unloads its model."""
+    """Answer a request without a prompt, which loads or unloads its model."""
     done_reason = "unload" if request.json.get("keep_alive") == 0 else "load"
-    answer = {"model": request.json["model"], "created_at": CREATED_AT, "response": ""}
+    answer = {"model": request.json["model"], "created_at": CREATED_AT, **_text(request, "")}
     connection.send_json(200, {**answer, "done": True, "done_reason": done_reason})
 
 
 def recorded(name: str, piece: int = 0) -> Reply:
-    """Replay a recording byte for byte, in writes of `piece` bytes; end as the original did."""
-    recording = Recorded(name)
+    """Replay a recording byte for byte, in writes of `piece` bytes; end as the original did.
+
+    To /api/chat, a recording of /api/generate is replayed in the form of /api/chat.
+    """
 
     async def reply(connection: Connection, request: Request) -> None:
+        recording = Recorded(name, chat=request.path == "/api/chat")
         size = piece or max(1, len(recording.raw))
         for start in range(0, len(recording.raw), size):
             connection.send_raw(recording.raw[start : start + size])
@@ -144,7 +156,7 @@ def after(count: int, end: Callable[[Connection], Awaitable[None] | None]) -> Re
         connection.send_head()
         for index in range(count):
             line = {"model": request.json["model"], "created_at": CREATED_AT}
-            connection.send_line({**line, "response": f" {index}", "done": False})
+            connection.send_line({**line, **_text(request, f" {index}"), "done": False})
         await asyncio.sleep(0.02)
         ending = end(connection)
         if ending is not None:
@@ -186,7 +198,6 @@ class FakeOllama(RawServer):
         self.loaded: set[str] = set()
         self.remote: set[str] = set()
         """The models that run in Ollama's cloud, whatever their names."""
-        self.vocabulary_size: int | None = VOCABULARY_SIZE
         self.capabilities: list[str] | None = ["completion"]
         self.context_length = 2048
         """What the models were trained for; a loaded one has 2048, as in the recording."""
@@ -205,6 +216,7 @@ class FakeOllama(RawServer):
             "/api/tags": ("HEAD, GET", self._tags),
             "/api/ps": ("HEAD, GET", self._ps),
             "/api/show": ("POST", self._show),
+            "/api/chat": ("POST", self._chat),
             "/api/generate": ("POST", self._generate),
         }
         if request.path not in routes:
@@ -237,9 +249,8 @@ class FakeOllama(RawServer):
         info: dict[str, Any] = {
             "general.architecture": "llama",
             "llama.context_length": self.context_length,
+            "llama.vocab_size": VOCABULARY_SIZE,
         }
-        if self.vocabulary_size is not None:
-            info["llama.vocab_size"] = self.vocabulary_size
         can = {} if self.capabilities is None else {"capabilities": self.capabilities}
         connection.send_json(200, {"model_info": info, **can, **self._place(model)})
 
@@ -258,16 +269,27 @@ class FakeOllama(RawServer):
         context = body.get("context") or []
         if any(not -(2**63) <= token < 2**63 for token in context):
             return recorded("context_id_over_int64")
+        if any(token % 2**32 >= VOCABULARY_SIZE for token in context):
+            return closes_before_head  # 0.24 crashes on it, having cut the ids to 32 bits
+        return self._answer(body, asks=bool(body.get("prompt")))
+
+    async def _chat(self, connection: Connection, request: Request) -> None:
+        await self._chat_reply(request)(connection, request)
+
+    def _chat_reply(self, request: Request) -> Reply:
+        if name := refusal(request.body):
+            return recorded(name)
+        return self._answer(request.json, asks=bool(request.json.get("messages")))
+
+    def _answer(self, body: dict[str, Any], *, asks: bool) -> Reply:
         model = body.get("model", "")
         if model.lower() not in self.models:
             return error(404, f"model '{model}' not found")
-        if any(token % 2**32 >= VOCABULARY_SIZE for token in context):
-            return closes_before_head  # 0.24 crashes on it, having cut the ids to 32 bits
         if body.get("keep_alive") == 0:
             self.loaded.discard(model.lower())
         else:
             self.loaded.add(model.lower())
-        return self.default if body.get("prompt") else no_tokens
+        return self.default if asks else no_tokens
 
 
 async def _main() -> None:

@@ -219,14 +219,14 @@ class RawServer(ABC):
             if connection.idle:
                 connection.close()
 
-    def reply(self, *replies: Reply, path: str = "/api/generate") -> None:
+    def reply(self, *replies: Reply, path: str = "/api/chat") -> None:
         """Answer the next requests for `path` with `replies`, one each."""
         self._replies.setdefault(path, deque()).extend(replies)
 
-    def asked(self, path: str = "/api/generate") -> list[Request]:
+    def asked(self, path: str = "/api/chat") -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
-    async def wait_for(self, count: int = 1, path: str = "/api/generate") -> Request:
+    async def wait_for(self, count: int = 1, path: str = "/api/chat") -> Request:
         """Wait until `count` requests for `path` have arrived; return the last one."""
         async with asyncio.timeout(5):
             while len(self.asked(path)) < count:

@@ -26,7 +26,7 @@ from tests.fake_ollama import (
 from tests.processes import fake_ollama
 from tests.recorded import MANIFEST, STREAMS, Recorded
 
-QUESTION = {"model": "smollm2:135m", "prompt": "hi"}
+QUESTION = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 class _Answer:
@@ -92,7 +92,7 @@ async def ask(
 
 
 async def question(fake: FakeOllama, **fields: object) -> _Answer:
-    return await ask(fake, "POST", "/api/generate", {**QUESTION, **fields})
+    return await ask(fake, "POST", "/api/chat", {**QUESTION, **fields})
 
 
 async def ask_as_recorded(fake: FakeOllama, name: str) -> _Answer:
@@ -144,6 +144,7 @@ async def fake() -> AsyncIterator[FakeOllama]:
         "version_head",
         "tags_one",
         "ps_empty",
+        "chat_nonstream",
         "generate_nonstream",
         "generate_nonstream_context",
         "generate_context_empty_list",
@@ -182,6 +183,7 @@ async def test_it_answers_as_the_recorded_server(fake: FakeOllama, name: str) ->
     [
         ("generate_stream_default", tokens(["a", "b", "c"], done_reason="length")),
         ("generate_raw_korean_stream", tokens(["한"] * 11, context=None)),
+        ("chat_stream", tokens()),
         ("connection_close", tokens(["The", " phrase"])),
         (
             "concurrency_cold_503",
@@ -190,7 +192,7 @@ async def test_it_answers_as_the_recorded_server(fake: FakeOllama, name: str) ->
     ],
 )
 async def test_it_answers_as_recorded_when_told(fake: FakeOllama, name: str, reply: Reply) -> None:
-    fake.reply(reply)
+    fake.reply(reply, path=MANIFEST[name]["path"])
     assert_alike(await ask_as_recorded(fake, name), name)
 
 
@@ -239,23 +241,12 @@ async def test_it_lists_which_models_are_loaded(fake: FakeOllama) -> None:
     assert_alike(await ask(fake, "GET", "/api/ps"), "ps_after_keep_alive_0_prompt")
 
 
-async def test_it_shows_the_vocabulary_as_set(fake: FakeOllama) -> None:
-    async def info() -> object:
-        answer = await ask(fake, "POST", "/api/show", {"model": "smollm2:135m"})
-        return json.loads(b"".join(answer.chunks))["model_info"].get("llama.vocab_size")
-
-    assert await info() == 49152
-    fake.vocabulary_size = None
-    assert await info() is None
-    assert (await ask(fake, "POST", "/api/show", {"model": "x"})).status == 404
-
-
 async def test_it_streams_empty_answers_and_thinking(fake: FakeOllama) -> None:
     fake.reply(tokens([], final_text="!"), tokens(["a"], thinking=["hm", "so"]))
     (last,) = (await question(fake)).chunks
-    assert json.loads(last)["response"] == "!"
+    assert json.loads(last)["message"]["content"] == "!"
     lines = [json.loads(chunk) for chunk in (await question(fake)).chunks]
-    assert [line.get("thinking") for line in lines] == ["hm", "so", None, None]
+    assert [line["message"].get("thinking") for line in lines] == ["hm", "so", None, None]
 
 
 @pytest.mark.parametrize("name", MANIFEST)
@@ -269,9 +260,19 @@ async def test_a_recording_is_replayed_in_pieces(fake: FakeOllama, name: str, pi
     await assert_replayed(fake, name, piece)
 
 
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recording_in_chat_form_says_the_same(name: str) -> None:
+    original, chat = Recorded(name), Recorded(name, chat=True)
+    assert (chat.status, chat.headers) == (original.status, original.headers)
+    assert chat.raw.count(b"\n") == original.raw.count(b"\n")
+    if MANIFEST[name]["path"] == "/api/generate":
+        texts = [line["response"] for line in original.lines if "response" in line]
+        assert texts == [line["message"]["content"] for line in chat.lines if "message" in line]
+
+
 async def assert_replayed(fake: FakeOllama, name: str, piece: int) -> None:
     """Check the bytes, and that the connection stays open or closes as the original did."""
-    fake.reply(recorded(name, piece))
+    fake.reply(recorded(name, piece), path="/api/generate")
     raw = Recorded(name).raw
     async with connected(fake) as (reader, writer):
         writer.write(message("POST", "/api/generate", QUESTION))
@@ -308,9 +309,9 @@ async def test_it_reads_a_chunked_request_as_it_came(fake: FakeOllama) -> None:
 async def test_connections_are_kept_alive_until_one_side_declines(fake: FakeOllama) -> None:
     async with connected(fake) as (reader, writer):
         for _ in range(2):
-            writer.write(message("POST", "/api/generate", QUESTION))
+            writer.write(message("POST", "/api/chat", QUESTION))
             assert (await read(reader)).status == 200
-        writer.write(message("POST", "/api/generate", QUESTION, Connection="close"))
+        writer.write(message("POST", "/api/chat", QUESTION, Connection="close"))
         assert (await read(reader)).status == 200
         assert await reader.read() == b""
     assert fake.connections == 1
@@ -333,7 +334,7 @@ async def floods(connection: Connection, request: Request) -> None:
 async def test_it_notices_a_disconnect_at_once(fake: FakeOllama, reply: Reply, leave: str) -> None:
     fake.reply(reply)
     async with connected(fake) as (_, writer):
-        writer.write(message("POST", "/api/generate", QUESTION))
+        writer.write(message("POST", "/api/chat", QUESTION))
         request = await fake.wait_for(1)
         await asyncio.sleep(0.05)
         assert not request.disconnected.is_set()
@@ -351,7 +352,7 @@ async def test_closing_after_a_whole_answer_or_the_fakes_own_close_is_no_disconn
     await question(fake)
     fake.reply(never_answers)
     async with connected(fake) as (reader, writer):
-        writer.write(message("POST", "/api/generate", QUESTION))
+        writer.write(message("POST", "/api/chat", QUESTION))
         await fake.wait_for(2)
         fake.drop_connections()
         assert await reader.read() == b""
@@ -382,7 +383,7 @@ async def test_it_drops_only_idle_connections(fake: FakeOllama) -> None:
         to_idle.write(message("GET", "/api/version"))
         await read(idle)
         fake.reply(never_answers)
-        to_busy.write(message("POST", "/api/generate", QUESTION))
+        to_busy.write(message("POST", "/api/chat", QUESTION))
         busy = await fake.wait_for(1)
         fake.drop_idle_connections()
         assert await idle.read() == b""
@@ -413,8 +414,8 @@ async def test_ordered_replies_are_used_once_and_in_order(fake: FakeOllama) -> N
 
 def test_it_runs_as_a_process() -> None:
     with fake_ollama("--pace", "0", "--tokens", "Ask me") as url:
-        answer = httpx.post(f"{url}/api/generate", json=QUESTION, trust_env=False)
-    texts = [json.loads(line)["response"] for line in answer.content.splitlines()]
+        answer = httpx.post(f"{url}/api/chat", json=QUESTION, trust_env=False)
+    texts = [json.loads(line)["message"]["content"] for line in answer.content.splitlines()]
     assert texts == ["Ask", " me", ""]
 
 

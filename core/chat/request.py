@@ -5,6 +5,7 @@ import binascii
 import codecs
 import re
 import string
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import ClientDisconnect, Request
 
+from core.chat.conversation import check, messages_of
 from core.contract.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
 from core.contract.schemas import ChatRequest
 from core.settings.schema import Settings
@@ -52,6 +54,8 @@ _decode = msgspec.json.Decoder(ChatRequest).decode
 async def read_chat_request(request: Request, settings: Settings) -> ChatRequest:
     """Read the body of `request` and check everything that can be checked without Ollama.
 
+    The request that is returned has its whole conversation in `messages`.
+
     Raises:
         ClientDisconnect: the client left before its body was complete.
         UnsupportedMediaType: the body is not declared as JSON.
@@ -61,15 +65,11 @@ async def read_chat_request(request: Request, settings: Settings) -> ChatRequest
     charset = _charset(request.headers.get("content-type", ""))
     body = await _read_body(request, settings.max_body_bytes)
     chat = parse_chat_request(body, charset)
-    if _is_hangul_lost(chat.message, request):
+    chat.messages = messages_of(chat, settings.max_conversation_bytes)
+    if _is_hangul_lost(chat.messages[-1].content, request):
         raise BadRequest(
             "message: only question marks arrived, because PowerShell replaced the letters. "
             'Call it with -ContentType "application/json; charset=utf-8"'
-        )
-    if len(chat.context) > settings.max_context_tokens:
-        raise BadRequest(
-            f"context: {len(chat.context)} token ids exceed this server's limit of "
-            f"{settings.max_context_tokens}. Start a new conversation"
         )
     return chat
 
@@ -93,25 +93,18 @@ def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
         raise BadRequest(
             f'The body is not valid JSON. Send an object such as {{"message": "Hello"}} ({error})'
         ) from None
-    if chat.messages:
-        *before, last = chat.messages
-        names = {"user": "User", "assistant": "Assistant"}
-        told = [f"{names[message.role]}: {message.content}" for message in chat.messages]
-        chat.message = "\n\n".join(told) if before else last.content or "Look at this."
-        chat.images = [image for message in chat.messages for image in message.images]
-    if not chat.message.strip():
-        raise BadRequest("message: must not be empty or blank. Write what to say to the model")
+    check(chat)
     if chat.format is not UNSET and _is_deeper_than(MAX_FORMAT_DEPTH, chat.format):
         raise BadRequest(f"format: the schema is nested deeper than {MAX_FORMAT_DEPTH} levels")
     if chat.format is not UNSET and _repetitions(chat.format) > MAX_FORMAT_REPETITIONS:
         raise BadRequest(
             f"format: {', '.join(_REPETITIONS)} total more than {MAX_FORMAT_REPETITIONS}"
         )
-    for index, image in enumerate(chat.images):
+    for path, image in _images(chat):
         if not _is_base64(image):
             raise BadRequest(
-                f"images[{index}]: is not base64. Send the file's bytes as plain base64, without "
-                "line breaks or a 'data:' prefix"
+                f"{path}: is not base64. Send the file's bytes as plain base64, without line "
+                "breaks or a 'data:' prefix"
             )
     return chat
 
@@ -199,6 +192,15 @@ def _repetitions(schema: Any) -> int:
     counts = [schema[name] for name in _REPETITIONS if isinstance(schema.get(name), int | float)]
     bounded = [int(min(max(0, count), MAX_FORMAT_REPETITIONS + 1)) for count in counts]
     return sum(bounded) + _repetitions([*schema.values()])
+
+
+def _images(chat: ChatRequest) -> Iterator[tuple[str, str]]:
+    """Yield every image with its path in the body."""
+    for index, image in enumerate(chat.images):
+        yield f"images[{index}]", image
+    for number, message in enumerate([] if chat.messages is UNSET else chat.messages):
+        for index, image in enumerate(message.images):
+            yield f"messages[{number}].images[{index}]", image
 
 
 def _is_base64(text: str) -> bool:

@@ -10,18 +10,22 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from core.contract.responses import NDJSON, PREFERENCE_APPLIED
-from core.contract.schemas import Heartbeat, StreamEnd, StreamToken
+from core.contract.schemas import Heartbeat, StreamToken
 from core.ollama.wire import Lines
 
 MAX_PIECE_BYTES = 16 * 1024 - 16
 """How much fits into one TLS record as a single HTTP chunk."""
-HEARTBEAT: Lines = [StreamToken("", done=False)]
-PREFERRED_HEARTBEAT: Lines = [Heartbeat("", done=False)]
+HEARTBEAT = Lines([""])
+PREFERRED_HEARTBEAT = Lines([""])
+"""Sent to a client that prefers heartbeats, as a `Heartbeat`."""
 MAX_HEARTBEAT_S = 60
 
 _HEARTBEAT = re.compile(r'heartbeat\s*=\s*"?([0-9]{1,2})"?', re.IGNORECASE)
 
+_encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
+_BEAT = _encode_lines([Heartbeat("", done=False)])
+_START, _END = _encode(StreamToken("", done=False)).split(b'""')
 
 
 class StreamResponse:
@@ -56,12 +60,21 @@ class StreamResponse:
                 if start:
                     await send(start)
                     start = {}
-                ends, rest = isinstance(batch[-1], StreamEnd), _encode_lines(batch)
+                rest = _BEAT if batch is PREFERRED_HEARTBEAT else encoded(batch)
                 while rest:
                     piece, rest = cut(rest)
-                    more = bool(rest) or not ends
+                    more = bool(rest) or not batch.end
                     await send({"type": "http.response.body", "body": piece, "more_body": more})
                 piece = b""  # or a kilobyte or more stays in memory until the next batch
+
+
+def encoded(lines: Lines) -> bytes:
+    """Return `lines` as NDJSON."""
+    # A `StreamToken` for every piece would double the cost of a token; its JSON text has no
+    # line feed of its own.
+    texts = _encode_lines(lines.pieces).replace(b"\n", _END + b"\n" + _START)
+    tokens = _START + texts.removesuffix(_START) if texts else b""
+    return tokens + _encode(lines.end) + b"\n" if lines.end else tokens
 
 
 def cut(lines: bytes) -> tuple[bytes, bytes]:
@@ -81,9 +94,7 @@ def preferred_heartbeat_s(headers: Headers) -> int:
     As the RFC wants it, a preference that cannot be met is ignored.
     """
     for preference in ",".join(headers.getlist("prefer")).split(","):
-        if match := re.fullmatch(
-            r'\s*heartbeat\s*=\s*"?([0-9]{1,2})"?\s*', preference, re.IGNORECASE
-        ):
+        if match := _HEARTBEAT.fullmatch(preference.strip()):
             return int(match[1]) if int(match[1]) <= MAX_HEARTBEAT_S else 0
     return 0
 
@@ -105,6 +116,6 @@ async def with_heartbeats(
                     await asyncio.wait({upcoming})
             if (batch := upcoming.result()) is None:
                 return
-            if isinstance(batch[-1], StreamEnd):
+            if batch.end:
                 timeout = None  # nothing may follow
             yield batch

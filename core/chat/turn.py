@@ -6,6 +6,7 @@ from contextlib import aclosing
 from msgspec import UNSET
 from starlette.requests import Request
 
+from core.chat.conversation import context_of
 from core.chat.request import read_chat_request
 from core.chat.stream import StreamResponse, preferred_heartbeat_s
 from core.context import Caller, Record
@@ -57,7 +58,7 @@ class Turn:
             raise self._without_hidden_models(error) from None
         finally:
             self._record.queued_s = slot.queued_s
-        self._count(answer)
+        self._complete(answer, answer.response)
         return answer
 
     def stream(self) -> StreamResponse:
@@ -75,18 +76,23 @@ class Turn:
                 stream = ollama_client(self._app).stream(
                     self.chat, self._model, self._record.request_id
                 )
+                said = bytearray()  # a list of strings would take ten times the memory
                 async with aclosing(stream) as batches:
                     async for lines in batches:
                         self._record.mark_first_token()
-                        if isinstance(lines[-1], StreamEnd):
-                            self._count(lines[-1])
+                        said += "".join(lines.pieces).encode()
+                        if lines.end:
+                            self._complete(lines.end, said.decode())
                         yield lines
         except ModelNotFound as error:
             raise self._without_hidden_models(error) from None
         finally:
             self._record.queued_s = slot.queued_s
 
-    def _count(self, end: ChatAnswer | StreamEnd) -> None:
+    def _complete(self, end: ChatAnswer | StreamEnd, text: str) -> None:
+        """Add to `end` the conversation, `text` being the model's part; count its tokens."""
+        assert self.chat.messages is not UNSET
+        end.context = context_of(self.chat.messages, text)
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count
 
     def _without_hidden_models(self, error: ModelNotFound) -> ModelNotFound:

@@ -14,7 +14,11 @@ Count = Annotated[int, Meta(ge=0)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 ModelName = Annotated[str, Meta(max_length=255, pattern=r"^(?!.*//)[A-Za-z0-9._:/@-]+$(?!\n)")]
-TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+Role = Literal["system", "user", "assistant"]
+Images = Annotated[list[str], Meta(description="Images for a vision model, in base64")]
+
+MAX_MESSAGES = 4096
+"""In one conversation."""
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -44,26 +48,53 @@ class Options(Struct, forbid_unknown_fields=True, kw_only=True):
     ) = UNSET
 
 
-class ChatMessage(Struct, kw_only=True):
-    """A message of a conversation that its client keeps."""
+class Message(Struct, kw_only=True, omit_defaults=True):
+    """A message of a conversation."""
 
-    role: Literal["user", "assistant"]
+    role: Role
     content: str
-    images: list[str] = []
+    images: Images = []
 
 
 class ChatRequest(Struct, kw_only=True):
-    """A message for a model. Unknown fields are ignored."""
+    """A message for a model, or a conversation that ends with one. Unknown fields are ignored."""
 
-    message: Annotated[str, Meta(description="What to say to the model; not blank")] = ""
-    messages: list[ChatMessage] = []
+    message: (
+        Annotated[
+            str, Meta(description="What to say to the model; not blank. Required without messages")
+        ]
+        | UnsetType
+    ) = UNSET
+    messages: (
+        Annotated[
+            list[Message],
+            Meta(
+                min_length=1,
+                max_length=MAX_MESSAGES,
+                description="The whole conversation, in place of message, context and images; the "
+                "last message is the user's",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     model: Annotated[ModelName, Meta(description="An installed model")] | UnsetType = UNSET
     stream: Annotated[bool, Meta(description="Answer as /api/chat/stream does")] = False
-    context: Annotated[
-        list[TokenId],
-        Meta(description="The previous answer's context, to continue that conversation"),
-    ] = []
-    system: Annotated[str, Meta(description="System prompt")] | UnsetType = UNSET
+    context: (
+        Annotated[
+            list[Annotated[int, Meta(ge=0, lt=2**31)]],
+            Meta(
+                description="The previous answer's context, to continue that conversation: its "
+                "text, without images and thinking"
+            ),
+        ]
+        | None
+    ) = None
+    system: (
+        Annotated[
+            str, Meta(description="System prompt, in place of the conversation's; empty: none")
+        ]
+        | UnsetType
+    ) = UNSET
     options: Options | UnsetType = UNSET
     format: (
         Annotated[
@@ -72,7 +103,7 @@ class ChatRequest(Struct, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
-    images: Annotated[list[str], Meta(description="Images for a vision model, in base64")] = []
+    images: Images = []
     think: Annotated[
         bool | Literal["low", "medium", "high"],
         Meta(description="Let a reasoning model think; its thinking comes with the answer"),
@@ -86,7 +117,9 @@ class ChatAnswer(Struct, kw_only=True):
     response: str
     model: str
     done: bool = True
-    context: Annotated[list[int], Meta(description="The conversation so far, as token ids")]
+    context: Annotated[
+        list[int], Meta(description="The conversation so far, to be sent back as it is")
+    ] = []
     done_reason: str | UnsetType = UNSET
     prompt_eval_count: Annotated[int, Meta(description="Tokens read")] | UnsetType = UNSET
     eval_count: Annotated[int, Meta(description="Tokens written")] | UnsetType = UNSET
@@ -112,7 +145,7 @@ class StreamEnd(Struct, kw_only=True):
 
     response: str = ""
     done: bool = True
-    context: list[int]
+    context: list[int] = []
     done_reason: str | UnsetType = UNSET
     prompt_eval_count: int | UnsetType = UNSET
     eval_count: int | UnsetType = UNSET

@@ -16,7 +16,7 @@ METADATA_TIMEOUT_S = 10
 END_TIMEOUT_S = 1
 """How long to wait for an answer to end after its last line, so the connection can be reused."""
 
-_PATHS = ("/api/tags", "/api/ps", "/api/show", "/api/generate")
+_PATHS = ("/api/tags", "/api/ps", "/api/show", "/api/chat")
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 _logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import httpx
 import msgspec
 from starlette.datastructures import State
 
-from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
+from core.contract.errors import ApiError, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
 from core.ollama.failures import failed_response, says_model_is_missing
@@ -14,8 +14,8 @@ from core.ollama.models import ModelFacts
 from core.ollama.transport import HTTPTransport
 from core.ollama.wire import (
     AnswerReader,
-    GenerateRequest,
     Lines,
+    OllamaRequest,
     read_answer,
     read_streamed_answer,
 )
@@ -66,12 +66,14 @@ class OllamaClient:
         return await self._facts.describe(names)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
-        """Return the whole answer of `model` to `chat`; `request_id` is for logs upstream.
+        """Return the whole answer of `model` to `chat`, without its `context`.
+
+        `request_id` is for logs upstream.
 
         Raises:
             ApiError: the chat failed; its class and text say what went wrong.
         """
-        stream = await self._generate(chat, model, request_id, stream=self._is_far)
+        stream = await self._answer(chat, model, request_id, stream=self._is_far)
         read_body = read_streamed_answer if self._is_far else read_answer
         return read_body(await read(stream), chat, model)
 
@@ -80,14 +82,14 @@ class OllamaClient:
     ) -> AsyncGenerator[Lines]:
         """Yield the lines of the answer to `chat`, in batches as they arrive.
 
-        The very last line is a `StreamEnd`. Closing this generator closes the connection, which
-        stops the model.
+        The last batch has the end, without its `context`. Closing this generator closes the
+        connection, which stops the model.
 
         Raises:
             ApiError: as for `chat`; all lines before it have been yielded.
         """
         reader = AnswerReader(thinking=bool(chat.think))
-        stream = await self._generate(chat, model, request_id, stream=True)
+        stream = await self._answer(chat, model, request_id, stream=True)
         try:
             with network_errors:
                 async for data in stream:
@@ -101,17 +103,15 @@ class OllamaClient:
         finally:
             await stream.aclose()
 
-    async def _generate(
+    async def _answer(
         self, chat: ChatRequest, model: str, request_id: str, *, stream: bool
     ) -> httpx.AsyncByteStream:
         """Return the model's answer once it has begun."""
         if not self._settings.allow_cloud_models:
             await self._check_place(model)
-        if chat.context:
-            await self._check_vocabulary(model, chat.context)
         max_predict = self._settings.max_predict
-        request = GenerateRequest.from_chat(chat, model, max_predict, stream=stream)
-        response = await self._api.send("POST", "/api/generate", request, request_id)
+        request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
+        response = await self._api.send("POST", "/api/chat", request, request_id)
         if response.status_code != httpx.codes.OK:
             body = await read(response.stream)
             if says_model_is_missing(response, body):
@@ -126,16 +126,6 @@ class OllamaClient:
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
                 "does not allow. GET /api/models lists the models to use"
-            )
-
-    async def _check_vocabulary(self, model: str, context: list[int]) -> None:
-        """Refuse token ids that the model does not know: they crash Ollama up to 0.24."""
-        facts = await self._facts.of(model)
-        size = facts.vocabulary_size if facts else None
-        if size is not None and max(context) >= size:
-            raise BadRequest(
-                f"context: token id {max(context)} does not belong to model '{model}', whose ids "
-                f"end at {size - 1}. Send the context of an answer from the same model, or none"
             )
 
     async def _installed(self) -> list[str] | None:

@@ -26,16 +26,15 @@ MAX_LOOKUPS = 8
 class Model(msgspec.Struct):
     """The facts kept from /api/show, whose answer is hundreds of kilobytes."""
 
-    vocabulary_size: int | None
     capabilities: list[str] | None
     is_cloud: bool
     context_length: int | None = None  # the most it was trained for, in tokens
 
 
 class _Show(msgspec.Struct):
-    model_info: dict[str, Any] = {}
     capabilities: list[str] | None = None  # since 0.6.4
     remote_model: str = ""
+    model_info: dict[str, Any] = {}
 
 
 class _Loaded(msgspec.Struct):
@@ -67,7 +66,7 @@ class ModelFacts:
         """Return what Ollama says about a model; None if it does not describe it.
 
         Raises:
-            ApiError: Ollama fails. Then /api/generate may fail too, and only this call can tell
+            ApiError: Ollama fails. Then /api/chat may fail too, and only this call can tell
                 a model in the cloud from others.
         """
         key = name.lower()
@@ -139,9 +138,8 @@ class ModelFacts:
         try:
             show = parse(response, content, _Show)
         except ApiError:
-            return None  # /api/generate will say what is wrong, unless a relay interferes
+            return None  # /api/chat will say what is wrong, unless a relay interferes
         return Model(
-            _number(show.model_info, ".vocab_size"),
             show.capabilities,
             bool(show.remote_model),
             _number(show.model_info, ".context_length"),

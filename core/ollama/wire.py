@@ -1,4 +1,4 @@
-"""Ollama's /api/generate on the wire: the request, and how the lines of its answer are read.
+"""Ollama's /api/chat on the wire: the request, and how the lines of its answer are read.
 
 Nothing here does I/O; `client` feeds it. Facts about Ollama come from its source
 (server/routes.go, api/types.go) up to v0.33, and the recordings in tests/recordings.
@@ -11,64 +11,83 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from core.contract.errors import ApiError, OllamaError
-from core.contract.schemas import ChatAnswer, ChatRequest, Options, StreamEnd, StreamToken
+from core.contract.schemas import ChatAnswer, ChatRequest, Message, Options, StreamEnd
 from core.ollama.failures import failure, not_ollama
 
 
-class GenerateRequest(Struct, kw_only=True):
-    """The body of POST /api/generate; it never contains `keep_alive`, `raw` or `num_ctx`."""
+class OllamaRequest(Struct, kw_only=True):
+    """The body of POST /api/chat; it never contains `keep_alive`, `tools` or `num_ctx`."""
 
     model: str
-    prompt: str
+    messages: list[Message]
     stream: bool
     think: bool | Literal["low", "medium", "high"]
     options: Options
-    truncate: bool = False  # else Ollama silently cuts the start off an over-long prompt
-    system: str | UnsetType = UNSET
-    context: list[int] | UnsetType = UNSET
+    # Otherwise Ollama silently drops the start of an over-long conversation: before the answer,
+    # and while the answer grows.
+    truncate: bool = False
+    shift: bool = False
     format: Literal["json"] | dict[str, Any] | UnsetType = UNSET
-    images: list[str] | UnsetType = UNSET
 
     @classmethod
     def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:
-        """Translate a chat request; omit an empty context, which Ollama would not treat as none."""
+        """Translate a chat request that has its whole conversation in `messages`."""
+        assert chat.messages is not UNSET
         options = Options() if chat.options is UNSET else chat.options
         wanted = 0 if options.num_predict is UNSET else options.num_predict
         limit = min(wanted, max_predict) if wanted > 0 else max_predict
         return cls(
             model=model,
-            prompt=chat.message,
+            messages=chat.messages,
             stream=stream,
             think=chat.think,
             options=msgspec.structs.replace(options, num_predict=limit),
-            system=chat.system,
-            context=chat.context or UNSET,
             format=chat.format,
-            images=chat.images or UNSET,
         )
 
 
-class GenerateLine(Struct, kw_only=True):
+class OllamaMessage(Struct, frozen=True):
+    """What a line says."""
+
+    content: str = ""
+    thinking: str = ""
+
+
+class OllamaLine(Struct, kw_only=True):
     """A line of a streamed answer, or the whole of a plain one."""
 
-    response: str = ""
-    thinking: str = ""
+    message: OllamaMessage = OllamaMessage()
     done: bool = False
     error: str | UnsetType = UNSET
-    context: list[int] = []
     done_reason: str | UnsetType = UNSET
     prompt_eval_count: int | UnsetType = UNSET
     eval_count: int | UnsetType = UNSET
     total_duration: int | UnsetType = UNSET
 
 
-Lines = Sequence[StreamToken | StreamEnd]
-
-_decode_tokens = msgspec.json.Decoder(StreamToken).decode_lines
-_decode_line = msgspec.json.Decoder(GenerateLine).decode
+class _Content(Struct, gc=False):
+    content: str
 
 
-def read_line(text: bytes) -> GenerateLine:
+class _Token(Struct, gc=False):
+    """A line with nothing but text."""
+
+    message: _Content
+    done: bool
+
+
+class Lines(Struct, gc=False):
+    """Lines of an answer that arrive together: pieces of text, and perhaps the last line."""
+
+    pieces: list[str]
+    end: StreamEnd | None = None
+
+
+_decode_tokens = msgspec.json.Decoder(_Token).decode_lines
+_decode_line = msgspec.json.Decoder(OllamaLine).decode
+
+
+def read_line(text: bytes) -> OllamaLine:
     """Read one line of a streamed answer, or the whole of a plain one.
 
     Raises:
@@ -95,9 +114,9 @@ def read_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
     if not line.done:
         raise _incomplete()
     return ChatAnswer(
-        response=line.response,
+        response=line.message.content,
         model=model,
-        **_figures(line, line.thinking if chat.think else UNSET),
+        **_figures(line, line.message.thinking if chat.think else UNSET),
     )
 
 
@@ -150,12 +169,14 @@ class AnswerReader:
         block = self._splitter.feed(data)
         if not block or self.finished:
             return
-        tokens = self._plain_tokens(block)
-        if tokens and not tokens[-1].done:
-            yield tokens
-        elif tokens:
+        tokens = self._tokens(block)
+        ends = [token.done for token in tokens]
+        pieces = [token.message.content for token in tokens]
+        if tokens and True not in ends:
+            yield Lines(pieces)
+        elif tokens and True not in ends[:-1]:
             last_line = block.rstrip().rpartition(b"\n")[2]
-            yield from self._feed_line_by_line(last_line, tokens[:-1])
+            yield from self._feed_line_by_line(last_line, pieces[:-1])
         else:
             yield from self._feed_line_by_line(block)
 
@@ -171,40 +192,37 @@ class AnswerReader:
         if not self.finished:
             raise _incomplete()
 
-    def _plain_tokens(self, block: bytes) -> list[StreamToken]:
-        """Decode `block` at once; return nothing if a line before the last needs a closer look."""
+    def _tokens(self, block: bytes) -> list[_Token]:
+        """Decode `block` at once; return nothing if a line needs a closer look."""
         if self._thinking is not None:
             return []
         try:
-            tokens = _decode_tokens(block)
+            return _decode_tokens(block)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return []
-        return tokens if True not in [token.done for token in tokens[:-1]] else []
 
-    def _feed_line_by_line(
-        self, block: bytes, before: Sequence[StreamToken] = ()
-    ) -> Iterator[Lines]:
-        lines: list[StreamToken | StreamEnd] = [*before]
+    def _feed_line_by_line(self, block: bytes, before: Sequence[str] = ()) -> Iterator[Lines]:
+        lines = Lines([*before])
         try:
             for text in block.split(b"\n"):
                 if text.strip() and not self.finished:
-                    lines += self._translate(read_line(text))
+                    self._add(read_line(text), lines)
         except ApiError:
-            if lines:
+            if lines.pieces:
                 yield lines
             raise
-        if lines:
+        if lines.pieces or lines.end:
             yield lines
 
-    def _translate(self, line: GenerateLine) -> Iterator[StreamToken | StreamEnd]:
+    def _add(self, line: OllamaLine, lines: Lines) -> None:
         if self._thinking is not None:
-            self._thinking.append(line.thinking)
-        if line.response or not line.done:
-            yield StreamToken(line.response, done=False)
+            self._thinking.append(line.message.thinking)
+        if line.message.content or not line.done:
+            lines.pieces.append(line.message.content)
         if line.done:
             self.finished = True
             thinking = UNSET if self._thinking is None else "".join(self._thinking)
-            yield StreamEnd(**_figures(line, thinking))
+            lines.end = StreamEnd(**_figures(line, thinking))
 
 
 def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
@@ -215,15 +233,14 @@ def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnsw
     """
     reader = AnswerReader(thinking=bool(chat.think))
     batches = [*reader.feed(body), *reader.end()]
-    lines = [line for batch in batches for line in batch]
-    end = msgspec.structs.asdict(lines[-1])
-    text = "".join([line.response for line in lines])
+    text = "".join([piece for lines in batches for piece in lines.pieces])
+    assert batches[-1].end
+    end = msgspec.structs.asdict(batches[-1].end)
     return ChatAnswer(**{**end, "response": text, "model": model})
 
 
-def _figures(line: GenerateLine, thinking: str | UnsetType) -> dict[str, Any]:
+def _figures(line: OllamaLine, thinking: str | UnsetType) -> dict[str, Any]:
     return {
-        "context": line.context,
         "done_reason": line.done_reason,
         "prompt_eval_count": line.prompt_eval_count,
         "eval_count": line.eval_count,

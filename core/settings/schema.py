@@ -98,9 +98,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_predict: Annotated[
         Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
     ] = 8192
-    max_context_tokens: Annotated[
-        Amount, Meta(description="maximum token ids in a request's context")
-    ] = 131_072
+    max_conversation_bytes: Annotated[
+        Amount,
+        Meta(description="most text, in bytes of UTF-8, of a conversation (context or messages)"),
+    ] = 2**20
     allow_cloud_models: Annotated[
         bool, Meta(description="list and allow models that run in Ollama's cloud")
     ] = False

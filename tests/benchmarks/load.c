@@ -91,9 +91,8 @@ static void ask(struct connection *c)
     int small = !running && !holding;
     c->tokens = tokens && small ? 1 : tokens;
     int length = snprintf(body, sizeof body,
-        "{\"model\":\"smollm2:135m\",\"message\":\"tokens=%ld pace=%ld\","
-        "\"prompt\":\"tokens=%ld pace=%ld\",\"stream\":%s}",
-        c->tokens, pace, c->tokens, pace, tokens ? "true" : "false");
+        "{\"model\":\"smollm2:135m\",\"message\":\"tokens=%ld pace=%ld\",\"stream\":%s}",
+        c->tokens, pace, tokens ? "true" : "false");
     length = snprintf(request, sizeof request,
         "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         "Content-Length: %d\r\n\r\n%s", path, length, body);

@@ -124,7 +124,7 @@ def upstream(program: Path) -> Iterator[Server]:
         assert process.stdout
         port = int(process.stdout.readline())
         pid = psutil.Process(process.pid)
-        yield Server("upstream", port, pid, chat="/api/generate", stream="/api/generate")
+        yield Server("upstream", port, pid, chat="/api/chat", stream="/api/chat")
 
 
 def _nginx() -> str | None:

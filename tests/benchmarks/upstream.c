@@ -23,14 +23,14 @@
 enum { FDS = 65536, EVENTS = 256, REQUEST_MAX = 16384, BLOCK_TOKENS = 1024, TOKENS_MAX = 1000000 };
 
 #define MODEL "{\"model\":\"smollm2:135m\",\"created_at\":\"2026-11-23T07:47:56.771624816Z\","
-#define TOKEN MODEL "\"response\":\" token\",\"done\":false}\n"
+#define SAID(text) "\"message\":{\"role\":\"assistant\",\"content\":\"" text "\"},"
+#define TOKEN MODEL SAID(" token") "\"done\":false}\n"
 #define END                                                                                     \
-    "\"done\":true,\"done_reason\":\"stop\",\"context\":[1,4093,198,1780,314,260,3575,282,"     \
-    "4649,47,2,198,1,520,9531,198,504,3575,282,4649,314,7042,30],\"total_duration\":331542986," \
+    "\"done\":true,\"done_reason\":\"stop\",\"total_duration\":331542986,"                      \
     "\"load_duration\":41531441,\"prompt_eval_count\":16,\"prompt_eval_duration\":22605989,"    \
     "\"eval_count\":8,\"eval_duration\":263927630}"
-#define PLAIN MODEL "\"response\":\"The capital of France is Paris.\"," END
-#define LAST MODEL "\"response\":\"\"," END "\n"
+#define PLAIN MODEL SAID("The capital of France is Paris.") END
+#define LAST MODEL SAID("") END "\n"
 #define TAGS                                                                                   \
     "{\"models\":[{\"name\":\"smollm2:135m\",\"model\":\"smollm2:135m\",\"modified_at\":"      \
     "\"2026-11-23T07:40:00Z\",\"size\":270898672,\"digest\":\"9077fe9d2ae1\",\"details\":{}}]}"
@@ -217,7 +217,7 @@ static void answer(struct connection *c)
         c->head = tags;
     else if (!strncmp(c->request, "POST /api/show ", 15))
         c->head = show;
-    else if (strncmp(c->request, "POST /api/generate ", 19))
+    else if (strncmp(c->request, "POST /api/chat ", 15))
         c->head = unknown;
     else if (strstr(body, "\"stream\":false") || strstr(body, "\"stream\": false"))
         c->head = plain;

@@ -106,7 +106,7 @@ async def test_the_example_shows_hangul_and_failures(
     fake.reply(tokens(["안녕", "하세요", " \u2028👋"]), after(2, Connection.reset))
     assert await ask(page, url, "잘 지내요?") == "Done"
     assert await page.locator("#answer").text_content() == "안녕하세요 \u2028👋"
-    assert fake.asked()[0].json["prompt"] == "잘 지내요?"
+    assert fake.asked()[0].json["messages"][0]["content"] == "잘 지내요?"
     assert (await ask(page, url)).startswith("Ollama connection error")
     assert (await ask(page, url, key="wrong")).startswith("401: Invalid credentials")
     await fake.stop()

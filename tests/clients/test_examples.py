@@ -59,7 +59,7 @@ async def test_hangul_goes_there_and_back(serve: Serve, fake: FakeOllama, exampl
     ended = await example.run(await serve(), '"안녕하세요!"\n\\o/')
     assert (ended.status, ended.errors) == (0, "")
     asked = [request.json for request in fake.asked()]
-    assert asked[0]["prompt"] == '"안녕하세요!"\n\\o/'
+    assert asked[0]["messages"][0]["content"] == '"안녕하세요!"\n\\o/'
     if example.name == "curl.sh":
         assert all(f'"response":"{word}"' in ended.output for word in HANGUL)
     else:

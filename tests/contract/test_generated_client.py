@@ -58,6 +58,6 @@ async def test_a_generated_client_works(serve: Serve, fake: FakeOllama, folder: 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("안녕하세요!\nmessage: must not be empty")
     first, second = (request.json for request in fake.asked())
-    assert first["prompt"] == "안녕하세요!"
+    assert first["messages"] == [{"role": "user", "content": "안녕하세요!"}]
     assert first["options"]["temperature"] == 0.5
-    assert second["context"] == [1, 4093, 198, 1780, 314, 7042, 30]
+    assert [message["content"] for message in second["messages"]] == ["안녕하세요!"] * 3

@@ -53,7 +53,9 @@ async def test_every_gateway_cold_and_warm(
                 assert result["statusCode"] == 200, result
                 check(function, result)
     if function.startswith("chat"):
-        assert {request.json["prompt"] for request in fake.asked()} == {"안녕하세요!"}
+        assert {request.json["messages"][0]["content"] for request in fake.asked()} == {
+            "안녕하세요!"
+        }
     assert fake.connections == 1, "the connection to Ollama outlives an invocation"
 
 

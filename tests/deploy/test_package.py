@@ -19,7 +19,7 @@ CORE = {
     *("settings/environment", "settings/networks", "settings/schema"),
 }
 CLIENT = {f"ollama/{name}" for name in ("api", "client", "failures", "models", "transport", "wire")}
-CHAT = {"chat/request", "chat/stream", "chat/turn"}
+CHAT = {f"chat/{name}" for name in ("conversation", "phrases", "request", "stream", "turn")}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
 STREAMING_PACKAGES = {"click", "uvicorn"}

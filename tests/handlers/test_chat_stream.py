@@ -2,17 +2,18 @@ import asyncio
 import json
 import time
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
 from starlette.datastructures import Headers
 
+from core.chat.conversation import decoded
 from core.chat.stream import preferred_heartbeat_s
 from core.serving import exchange
 from handlers import chat_stream
 from tests.conftest import Connect, Serve
 from tests.fake_ollama import (
-    CONTEXT,
     TOKENS,
     Connection,
     FakeOllama,
@@ -24,6 +25,7 @@ from tests.fake_ollama import (
     never_answers,
     page,
     recorded,
+    said,
     stalls_after,
     tokens,
     whole,
@@ -59,7 +61,7 @@ async def test_each_line_has_one_token(connect: Connect, fake: FakeOllama, path:
     assert lines[-1] == {
         "response": "",
         "done": True,
-        "context": CONTEXT,
+        "context": ANY,
         "done_reason": "stop",
         "prompt_eval_count": 16,
         "eval_count": 8,
@@ -77,14 +79,14 @@ async def test_each_line_has_one_token(connect: Connect, fake: FakeOllama, path:
 async def test_every_recorded_stream_is_relayed_whole(
     connect: Connect, fake: FakeOllama, name: str, piece: int
 ) -> None:
-    recording = Recorded(name)
+    recording = Recorded(name, chat=True)
     fake.reply(recorded(name, piece))
     lines = lines_of(await post(connect(chat_stream)))
-    said = "".join(line.get("response", "") for line in recording.lines)
-    assert "".join(line.get("response", "") for line in lines) == said
+    text = "".join(line["message"]["content"] for line in recording.lines if "message" in line)
+    assert "".join(line.get("response", "") for line in lines) == text
     last = recording.lines[-1]
     if last.get("done"):
-        assert lines[-1]["context"] == last.get("context", [])
+        assert decoded(lines[-1]["context"], 2**20)[-1].content == text
         assert all(line["done"] is False for line in lines[:-1])
     else:
         assert list(lines[-1]) == ["success", "error", "done"]
@@ -93,10 +95,10 @@ async def test_every_recorded_stream_is_relayed_whole(
 
 
 async def test_text_on_the_last_line_goes_out_first(connect: Connect, fake: FakeOllama) -> None:
-    fake.reply(tokens(["a"], final_text="b", context=None))
+    fake.reply(tokens(["a"], final_text="b"))
     lines = lines_of(await post(connect(chat_stream)))
     assert [line["response"] for line in lines] == ["a", "b", ""]
-    assert lines[-1]["context"] == []
+    assert decoded(lines[-1]["context"], 2**20)[-1].content == "ab"
 
 
 async def test_thinking_comes_with_the_last_line(connect: Connect, fake: FakeOllama) -> None:
@@ -160,7 +162,7 @@ async def test_a_failure_before_the_first_token_has_its_real_status(
         (after(3, Connection.reset), "the connection to Ollama broke"),
         (after(3, lambda c: c.transport.close()), "the connection to Ollama broke"),
         (after(3, lambda c: c.send_line({"error": "boom"})), "boom"),
-        (after(3, lambda c: c.send_chunk(b'{"response":')), None),
+        (after(3, lambda c: c.send_chunk(b'{"message":')), None),
         (after(3, lambda c: c.send_raw(b"zz\r\n")), "the connection to Ollama broke"),
         (after(3, lambda c: c.send_chunk(b"<html>\n")), "the answer is not Ollama's"),
     ],
@@ -203,7 +205,7 @@ async def test_heartbeats_fill_the_silence(connect: Connect, fake: FakeOllama) -
     assert "".join(line["response"] for line in lines) == "ab"
     assert [line["response"] for line in lines].count("") >= 3
     assert lines[0] == {"response": "", "done": False}
-    assert lines[-1]["context"] == CONTEXT
+    assert lines[-1]["context"]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ async def test_nothing_follows_the_last_line_even_if_the_body_continues(
 ) -> None:
     async def stays(connection: Connection, request: Request) -> None:
         connection.send_head()
-        connection.send_line({"response": "4", "done": True})
+        connection.send_line({**said("4"), "done": True})
         await asyncio.sleep(0.3)
         connection.send_end()
 
@@ -322,7 +324,7 @@ async def test_a_line_that_fits_into_a_tls_record_is_never_split(
     serve: Serve, fake: FakeOllama
 ) -> None:
     words = ["짧은 ", "긴 " * 3000, "x" * 40_000, *(f"{number} " for number in range(3000))] * 2
-    lines = [{"response": word, "done": False} for word in words] + [{"done": True}]
+    lines = [{**said(word), "done": False} for word in words] + [{"done": True}]
     body = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
     fake.reply(whole(200, "application/x-ndjson", body))
     url = httpx.URL(await serve())
@@ -350,7 +352,7 @@ async def test_a_disconnect_cancels_the_model_lookup(
     fake.reply(never_answers, path="/api/show")
     url = httpx.URL(await serve())
     _, writer = await asyncio.open_connection(url.host, url.port)
-    writer.write(post_bytes(path, b'{"message":"hi","context":[1]}'))
+    writer.write(post_bytes(path, b'{"message":"hi"}'))
     request = await fake.wait_for(1, "/api/show")
     await asyncio.sleep(0.1)
     writer.close()

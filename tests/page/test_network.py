@@ -134,7 +134,9 @@ async def test_a_reload_keeps_every_character_and_the_draft(
     await say(page, "Count")
     await page.wait_for_selector(".answer:has-text('0 1 2')")
     if saving == "too late":
-        await page.evaluate("() => { IDBObjectStore.prototype.put = () => { throw new Error('late'); }; }")
+        await page.evaluate(
+            "() => { IDBObjectStore.prototype.put = () => { throw new Error('late'); }; }"
+        )
     await page.fill("#message", "What I was ty")
     await page.reload()
     await page.wait_for_selector(".answer:has-text('0 1 2')")

@@ -187,7 +187,7 @@ async def test_a_large_chunked_body_is_not_mistaken_for_a_large_head(
         parts = [whole[start : start + size] for start in range(0, len(whole), size)]
         answer = await raw(await serve(), *parts, wait_s=0.01)
         assert answer.startswith(b"HTTP/1.1 200 ")
-    assert {len(request.json["prompt"]) for request in fake.asked()} == {300_000}
+    assert {len(request.json["messages"][0]["content"]) for request in fake.asked()} == {300_000}
 
 
 @pytest.mark.parametrize("bomb", [b"A: b\r\n" * 100_000, b"X: " + b"a" * 600_000])

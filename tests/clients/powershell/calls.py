@@ -6,10 +6,13 @@ from typing import Any
 
 from tree_sitter import Node
 
+from core.chat.conversation import context_of
+from core.contract.schemas import Message
 from tests.clients.powershell.syntax import find, text
 from tests.clients.powershell.wire import Call, Generation
 
-_VARIABLES = {"$answer.context": [1, 2, 3], "$true": True, "$false": False}
+_CONTEXT = context_of([Message(role="user", content="안녕하세요!")], "안녕하세요!")
+_VARIABLES = {"$answer.context": _CONTEXT, "$true": True, "$false": False}
 _URI = re.compile(r"(?:\$BaseUri|https?://[^/]+)(/\S+)")
 
 

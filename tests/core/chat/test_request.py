@@ -18,7 +18,8 @@ def test_a_message_alone_gets_all_defaults() -> None:
     assert chat.message == "안녕하세요!"
     assert chat.model is UNSET
     assert chat.stream is False
-    assert chat.context == []
+    assert chat.context is None
+    assert chat.messages is UNSET
     assert chat.think is False
 
 

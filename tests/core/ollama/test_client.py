@@ -5,12 +5,14 @@ import httpx
 import pytest
 
 from core.contract.errors import ModelNotFound, OllamaError
-from core.contract.schemas import ChatRequest
+from core.contract.schemas import ChatRequest, Message
 from core.ollama.client import OllamaClient
 from core.ollama.pool import Pool
 from core.ollama.transport import HTTPTransport
 from core.settings.schema import Settings
 from tests.fake_ollama import Connection, FakeOllama, Reply, after, error, stalls_after, tokens
+
+HI = [Message(role="user", content="hi")]
 
 
 @pytest.fixture
@@ -31,7 +33,6 @@ async def far(near: OllamaClient) -> OllamaClient:
     "reply",
     [
         tokens(["안녕", "하세요! ", "😀\u2028끝"]),
-        tokens(context=None),
         tokens([], final_text="4"),
         tokens(["4"], thinking=["2 and ", "2"]),
     ],
@@ -41,7 +42,7 @@ async def test_a_remote_plain_answer_is_the_same_and_comes_as_a_stream(
     fake: FakeOllama, near: OllamaClient, far: OllamaClient, reply: Reply, think: bool
 ) -> None:
     fake.reply(reply, reply)
-    chat = ChatRequest(message="hi", think=think)
+    chat = ChatRequest(messages=HI, think=think)
     assert await far.chat(chat, "m") == await near.chat(chat, "m")
     assert [request.json["stream"] for request in fake.asked()] == [True, False]
 
@@ -51,20 +52,20 @@ async def test_a_remote_plain_answer_that_ends_early_is_an_error(
 ) -> None:
     fake.reply(after(3, lambda connection: connection.transport.close()))
     with pytest.raises(OllamaError, match="the connection to Ollama broke"):
-        await far.chat(ChatRequest(message="hi"), "llama3.1:70b")
+        await far.chat(ChatRequest(messages=HI), "llama3.1:70b")
     fake.reply(after(3, Connection.send_end))
     with pytest.raises(OllamaError, match="ended before it was complete"):
-        await far.chat(ChatRequest(message="hi"), "llama3.1:70b")
+        await far.chat(ChatRequest(messages=HI), "llama3.1:70b")
     fake.reply(error(404, "model 'llama3.1:70b' not found"))
     with pytest.raises(ModelNotFound):
-        await far.chat(ChatRequest(message="hi"), "llama3.1:70b")
+        await far.chat(ChatRequest(messages=HI), "llama3.1:70b")
 
 
 async def test_abandoning_a_remote_plain_answer_stops_the_model(
     fake: FakeOllama, far: OllamaClient
 ) -> None:
     fake.reply(stalls_after(2))
-    task = asyncio.create_task(far.chat(ChatRequest(message="hi"), "llama3.1:70b"))
+    task = asyncio.create_task(far.chat(ChatRequest(messages=HI), "llama3.1:70b"))
     request = await fake.wait_for(1)
     await asyncio.sleep(0.05)
     task.cancel()
@@ -77,4 +78,4 @@ async def test_a_model_deleted_during_the_call_is_not_installed(
 ) -> None:
     fake.reply(error(404, 'model "llama3.1:70b" not found, try pulling it first'))
     with pytest.raises(ModelNotFound):
-        await near.chat(ChatRequest(message="hi"), "llama3.1:70b")
+        await near.chat(ChatRequest(messages=HI), "llama3.1:70b")

@@ -28,9 +28,13 @@ CALLS = [
     ("GET", "/api/version"),
     ("GET", "/api/tags"),
     ("POST", "/api/show"),
-    ("POST", "/api/generate"),
+    ("POST", "/api/chat"),
 ]
-BODY = {"model": "llama3.1:70b", "prompt": "hi", "stream": False}
+BODY = {
+    "model": "llama3.1:70b",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": False,
+}
 
 
 def client(
@@ -66,7 +70,7 @@ async def test_ollama_gets_none_of_the_other_headers(relay: Relay, ollama: FakeO
         "X-Request-ID": "7",
     }
     async with known(relay) as http:
-        answer = await http.post("/api/generate", json=BODY, headers=headers)
+        answer = await http.post("/api/chat", json=BODY, headers=headers)
     assert answer.status_code == 200
     got = {name.lower(): value for name, value in ollama.requests[-1].headers}
     assert got.keys() == {"host", "connection", "content-type", "content-length", "x-request-id"}
@@ -78,16 +82,16 @@ async def test_ollama_gets_none_of_the_other_headers(relay: Relay, ollama: FakeO
     [
         ("DELETE", "/api/delete", 404),
         ("POST", "/api/pull", 404),
-        ("POST", "/api/chat", 404),
+        ("POST", "/api/generate", 404),
         ("GET", "/api/ps", 404),
         ("GET", "/", 404),
         ("POST", "/v1/chat/completions", 404),
-        ("POST", "/api/generate/", 404),
-        ("POST", "/api/Generate", 404),
-        ("POST", "/api/generate/../delete", 404),
-        ("POST", "/api/generate%2f..%2fdelete", 404),
-        ("GET", "/api/generate", 405),
-        ("DELETE", "/api/generate", 405),
+        ("POST", "/api/chat/", 404),
+        ("POST", "/api/Chat", 404),
+        ("POST", "/api/chat/../delete", 404),
+        ("POST", "/api/chat%2f..%2fdelete", 404),
+        ("GET", "/api/chat", 405),
+        ("DELETE", "/api/chat", 405),
         ("POST", "/api/tags", 405),
         ("HEAD", "/api/version", 405),
         ("GET", "/api/show", 405),

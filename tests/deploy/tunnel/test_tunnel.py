@@ -9,7 +9,7 @@ from handlers import chat, chat_stream, health, models
 from tests.conftest import Serve
 from tests.deploy.tunnel.conftest import Function
 from tests.deploy.tunnel.loopback import Relay, Tunnel
-from tests.fake_ollama import CONTEXT, Connection, FakeOllama, Request, never_answers, tokens
+from tests.fake_ollama import Connection, FakeOllama, Request, never_answers, said, tokens
 
 HELLO = {"message": "안녕하세요!"}
 KOREAN = ("안녕", "하세요", "!")
@@ -24,17 +24,18 @@ async def test_every_endpoint_works_as_a_function(
     assert answer.json()["ollama_status"] == "connected"
     answer = await function(models).get("/api/models")
     assert answer.json()["models"] == fake.models
-    answer = await function(chat).post("/api/chat", json={**HELLO, "context": CONTEXT})
+    answer = await function(chat).post("/api/chat", json=HELLO)
     assert answer.json()["response"] == "안녕하세요!"
-    answer = await function(chat_stream).post("/api/chat/stream", json=HELLO)
+    more = {**HELLO, "context": answer.json()["context"]}
+    answer = await function(chat_stream).post("/api/chat/stream", json=more)
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [line["response"] for line in lines] == [*KOREAN, ""]
-    assert lines[-1]["context"] == CONTEXT
+    assert [each["content"] for each in fake.asked()[-1].json["messages"]] == ["안녕하세요!"] * 3
     assert {request.path for request in fake.requests} == {
         "/api/version",
         "/api/tags",
         "/api/show",
-        "/api/generate",
+        "/api/chat",
     }
 
 
@@ -46,9 +47,9 @@ async def test_a_stream_comes_token_by_token(
     async def in_lockstep(connection: Connection, request: Request) -> None:
         connection.send_head()
         for text in KOREAN:
-            connection.send_line({"model": "m", "response": text, "done": False})
+            connection.send_line({"model": "m", **said(text), "done": False})
             await arrived.acquire()
-        connection.send_line({"model": "m", "response": "", "done": True, "context": CONTEXT})
+        connection.send_line({"model": "m", **said(""), "done": True})
         connection.send_end()
 
     fake.reply(in_lockstep)
@@ -93,7 +94,7 @@ async def test_the_largest_request_goes_through_and_into_no_file(
     images = ["A" * (4 * 2**20)] * 4
     answer = await function(chat).post("/api/chat", json={**HELLO, "images": images})
     assert answer.status_code == 200, answer.text
-    assert fake.requests[-1].json["images"] == images
+    assert fake.requests[-1].json["messages"][0]["images"] == images
     assert "buffered to a temporary file" not in (relay.folder / "error.log").read_text("utf-8")
 
 
