@@ -15,7 +15,7 @@ FAILURES: list[tuple[Reply, str]] = [
     (error(400, "this model does not support images"), "did not understand"),
     (error(404, "model 'llama3.1:70b' not found"), "not installed"),
     (error(500, "llama runner process has terminated"), "could not answer"),
-    (after(3, lambda connection: connection.reset()), "broke off"),
+    (after(3, lambda connection: connection.reset()), "cut off"),
 ]
 
 

@@ -255,7 +255,7 @@ async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
     await page.route("**/api/stats", refuse)
     fake.reply(tokens(["A"], pace_s=7))
     await say(page, "Hello")
-    await page.wait_for_selector(".progress:text('is being loaded')")
+    await page.wait_for_selector(".progress:text('is loading')")
     await answered(page)
     assert len(asked) == 1
     assert await page.locator("#key[open], .notice").count() == 0

@@ -1,6 +1,6 @@
 /** Why a conversation was found. */
 
-const BEFORE = 24;
+const BEFORE = 12;
 const EXCERPT_LENGTH = 120;
 
 /** Returns the words around the first of `wanted` in `texts`, as [text, is it a match] pairs; or null. */
@@ -9,7 +9,7 @@ export function excerptOf(texts, wanted) {
   const text = texts.find((text) => text.search(pattern) >= 0);
   if (!text) return null;
   const start = Math.max(0, text.search(pattern) - BEFORE);
-  const cut = `${start ? "…" : ""}${text.slice(start, start + EXCERPT_LENGTH)}`.replace(/\s+/g, " ");
+  const cut = `${start ? "…" : ""}${text.slice(start, start + EXCERPT_LENGTH)}`.replace(/[\s*`#]+/g, " ");
   const parts = [];
   let last = 0;
   for (const { 0: match, index } of cut.matchAll(pattern)) {
