@@ -187,3 +187,20 @@ async def test_status_tells_of_ollama(open_page: Open, fake: FakeOllama) -> None
     await fake.stop()
     page = await open_page()
     await page.wait_for_selector("#status:text('Ollama is not reachable')")
+
+
+async def test_the_key_is_remembered_on_request(open_page: Open, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = keys.create(file, "page")
+    page = await open_page(settings={"api_keys_file": str(file)})
+    for remembered in (True, False):
+        await page.click("#open-settings")
+        await page.click("#change-key")
+        assert await page.is_checked("#key-remember") is not remembered  # as left before
+        await page.fill("#key-value", key)
+        await page.set_checked("#key-remember", remembered)
+        await page.press("#key-value", "Enter")
+        await page.wait_for_selector("#key", state="hidden")
+        await page.keyboard.press("Escape")
+        kept = await page.evaluate("[localStorage['api-key'], sessionStorage['api-key']]")
+        assert kept == ([key, None] if remembered else [None, key])

@@ -165,29 +165,14 @@ async def test_pins_dates_and_what_was_found(open_page: Open, fake: FakeOllama) 
         await page.click("#new")
         await say(page, text)
         await answered(page)
-    assert await page.locator("#list .day").all_inner_texts() == ["today"]
+    assert await page.locator("#list .day").all_inner_texts() == ["Today"]
     await page.focus(".open:text('About Lyon')")
     await page.click("[aria-label='Pin: About Lyon']")
     await page.wait_for_selector("[aria-label='Pin: About Lyon'][aria-pressed=true]")
-    assert await page.locator("#list .day").all_inner_texts() == ["Pinned", "today"]
+    assert await page.locator("#list .day").all_inner_texts() == ["Pinned", "Today"]
     assert (await _titles(page))[0] == "About Lyon"
     await page.reload()
     await wait_for_count(page, "#list .day", 2)
     await page.fill("#search", "saône meets")
     await page.wait_for_selector("#list mark")
     assert await page.locator("#list mark").all_inner_texts() == ["meets", "Saône"]
-
-
-async def test_the_key_is_remembered_on_request(open_page: Open) -> None:
-    page = await open_page()
-    for remembered in (True, False):
-        await page.click("#open-settings")
-        await page.click("#change-key")
-        assert await page.is_checked("#key-remember") is not remembered  # as left before
-        await page.fill("#key-value", "owa_key")
-        await page.set_checked("#key-remember", remembered)
-        await page.press("#key-value", "Enter")
-        await page.wait_for_selector("#key", state="hidden")
-        await page.keyboard.press("Escape")
-        kept = await page.evaluate("[localStorage['api-key'], sessionStorage['api-key']]")
-        assert kept == (["owa_key", None] if remembered else [None, "owa_key"])
