@@ -41,6 +41,16 @@ _SHELL = sorted(
 )
 """What the page needs to open."""
 
+_BEFORE_PAINT = ("storage", "words", "en", "ko", "ko-server")
+_PRELOAD = "\n".join(
+    f'<link rel="modulepreload" href="{path}">'
+    for path in sorted(
+        (path for path in _SHELL if path.endswith(("js", "mjs"))),
+        key=lambda path: Path(path).stem not in _BEFORE_PAINT,
+    )
+)
+"""Tells a browser at once what modules would tell it one after the other."""
+
 HEADERS = {
     "cache-control": "no-cache",
     "content-security-policy": (
@@ -65,7 +75,9 @@ _FILE_HEADERS = {"content-security-policy": "default-src 'none'; connect-src 'se
 async def page(request: Request) -> Response:
     """Answer with the page; it has no secrets, so anyone who can reach this server may load it."""
     html = _PAGE.substitute(
-        static=STATIC_PATH, default_model=escape(request.app.state.settings.default_model)
+        static=STATIC_PATH,
+        default_model=escape(request.app.state.settings.default_model),
+        preload=_PRELOAD,
     )
     return HTMLResponse(html, headers=HEADERS)
 

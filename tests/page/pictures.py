@@ -67,6 +67,7 @@ async def served() -> AsyncIterator[tuple[str, FakeOllama]]:
     """Serve the page in front of a fake Ollama."""
     async with FakeOllama() as fake:
         fake.capabilities = ["completion", "vision", "thinking"]
+        fake.context_length = 131_072
         app = create_app(asgi.routes, Settings(ollama_base_url=fake.url), instrumented=True)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
         task = asyncio.create_task(server.serve())

@@ -17,6 +17,7 @@ const TITLE_LENGTH = 60;
 export class Conversation {
   #runs = new Map();
   #drawn = new Map();
+  #views = new Map(); // of answers that have just ended: they stay as they are
   #hooks;
 
   /**
@@ -105,7 +106,8 @@ export class Conversation {
       const resend = (text) => this.send(text, message, message.parent);
       return drawQuestion(message, { resend, versions: shown });
     }
-    const view = new AnswerMessage(message);
+    const view = this.#views.get(message.id) ?? new AnswerMessage(message);
+    this.#views.delete(message.id);
     if (written) view.progress = words.elsewhere;
     else view.settle(message, { ...this.#actions(message), versions: shown });
     return view.element;
@@ -210,6 +212,7 @@ export class Conversation {
     this.#runs.delete(data.id);
     tell({ written: message.id, saved: data.id });
     if (data !== this.data) return;
+    this.#views.set(message.id, run.view);
     this.draw();
     this.#hooks.changed();
     if (needsKey(message.failure?.kind)) this.#actions(message).unlock();

@@ -146,7 +146,7 @@ export function draw(tokens, finished) {
     figure.append(make("figcaption", {}, make("span", {}, language), button), pre);
     if (finished) highlight(code, language);
   }
-  typeset(fragment);
+  typeset(fragment, finished);
   return fragment;
 }
 

@@ -8,7 +8,7 @@ import { make } from "./dom.js";
 
 const OPTIONS = { throwOnError: true, trust: false, strict: false, maxSize: [25, 500], maxExpand: 500 };
 /** Formulas that are drawn at once; those of a long conversation let the page live meanwhile. */
-const AT_ONCE = 50;
+const AT_ONCE = 40;
 
 const TAGS =
   "math menclose mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none #text".split(
@@ -37,9 +37,12 @@ async function load() {
   temml = (await Promise.all(loaded))[0].default;
 }
 
-/** Draws the formulas inside of `element`, now or, if Temml has to be loaded first, soon. */
-export async function typeset(element) {
-  const formulas = [...element.querySelectorAll(".math")];
+/**
+ * Draws the formulas inside of `element`, now or, if Temml has to be loaded first, soon; only the
+ * first of them, if it is not `finished` and will soon be laid out again.
+ */
+export async function typeset(element, finished) {
+  const formulas = [...element.querySelectorAll(".math")].slice(0, finished ? Infinity : AT_ONCE);
   if (!formulas.length) return;
   if (!temml) await (loading ??= load().catch(() => (loading = undefined)));
   if (!temml) return; // the network is gone: TeX can be read as well
@@ -49,26 +52,43 @@ export async function typeset(element) {
   }
 }
 
+const sources = new WeakMap(); // what each formula was drawn from
+let drawn = new Map();
+
+/** Takes the formulas of `elements`, which are being replaced, for the next drawing of the same source. */
+export function reuse(elements) {
+  drawn = new Map();
+  for (const element of elements) {
+    for (const formula of element.querySelectorAll(".math.drawn")) {
+      drawn.set(sources.get(formula), [...(drawn.get(sources.get(formula)) ?? []), formula.firstChild]);
+    }
+  }
+}
+
 /** Puts the drawn formula in the place of its source, which stays where TeX is wrong. */
 function show(element) {
-  const [, open, tex] = /^(\$\$?|\\[([])([^]*?)(?:\$\$?|\\[)\]])$/.exec(element.textContent) ?? [];
+  const source = element.textContent;
+  const [, open, tex] = /^(\$\$?|\\[([])([^]*?)(?:\$\$?|\\[)\]])$/.exec(source) ?? [];
   if (!tex?.trim()) return;
   try {
-    const displayMode = open === "$$" || open === "\\[";
-    const tree = temml.__renderToMathMLTree(tex, { ...OPTIONS, displayMode });
-    restyle(tree);
-    const math = DOMPurify.sanitize(tree.toNode(), {
-      ALLOWED_TAGS: TAGS,
-      ALLOWED_ATTR: ATTRIBUTES,
-      ALLOW_ARIA_ATTR: false,
-      ALLOW_DATA_ATTR: false,
-      IN_PLACE: true,
-    });
-    element.replaceChildren(math);
+    element.replaceChildren(drawn.get(source)?.pop() ?? draw(tex, open === "$$" || open === "\\["));
     element.classList.add("drawn");
+    sources.set(element, source);
   } catch {
     element.classList.add("wrong");
   }
+}
+
+function draw(tex, displayMode) {
+  const tree = temml.__renderToMathMLTree(tex, { ...OPTIONS, displayMode });
+  restyle(tree);
+  return DOMPurify.sanitize(tree.toNode(), {
+    ALLOWED_TAGS: TAGS,
+    ALLOWED_ATTR: ATTRIBUTES,
+    ALLOW_ARIA_ATTR: false,
+    ALLOW_DATA_ATTR: false,
+    IN_PLACE: true,
+  });
 }
 
 /**
