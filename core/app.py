@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,6 +15,7 @@ from core.context import Recorder
 from core.gate.addresses import ClientAddressMiddleware
 from core.gate.auth import AuthMiddleware
 from core.gate.browsers import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
+from core.gate.budgets import BudgetMiddleware
 from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware
 from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
@@ -23,6 +25,9 @@ from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from core.usage.ledger import Ledger
 
 
 def create_app(
@@ -52,7 +57,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     if is_function(settings):
         logs.configure(settings)
     upstream = Upstream(settings)
-    limiter = RateLimiter(settings)
+    ledger = _ledger(settings) if instrumented else None
+    limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
     recorder = Recorder(logs.log_request)
 
@@ -61,10 +67,12 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         yield
         upstream.pool.close()
         await limiter.aclose()
+        if ledger:
+            ledger.close()
 
     app = BareStarlette(
         routes=[*routes, *_with_slash(routes)],
-        middleware=_middleware(routes, settings, keys, limiter, recorder),
+        middleware=_middleware(routes, _Parts(settings, keys, limiter, recorder, ledger)),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # Invoke-RestMethod would not resend its body
@@ -73,19 +81,24 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.keys = keys
     app.state.queue = FairQueue(settings)
     app.state.recorder = recorder
-    if instrumented:
-        _instrument(app, routes, limiter)
+    if ledger:
+        _instrument(app, routes, limiter, ledger)
     return app
 
 
-def _middleware(
-    routes: Sequence[BaseRoute],
-    settings: Settings,
-    keys: KeyStore,
-    limiter: RateLimiter,
-    recorder: Recorder,
-) -> list[Middleware]:
+class _Parts(NamedTuple):
+    """What middleware and endpoints share."""
+
+    settings: Settings
+    keys: KeyStore
+    limiter: RateLimiter
+    recorder: Recorder
+    ledger: "Ledger | None"
+
+
+def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
     """Return the middleware, outermost first."""
+    settings, keys, limiter, recorder, ledger = parts
     function = is_function(settings)
     gateway = [Middleware(GatewayMiddleware)] if function else []
     cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
@@ -111,10 +124,19 @@ def _middleware(
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
         Middleware(RateLimitMiddleware, limiter=limiter, rate=settings.rate_limit),
+        Middleware(BudgetMiddleware, limiter=limiter, default=settings.user_tokens, keeper=ledger),
     ]
 
 
-def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter) -> None:
+def _ledger(settings: Settings) -> "Ledger":
+    from core.usage.ledger import Ledger  # noqa: PLC0415 - sqlite3 is slow to import
+
+    return Ledger(settings.usage_file)
+
+
+def _instrument(
+    app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter, ledger: "Ledger"
+) -> None:
     # prometheus-client is slow to import
     from core.observe.metrics import Gauge, Metrics  # noqa: PLC0415
     from core.observe.stats import Stats  # noqa: PLC0415
@@ -122,12 +144,14 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
     recorder: Recorder = app.state.recorder
     queue: FairQueue = app.state.queue
     app.state.stats = Stats()
+    app.state.ledger = ledger
     app.state.metrics = Metrics(
         [route.path for route in routes if isinstance(route, Route)],
         [
             Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
             Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
+            Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
     )
@@ -135,6 +159,7 @@ def _instrument(app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimite
         *recorder.observers,
         app.state.metrics.observe,
         app.state.stats.observe,
+        ledger.observe,
     )
 
 

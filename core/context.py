@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from time import monotonic
 
 import msgspec
@@ -25,6 +26,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Overrides MAX_CONCURRENT_PER_CLIENT."""
     models: tuple[str, ...] | None = None
     """`fnmatch` patterns of the models it may see and use; None allows all."""
+    tokens: str | None = None
+    """The token budget of a key; None is without limit."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Caller":
@@ -64,10 +67,13 @@ class Record(msgspec.Struct, kw_only=True):
     model: str = ""
     status: int = 0
     """The HTTP status of the answer; 0 until it starts."""
+    may_have_run: bool = False
+    """Whether Ollama may have worked on a relayed request: to repeat it may run a model twice."""
     error: type[BaseException] | None = None
     """What went wrong, even after the answer started."""
     queued_s: float = 0
     first_token_s: float | None = None
+    prompt_tokens: int = 0
     tokens: int = 0
     duration_s: float = 0
 
@@ -76,6 +82,11 @@ class Record(msgspec.Struct, kw_only=True):
         """Return the record that `Recorder.begin` stored in `scope`."""
         record: Record = scope["state"]["record"]
         return record
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole answer was sent."""
+        return self.status == HTTPStatus.OK and self.error is None
 
     def mark_first_token(self) -> None:
         """Mark the start of the model's answer."""

@@ -18,10 +18,10 @@ class Recorded:
         """Read a recording; if `chat`, one of /api/generate as /api/chat would have sent it."""
         self.name = name
         self.raw = (FOLDER / f"{name}.http").read_bytes()
-        if chat and self.raw and MANIFEST[name]["path"] == "/api/generate":
+        self.request = MANIFEST.get(name, {})
+        if chat and self.raw and self.request.get("path") == "/api/generate":
             self.raw = _in_chat_form(self.raw)
-        self.request = MANIFEST[name]
-        self.ended: str = self.request["ended"]
+        self.ended: str = self.request.get("ended", "complete")
         self.headers: dict[str, str] = {}
         self.body = b""
         self.status = 0

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"contract", "settings"},
     {"context"},
-    {"ollama", "keys", "observe"},
+    {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},
-    {"serving"},
+    {"serving", "v1"},
     {"app"},
     {"handlers"},
 ]

@@ -63,7 +63,7 @@ async def read_chat_request(request: Request, settings: Settings) -> ChatRequest
         BadRequest: the body is not a valid request; the text names the field.
     """
     charset = _charset(request.headers.get("content-type", ""))
-    body = await _read_body(request, settings.max_body_bytes)
+    body = await read_body(request, settings.max_body_bytes)
     chat = parse_chat_request(body, charset)
     chat.messages = messages_of(chat, settings.max_conversation_bytes)
     if _is_hangul_lost(chat.messages[-1].content, request):
@@ -129,7 +129,7 @@ def _charset(content_type: str) -> str:
         ) from None
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """Read the body; Starlette's RequestBodyLimitMiddleware would answer in plain text."""
     declared = request.headers.get("content-length", "0")
     size = int(declared) if declared.isdecimal() else 0

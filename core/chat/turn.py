@@ -93,6 +93,8 @@ class Turn:
         """Add to `end` the conversation, `text` being the model's part; count its tokens."""
         assert self.chat.messages is not UNSET
         end.context = context_of(self.chat.messages, text)
+        prompt = end.prompt_eval_count
+        self._record.prompt_tokens = 0 if prompt is UNSET else prompt
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count
 
     def _without_hidden_models(self, error: ModelNotFound) -> ModelNotFound:

@@ -18,6 +18,7 @@ ApiError
 ├── RequestTimeout 504
 └── TryAgainLater
     ├── RateLimited 429
+    │   └── QuotaExceeded 429
     └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping 503
 """
 
@@ -198,6 +199,15 @@ class RateLimited(TryAgainLater):
     """The client has made too many requests, or sent wrong credentials too often."""
 
     status = 429
+
+
+class QuotaExceeded(RateLimited):
+    """The client has used up its tokens."""
+
+    def __init__(self, amount: int, reset_s: int) -> None:
+        super().__init__(
+            f"Your quota of {amount} tokens is used up. It renews in {reset_s} seconds", reset_s
+        )
 
 
 class JWKSUnavailable(TryAgainLater):

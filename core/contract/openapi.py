@@ -17,6 +17,7 @@ _ANSWERS = (
     schemas.Health,
     schemas.Models,
     schemas.StatsAnswer,
+    schemas.UsageAnswer,
 )
 _ERRORS = {
     400: "The request is malformed: a missing field, a wrong type, or invalid JSON",
@@ -81,6 +82,13 @@ def openapi_document() -> dict[str, Any]:
                 "Response times by model, and the queue",
                 ref["StatsAnswer"],
                 _errors(ref["Error"], *_GATE),
+            ),
+            "/api/usage": _get(
+                "usage",
+                "The caller's own usage, by model and day",
+                ref["UsageAnswer"],
+                _errors(ref["Error"], *_GATE),
+                {"name": "since", "in": "query", "schema": {"type": "string", "format": "date"}},
             ),
             "/metrics": _get(
                 "metrics",

@@ -213,6 +213,25 @@ class StatsAnswer(Struct, kw_only=True):
     queue: QueueStats
 
 
+class Usage(Struct, kw_only=True):
+    """A caller's answered requests to one model on one day."""
+
+    day: Annotated[str, Meta(description="UTC, as 2026-01-31")]
+    model: str
+    requests: Count
+    prompt_tokens: Annotated[Count, Meta(description="Tokens read")]
+    tokens: Annotated[Count, Meta(description="Tokens written")]
+    seconds: Annotated[float, Meta(ge=0, description="Time that the model took")]
+
+
+class UsageAnswer(Struct, kw_only=True):
+    """The caller's own usage."""
+
+    success: bool = True
+    caller: Annotated[str, Meta(description="`key:NAME`, `jwt:SUBJECT` or `anonymous`")]
+    usage: list[Usage]
+
+
 class Models(Struct, kw_only=True):
     """The installed models, in Ollama's own order."""
 

@@ -84,6 +84,7 @@ class AuthMiddleware:
                     rate=key.rate,
                     concurrent=key.concurrent,
                     models=key.models,
+                    tokens=key.tokens,
                 )
             subject = await self.tokens.verify(credential)
             return Caller(id=f"jwt:{subject}", name=subject, address=str(address))

@@ -1,6 +1,7 @@
 """Counting hits in a moving window, such as the last 60 seconds."""
 
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -34,6 +35,9 @@ class Store(Protocol):
     async def hit(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""
 
+    async def spend(self, key: str, expires_s: int, amount: int) -> int:
+        """Add `amount` to a sum that is forgotten after `expires_s`, and return the sum."""
+
     async def aclose(self) -> None:
         """Close the connections, if there are any."""
 
@@ -45,9 +49,22 @@ class MemoryStore(Store):
     each hit: 150 us with one key and 400 us with ten, against 2 us here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spent: Mapping[str, tuple[int, int]] = {}) -> None:
+        """Start with sums, each with the seconds for which it still counts."""
         self._hits: dict[tuple[str, Rate], deque[float]] = {}
         self._sweep_at = _FIRST_SWEEP
+        now = monotonic()
+        self._sums = {key: (total, now + left_s) for key, (total, left_s) in spent.items()}
+
+    async def spend(self, key: str, expires_s: int, amount: int) -> int:
+        """Add `amount` to a sum that is forgotten after `expires_s`, and return the sum."""
+        now = monotonic()
+        known, expires = self._sums.get(key, (0, now + expires_s))
+        total = known + amount
+        if amount:
+            self._sums = {name: sum_ for name, sum_ in self._sums.items() if sum_[1] > now}
+            self._sums[key] = total, expires
+        return total
 
     async def hit(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""

@@ -2,8 +2,10 @@
 
 import logging
 import math
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from time import monotonic
+from typing import TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,6 +19,7 @@ STORE_RETRY_S = 1
 """How long to wait before trying a failed store again."""
 _UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
+_T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
@@ -33,8 +36,15 @@ class RateLimiter:
     RATE_LIMIT_FAIL_CLOSED, refused. The start and the end of an outage are logged.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Defer importing and connecting to the store until the first hit."""
+    def __init__(self, settings: Settings, spent: Mapping[str, tuple[int, int]] = {}) -> None:
+        """Defer importing and connecting to the store until the first hit.
+
+        Args:
+            settings: where the store is.
+            spent: for a store in memory, the sums of before a restart, and for how many seconds
+                each still counts.
+        """
+        self._spent = spent
         self._url = settings.rate_limit_storage
         self._fail_closed = settings.rate_limit_fail_closed
         self._retry_at: float | None = None  # None: the store is up, as far as we know
@@ -44,7 +54,7 @@ class RateLimiter:
     @cached_property
     def _store(self) -> Store:
         if self._url == "memory://":
-            return MemoryStore()
+            return MemoryStore(self._spent)
         from core.gate.redis_hits import RedisStore  # noqa: PLC0415 - takes 0.1 s
 
         return RedisStore(self._url)
@@ -55,9 +65,22 @@ class RateLimiter:
         Raises:
             RateLimiterDown: it is down, and RATE_LIMIT_FAIL_CLOSED is set.
         """
+        return await self._ask(lambda store: store.hit(key, rate), must=True)
+
+    async def spend(
+        self, key: str, expires_s: int, amount: int, *, must: bool = True
+    ) -> int | None:
+        """Add `amount` to the sum of `key`, and return the sum; None while the store is down.
+
+        Raises:
+            RateLimiterDown: it is down, RATE_LIMIT_FAIL_CLOSED is set, and `must` is true.
+        """
+        return await self._ask(lambda store: store.spend(key, expires_s, amount), must=must)
+
+    async def _ask(self, ask: Callable[[Store], Awaitable[_T]], *, must: bool) -> _T | None:
         if self._retry_at is None or monotonic() >= self._retry_at:
             try:
-                quota = await self._store.hit(key, rate)
+                answer = await ask(self._store)
             except StoreDown as error:
                 if self._retry_at is None:
                     fate = "refused" if self._fail_closed else "let through"
@@ -67,9 +90,9 @@ class RateLimiter:
                 if self._retry_at is not None:
                     _logger.warning("RATE_LIMIT_STORAGE is up again")
                     self._retry_at = None
-                return quota
+                return answer
         self.uncounted += 1
-        if self._fail_closed:
+        if self._fail_closed and must:
             raise RateLimiterDown(
                 "The rate limiter's store is down, so requests are refused", STORE_RETRY_S
             )

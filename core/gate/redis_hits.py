@@ -9,9 +9,10 @@ from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from core.gate.hits import Quota, Rate, StoreDown
 
@@ -38,6 +39,7 @@ class RedisStore:
             connection_pool=self._pool,  # type: ignore[arg-type] # documented, not annotated
         )
         self._limiter = MovingWindowRateLimiter(storage)
+        self._redis = Redis(connection_pool=self._pool)
 
     async def hit(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""
@@ -46,6 +48,17 @@ class RedisStore:
             allowed = await self._limiter.hit(item, key)
             window = await self._limiter.get_window_stats(item, key)
         return Quota(allowed, window.remaining, window.reset_time - time.time())
+
+    async def spend(self, key: str, expires_s: int, amount: int) -> int:
+        """Add `amount` to a sum that is forgotten after `expires_s`, and return the sum."""
+        name = f"ollama-web-api:{key}"
+        async with _bounded():
+            if not amount:
+                return int(await self._redis.get(name) or 0)
+            async with self._redis.pipeline() as pipeline:
+                pipeline.incrby(name, amount)
+                pipeline.expire(name, expires_s)
+                return int((await pipeline.execute())[0])
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -61,7 +74,7 @@ async def _bounded() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             yield
-    except StorageError as error:
+    except (StorageError, RedisError) as error:
         raise StoreDown(str(error)) from error
     except TimeoutError:
         raise StoreDown(f"no answer within {TIMEOUT_S} seconds") from None

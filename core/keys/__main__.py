@@ -39,6 +39,7 @@ def _run(options: argparse.Namespace, path: Path) -> None:
                 lifetime=options.expires,
                 rate=options.rate,
                 concurrent=options.concurrent,
+                tokens=options.tokens,
                 models=options.models,
             )
             _show(text)
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--name", required=True, help="the person or program that will use it")
     new.add_argument("--rate", help="overrides RATE_LIMIT, such as 60/minute")
     new.add_argument("--concurrent", type=int, help="maximum number of concurrent requests")
+    new.add_argument("--tokens", help="token budget, such as 200000/day (default: none)")
     new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; default: all")
     new.add_argument("--expires", type=_lifetime, help="lifetime in h, d or w, such as 90d")
     commands.add_parser("list", help="list the keys, without their secrets")
@@ -88,6 +90,7 @@ def _line(key: ApiKey) -> str:
         "expired" if key.expired() else "expires": key.expires and key.expires.date(),
         "rate": key.rate,
         "concurrent": key.concurrent,
+        "tokens": key.tokens,
         "models": key.models and ",".join(key.models),
     }
     return "  ".join([key.name, *(f"{name} {fact}" for name, fact in facts.items() if fact)]) + "\n"

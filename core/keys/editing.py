@@ -24,6 +24,7 @@ class Limits(TypedDict, total=False):
 
     rate: str | None
     concurrent: int | None
+    tokens: str | None
     models: tuple[str, ...] | None
 
 

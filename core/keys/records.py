@@ -30,6 +30,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: Annotated[datetime, Meta(tz=True)] | None = None
     rate: Rate | None = None
     concurrent: Annotated[int, Meta(ge=1)] | None = None
+    tokens: Rate | None = None
     models: tuple[Annotated[str, Meta(min_length=1)], ...] | None = None
 
     def expired(self) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import httpx
@@ -16,7 +17,6 @@ METADATA_TIMEOUT_S = 10
 END_TIMEOUT_S = 1
 """How long to wait for an answer to end after its last line, so the connection can be reused."""
 
-_PATHS = ("/api/tags", "/api/ps", "/api/show", "/api/chat")
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 _logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class OllamaAPI:
         headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
         """Call `base_url` through `transport`, with `headers` on every request."""
-        self._urls = {path: httpx.URL(base_url.rstrip("/") + path) for path in _PATHS}
+        self._url = lru_cache(lambda path: httpx.URL(base_url.rstrip("/") + path))
         self._transport = transport
         self._headers = list(headers)
 
@@ -60,7 +60,7 @@ class OllamaAPI:
         with network_errors:
             return await self._transport.handle_async_request(
                 httpx.Request(
-                    method, self._urls[path], headers=headers, stream=httpx.ByteStream(content)
+                    method, self._url(path), headers=headers, stream=httpx.ByteStream(content)
                 )
             )
 

@@ -1,6 +1,7 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 
 import httpx
 import msgspec
@@ -22,13 +23,16 @@ from core.ollama.wire import (
 from core.settings.schema import Settings
 
 
-class _Tag(msgspec.Struct):
+class Tag(msgspec.Struct):
+    """An installed model."""
+
     name: str
+    modified_at: datetime | None = None
     remote_model: str = ""  # since 0.12, for a model in the cloud, whatever its name
 
 
 class _Tags(msgspec.Struct):
-    models: list[_Tag]
+    models: list[Tag]
 
 
 class OllamaClient:
@@ -51,12 +55,20 @@ class OllamaClient:
         """Return the names of the installed models, in Ollama's order.
 
         Raises:
+            ApiError: as `tags` does.
+        """
+        return [tag.name for tag in await self.tags()]
+
+    async def tags(self) -> list[Tag]:
+        """Return the installed models, in Ollama's order.
+
+        Raises:
             OllamaError: Ollama cannot be reached, or fails.
             RequestTimeout: it does not answer.
         """
         tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
         return [
-            tag.name
+            tag
             for tag in tags.models
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
@@ -107,8 +119,7 @@ class OllamaClient:
         self, chat: ChatRequest, model: str, request_id: str, *, stream: bool
     ) -> httpx.AsyncByteStream:
         """Return the model's answer once it has begun."""
-        if not self._settings.allow_cloud_models:
-            await self._check_place(model)
+        await self.check_place(model)
         max_predict = self._settings.max_predict
         request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
         response = await self._api.send("POST", "/api/chat", request, request_id)
@@ -120,8 +131,22 @@ class OllamaClient:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         return response.stream
 
-    async def _check_place(self, model: str) -> None:
-        """Refuse a cloud model, even a copy under a local name."""
+    async def relay(self, path: str, body: bytes, request_id: str) -> httpx.Response:
+        """Send `body` to a path of Ollama's under `/v1`, and return the response's head.
+
+        Raises:
+            OllamaError: no response arrived.
+        """
+        return await self._api.send("POST", path, msgspec.Raw(body), request_id)
+
+    async def check_place(self, model: str) -> None:
+        """Refuse a cloud model, even a copy under a local name.
+
+        Raises:
+            ModelNotAllowed: the model is in the cloud, and ALLOW_CLOUD_MODELS is not set.
+        """
+        if self._settings.allow_cloud_models:
+            return
         if _is_cloud(model) or ((facts := await self._facts.of(model)) and facts.is_cloud):
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "

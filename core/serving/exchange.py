@@ -7,13 +7,13 @@ from contextlib import suppress
 from enum import Enum, auto
 from http import HTTPStatus
 
-import msgspec
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.context import Record, Recorder
+from core.contract.dialects import dialect_of
 from core.contract.errors import (
     ApiError,
     EndpointNotFound,
@@ -22,8 +22,7 @@ from core.contract.errors import (
     RequestTimeout,
     ServerStopping,
 )
-from core.contract.responses import NDJSON, PREFERENCE_APPLIED
-from core.contract.schemas import StreamError
+from core.contract.responses import PREFERENCE_APPLIED
 from core.serving.aws import remaining_s
 
 LAST_WORDS_S = 5
@@ -113,6 +112,7 @@ class _Exchange:
         self._record = record
         self._receive = receive
         self._send = send
+        self._dialect = dialect_of(record.path)
         self._request = _Request.UNREAD
         self._answer = _Answer.DUE
         self._has_heartbeats = False
@@ -150,7 +150,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
             headers = list(message.get("headers", ()))
-            is_stream = (b"content-type", NDJSON.encode()) in headers
+            is_stream = (b"content-type", self._dialect.stream_type) in headers
             self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
             self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
@@ -179,10 +179,10 @@ class _Exchange:
                 if self._answer is _Answer.DUE:
                     await self._refuse(error, scope)
                 elif self._answer is _Answer.STREAMING:
-                    line = StreamError(error=str(error))
                     if self._has_heartbeats:
-                        line.status = error.status
-                    body = msgspec.json.encode(line) + b"\n"
+                        body = self._dialect.late_refusal(error)
+                    else:
+                        body = self._dialect.last_words(error, self._record.request_id)
                     await self.send({"type": "http.response.body", "body": body})
 
     async def _refuse(self, error: ApiError, scope: Scope) -> None:
@@ -192,11 +192,15 @@ class _Exchange:
             # the body or another request: there is no telling which (RFC 9110, 10.1.1).
             error.headers = {**error.headers, "connection": "close"}
         closes = "close" in {error.headers.get("connection"), headers.get("connection")}
+        if self._record.may_have_run and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # OpenAI's and Anthropic's SDKs would send the request again.
+            error.headers = {**error.headers, "x-should-retry": "false"}
+        response = self._dialect.response(error, self._record.request_id)
         has_arrived = self._request in {_Request.ARRIVED, _Request.GONE}
         if not has_arrived and (closes or scope.get("http_version") == "1.0"):
-            await error.response()(scope, self._receive, self._send_and_linger)
+            await response(scope, self._receive, self._send_and_linger)
         else:
-            await error.response()(scope, self._receive, self.send)
+            await response(scope, self._receive, self.send)
 
     async def _send_and_linger(self, message: Message) -> None:
         """Send, then drain a body that may be on its way before closing the connection.

@@ -80,6 +80,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
     ] = "json"
+    usage_file: Annotated[
+        str,
+        Meta(description="SQLite file that keeps who used how much; unset, memory does"),
+    ] = ""
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
     request_timeout_s: Annotated[
@@ -184,6 +188,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="refuse requests while that store is down, instead of letting them through"
         ),
     ] = False
+    user_tokens: Annotated[
+        Rate, Meta(description="tokens that a caller without an API key may use, as 200000/day")
+    ] = "off"
     auth_failure_limit: Annotated[
         Rate, Meta(description="wrong credentials allowed per address")
     ] = "10/minute"

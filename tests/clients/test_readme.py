@@ -11,8 +11,10 @@ import pytest
 
 from tests.clients.conftest import run
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, tokens
+from tests.fake_ollama import FakeOllama, tokens, whole
+from tests.handlers.test_v1 import KEY, KEYS
 from tests.programs import ROOT, program
+from tests.recorded import Recorded
 
 PAGES = ("README.md", "README.ko.md", "deploy/clients/README.md")
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -49,7 +51,11 @@ async def test_every_block_of_code_works(
     code: str,
 ) -> None:
     fake.default = tokens(ANSWER)
-    url = await serve(rate_limit="off")
+    fake.reply(
+        whole(200, "application/json", Recorded("v1/chat").body), path="/v1/chat/completions"
+    )
+    url = await serve(rate_limit="off", api_keys=KEYS)
+    code = code.replace("owa_...", KEY)
     code = code.replace("127.0.0.1:5000", urlsplit(url).netloc)
     code = code.replace(".venv/bin/python", sys.executable).replace("deploy/", f"{ROOT}/deploy/")
     if language == "sh":

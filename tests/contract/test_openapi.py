@@ -16,10 +16,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from core.contract.openapi import openapi_document
-from handlers import chat, chat_stream, health, metrics, models, ready, stats
+from handlers import chat, chat_stream, health, metrics, models, ready, stats, usage
 from tests.processes import bundle, fake_ollama
 
-ENDPOINTS = (chat, chat_stream, health, metrics, models, ready, stats)
+ENDPOINTS = (chat, chat_stream, health, metrics, models, ready, stats, usage)
 schema = schemathesis.openapi.from_dict(openapi_document())
 
 

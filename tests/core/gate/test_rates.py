@@ -1,16 +1,11 @@
 import asyncio
 import logging
-import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,58 +23,9 @@ from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware, pa
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
+from tests.core.gate.conftest import RedisServer
 
 MINUTE = Rate(2, 60)
-
-
-class RedisServer:
-    """A redis-server from the system package, on a free port."""
-
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
-        self._command += ["--save", "", "--dir", str(directory), *arguments]
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        while self._process.poll() is None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)) as probe:
-                probe.sendall(b"PING\r\n")
-                if probe.recv(64).startswith((b"+PONG", b"-NOAUTH")):
-                    return
-            time.sleep(0.01)
-        raise RuntimeError("redis-server did not start")
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def signal(self, number: int) -> None:
-        os.kill(self._process.pid, number)
-
-
-@pytest.fixture
-def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
-    servers: list[RedisServer] = []
-
-    def start(*arguments: str) -> RedisServer:
-        servers.append(RedisServer(tmp_path, *arguments))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
-    return start_redis()
 
 
 @pytest.fixture(params=["memory", "redis"])

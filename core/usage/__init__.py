@@ -1,0 +1,1 @@
+"""Who used how much: `ledger.Ledger` counts every answer, `python -m core.usage` prints a table."""

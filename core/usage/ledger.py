@@ -1,0 +1,204 @@
+"""Counts answered requests, tokens and seconds by caller, model and day, and keeps them in a file.
+
+Nothing of what was said is counted or kept.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, date, datetime
+from typing import NamedTuple
+
+from core.context import Record
+
+FLUSH_S = 5
+"""Seconds until a count is in the file: what a killed process may lose."""
+BUSY_S = 2
+"""Seconds to wait for another process that writes to the file."""
+ANONYMOUS = "anonymous"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage (
+    day TEXT, caller TEXT, model TEXT,
+    requests INTEGER, prompt_tokens INTEGER, tokens INTEGER, seconds REAL,
+    PRIMARY KEY (day, caller, model)
+) WITHOUT ROWID
+"""
+_BUDGETS = """
+CREATE TABLE IF NOT EXISTS budgets (key TEXT PRIMARY KEY, ends INTEGER, spent INTEGER)
+"""
+_SPENT = """
+INSERT INTO budgets VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET spent = excluded.spent
+"""
+_ADD = """
+INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (day, caller, model) DO UPDATE SET
+    requests = requests + excluded.requests,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    tokens = tokens + excluded.tokens,
+    seconds = seconds + excluded.seconds
+"""
+_READ = """
+SELECT * FROM usage WHERE day >= ? AND (? IS NULL OR caller = ?) ORDER BY day, caller, model
+"""
+_logger = logging.getLogger(__name__)
+
+
+class Usage(NamedTuple):
+    """What one caller asked of one model on one day, in UTC."""
+
+    day: str
+    caller: str
+    """`key:NAME`, `jwt:SUBJECT` or `anonymous`."""
+    model: str
+    requests: int
+    prompt_tokens: int
+    tokens: int
+    seconds: float
+    """Time that the model took, without the wait for a slot."""
+
+
+class Ledger:
+    """Counts in memory, and adds the counts to a file every few seconds from a thread.
+
+    A file that is full or locked stops no answer: the counts stay in memory, and are added later.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Keep the counts in the SQLite file at `path`; in memory alone if it is empty."""
+        self._path = path or ":memory:"
+        self.failures = 0
+        """How often the file could not be written."""
+        self._pending: dict[tuple[str, str, str], list[float]] = {}
+        self._spent: dict[str, tuple[str, int, int]] = {}
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._closing = threading.Event()
+        self._connection: sqlite3.Connection | None = None
+        self._thread: threading.Thread | None = None
+        self._failing = False
+
+    def observe(self, record: Record) -> None:
+        """Count a request that is over, if it was answered by a model."""
+        if not record.model or not record.caller or not record.answered:
+            return
+        key = (datetime.now(UTC).date().isoformat(), caller_of(record.caller.id), record.model)
+        seconds = max(0.0, record.duration_s - record.queued_s)
+        with self._lock:
+            counts = self._pending.setdefault(key, [0, 0, 0, 0.0])
+            for index, count in enumerate((1, record.prompt_tokens, record.tokens, seconds)):
+                counts[index] += count
+        self._start()
+
+    def keep_spent(self, key: str, end: int, spent: int) -> None:
+        """Remember that `spent` tokens of a budget's window are used, until its `end`."""
+        with self._lock:
+            self._spent[key] = key, end, spent
+        self._start()
+
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """Return the windows that are still open: the tokens used, and the seconds left."""
+        now = int(time.time())
+        try:
+            with self._writing:
+                rows = self._open().execute("SELECT * FROM budgets WHERE ends > ?", (now,))
+                return {key: (spent, ends - now) for key, ends, spent in rows}
+        except sqlite3.Error as error:
+            self._report(error)
+            return {}
+
+    def read(self, caller: str | None = None, since: date = date.min) -> list[Usage]:
+        """Return the counts of one caller, or of all; blocks while the file is read."""
+        self.flush()
+        with self._writing:
+            rows = self._open().execute(_READ, (since.isoformat(), caller, caller))
+            return [Usage(*row) for row in rows]
+
+    def flush(self) -> None:
+        """Add what was counted to the file."""
+        with self._writing:
+            with self._lock:
+                pending, self._pending = self._pending, {}
+                spent, self._spent = self._spent, {}
+            if not pending and not spent:
+                return
+            try:
+                rows = [(*key, *counts) for key, counts in pending.items()]
+                with self._open() as connection:
+                    connection.executemany(_ADD, rows)
+                    connection.executemany(_SPENT, spent.values())
+                    connection.execute("DELETE FROM budgets WHERE ends <= ?", (int(time.time()),))
+            except sqlite3.Error as error:
+                self._keep(pending)
+                with self._lock:
+                    self._spent = spent | self._spent
+                self._report(error)
+            else:
+                if self._failing:
+                    _logger.warning("USAGE_FILE can be written again")
+                self._failing = False
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        self._closing.set()
+        if self._thread:
+            self._thread.join(FLUSH_S)
+        self.flush()
+        with self._writing:
+            if self._connection:
+                self._connection.close()
+                self._connection = None
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closing.wait(FLUSH_S):
+            self.flush()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = sqlite3.connect(
+                self._path,
+                timeout=BUSY_S,
+                check_same_thread=False,  # `_writing` lets one thread at a time use it
+            )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute(_SCHEMA)
+            self._connection.execute(_BUDGETS)
+        return self._connection
+
+    def _keep(self, pending: dict[tuple[str, str, str], list[float]]) -> None:
+        with self._lock:
+            for key, counts in pending.items():
+                kept = self._pending.setdefault(key, [0, 0, 0, 0.0])
+                for index, count in enumerate(counts):
+                    kept[index] += count
+
+    def _report(self, error: sqlite3.Error) -> None:
+        self.failures += 1
+        if not self._failing:
+            _logger.error("USAGE_FILE cannot be written, the counts are kept in memory: %s", error)
+        self._failing = True
+
+
+def caller_of(caller_id: str) -> str:
+    """Return under which name a caller is counted: addresses all count as `anonymous`."""
+    return ANONYMOUS if caller_id.startswith("address:") else caller_id
+
+
+def read_file(path: str, since: date = date.min) -> Sequence[Usage]:
+    """Return the counts in the file at `path`, which another process may be writing.
+
+    Raises:
+        sqlite3.Error: there is no such file, or it is not one of these.
+    """
+    uri = f"file:{path}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as connection:
+        rows = connection.execute(_READ, (since.isoformat(), None, None))
+        return [Usage(*row) for row in rows]

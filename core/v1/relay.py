@@ -1,0 +1,167 @@
+"""Relays a request to the same path of Ollama: a slot, a deadline, and the truth about its end."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import httpx
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from core.chat.request import read_body
+from core.context import Caller, Record
+from core.contract.dialects import OpenAI
+from core.contract.errors import (
+    BadRequest,
+    ModelNotAllowed,
+    ModelNotFound,
+    OllamaError,
+)
+from core.ollama.api import drain, network_errors, read
+from core.ollama.client import OllamaClient, ollama_client
+from core.ollama.failures import failed_response, failure, not_ollama
+from core.v1.apis import Answer, Api, Usage
+from core.v1.events import EventReader, error_text
+from core.v1.request import RelayRequest, parse
+
+_decode = msgspec.json.Decoder(Answer).decode
+
+
+class Relay:
+    """A valid, authorized request, to be answered once."""
+
+    def __init__(self, api: Api, request: Request, asked: RelayRequest) -> None:
+        """Note the model in the request's record; the answer will wait for a slot."""
+        self._api = api
+        self._asked = asked
+        self._queue = request.app.state.queue
+        self._ollama: OllamaClient = ollama_client(request.app.state)
+        self._caller = Caller.of(request.scope)
+        self._record = Record.of(request.scope)
+        self._record.model = asked.model
+
+    async def check_model(self) -> None:
+        """Raise ApiError if the caller may not use the model, or it cannot do what is asked."""
+        model = self._asked.model
+        if not self._caller.may_use(model):
+            raise ModelNotAllowed(
+                f"Your key may not use model '{model}'. GET /v1/models lists those it may"
+            )
+        await self._ollama.check_place(model)
+        if self._asked.has_images:
+            known = await self._ollama.capabilities([model])
+            if "vision" not in known.get(model, ["vision"]):
+                raise BadRequest(f"Model '{model}' cannot read images. Use a vision model")
+
+    async def answer(self) -> Response:
+        """Return the whole answer as Ollama gave it."""
+        async with self._slot() as stream:
+            with network_errors:
+                body = b"".join([data async for data in stream])
+        try:
+            answer = _decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise not_ollama() from None
+        if not self._api.is_complete(answer):
+            text = error_text(body)
+            raise failure(text) if text else _incomplete()
+        if answer.usage:
+            self._count(answer.usage)
+        return Response(body, media_type="application/json")
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yield whole events as they come; the last one ends a complete answer.
+
+        Raises:
+            ApiError: the answer is not complete; what came before has been yielded.
+        """
+        reader = EventReader(self._api, wants_usage=self._asked.wants_usage)
+        async with self._slot() as stream:
+            with network_errors:
+                async for data in stream:
+                    for block in reader.feed(data):
+                        self._record.mark_first_token()
+                        yield block
+                    if reader.complete:
+                        break
+            if not reader.complete:
+                raise _incomplete()
+            self._count(reader.usage)
+            await drain(stream)
+
+    def _count(self, usage: Usage) -> None:
+        self._record.prompt_tokens = usage.read
+        self._record.tokens = usage.written
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[httpx.AsyncByteStream]:
+        """Wait for a slot, send the request, and yield Ollama's answer once it has begun."""
+        slot = self._queue.slot(self._caller)
+        try:
+            async with slot:
+                stream = await self._send()
+                try:
+                    yield stream
+                finally:
+                    await stream.aclose()
+        finally:
+            self._record.queued_s = slot.queued_s
+
+    async def _send(self) -> httpx.AsyncByteStream:
+        body = self._asked.body
+        self._record.may_have_run = True
+        try:
+            response = await self._ollama.relay(self._api.path, body, self._record.request_id)
+        except OllamaError as error:
+            self._record.may_have_run = not isinstance(error.__cause__, httpx.ConnectError)
+            raise
+        if response.status_code == httpx.codes.OK:
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            return response.stream
+        content = await read(response.stream)
+        text = error_text(content)
+        if response.status_code == httpx.codes.NOT_FOUND and text and "not found" in text:
+            raise ModelNotFound(self._asked.model, None)
+        self._record.may_have_run = response.status_code != httpx.codes.SERVICE_UNAVAILABLE
+        raise failed_response(response, content)
+
+
+class EventStream:
+    """An ASGI application that sends events; nothing is sent before the first ones arrive."""
+
+    def __init__(self, events: AsyncGenerator[bytes]) -> None:
+        self.events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer; what fails is raised, and the exchange ends the stream."""
+        start = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", OpenAI.stream_type), (b"cache-control", b"no-store")],
+        }
+        async with aclosing(self.events) as blocks:
+            async for block in blocks:
+                if start:
+                    await send(start)
+                    start = {}
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+async def relay(api: Api, request: Request) -> Response | EventStream:
+    """Answer `request` from the same path of Ollama.
+
+    Raises:
+        ApiError: the request is invalid, or there is no answer.
+    """
+    settings = request.app.state.settings
+    body = await read_body(request, settings.max_body_bytes)
+    asked = parse(api, body, settings.default_model, settings.max_predict)
+    turn = Relay(api, request, asked)
+    await turn.check_model()
+    return EventStream(turn.events()) if asked.stream else await turn.answer()
+
+
+def _incomplete() -> OllamaError:
+    return OllamaError("the answer ended before it was complete. Send the message again")

@@ -1,0 +1,163 @@
+"""Reads and rewrites the body of a relayed request; what is not ours passes through untouched."""
+
+import codecs
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from core.contract.errors import BadRequest
+from core.contract.schemas import ModelName
+from core.v1.apis import Api
+
+_Fields = dict[str, Raw]
+
+_DROPPED = {"keep_alive", "options"}
+"""Ollama's own, which would reload or pin a model for everybody."""
+_OURS = {
+    *("model", "stream", "n", "stream_options", "messages", "input", "keep_alive", "options"),
+    *("max_tokens", "max_completion_tokens", "max_output_tokens"),
+}
+"""The names that this server heeds."""
+_PIECE_BYTES = 64 * 1024
+MAX_PARTS = 100_000
+"""How many objects the messages of a request may hold: each costs time on the event loop."""
+MAX_DEPTH = 8
+
+
+class RelayRequest(msgspec.Struct):
+    """A request that has been checked as far as this server can."""
+
+    model: str
+    stream: bool
+    wants_usage: bool
+    """Whether the client asked a stream for its usage."""
+    has_images: bool
+    body: bytes
+    """What to send to Ollama."""
+
+
+def parse(api: Api, body: bytes, default_model: str, max_predict: int) -> RelayRequest:
+    """Check `body`, bound its answer to `max_predict` tokens, and return what to send.
+
+    Raises:
+        BadRequest: it is invalid; the text names the field.
+    """
+    fields = _decode(body)
+    model = _value(fields, "model", ModelName | None) or default_model
+    stream = bool(api.ends) and bool(_value(fields, "stream", bool | None))
+    if (_value(fields, "n", int | None) or 1) > 1:
+        raise BadRequest("n: only 1 is supported. Send one request for each answer")
+    options = _value(fields, "stream_options", dict[str, Any] | None) or {}
+    fields["model"] = Raw(msgspec.json.encode(model))
+    if api.limits:
+        _bound_tokens(fields, api.limits, max_predict)
+    if stream and api.has_usage_option:
+        fields["stream_options"] = Raw(b'{"include_usage":true}')
+    return RelayRequest(
+        model=model,
+        stream=stream,
+        wants_usage=options.get("include_usage") is True or not api.has_usage_option,
+        has_images=_has_images(fields),
+        body=msgspec.json.encode(fields),
+    )
+
+
+def _decode(body: bytes) -> _Fields:
+    try:
+        decoder = codecs.getincrementaldecoder("utf-8")()  # Raw is not checked, Ollama not strict
+        for start in range(0, len(body), _PIECE_BYTES):
+            decoder.decode(body[start : start + _PIECE_BYTES])
+        decoder.decode(b"", final=True)
+        fields = msgspec.json.decode(body, type=_Fields)
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not valid UTF-8") from None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadRequest(f"The body must be a JSON object ({error})") from None
+    return _under_our_names(fields)
+
+
+def _under_our_names(fields: _Fields) -> _Fields:
+    """Return the fields, those that this server heeds under the names it knows.
+
+    Go matches names whatever their case (encoding/json), so `MODEL` would override `model`.
+    """
+    ours: _Fields = {}
+    for name, value in fields.items():
+        known = name.casefold() if name.casefold() in _OURS else name
+        if known in ours:
+            raise BadRequest(f"{known}: is given twice, in names that differ in case only")
+        if known not in _DROPPED:
+            ours[known] = value
+    return ours
+
+
+def _value(fields: Mapping[str, Raw], name: str, type_: Any) -> Any:
+    return _decoded(name, fields[name], type_) if name in fields else None
+
+
+def _decoded(name: str, raw: Raw, type_: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"{name}: {error}") from None
+
+
+def _bound_tokens(fields: _Fields, names: tuple[str, ...], max_predict: int) -> None:
+    """Replace every limit of the answer's tokens by the one that Ollama heeds."""
+    limit = max_predict
+    for name in names:
+        wanted = _value(fields, name, Annotated[int, Meta(ge=1)] | None)
+        fields.pop(name, None)
+        limit = min(limit, wanted or limit)
+    fields[names[-1]] = Raw(b"%d" % limit)
+
+
+def _has_images(fields: _Fields) -> bool:
+    """Return whether the request carries images.
+
+    Raises:
+        BadRequest: one is a URL, which Ollama would have to fetch.
+    """
+    found = False
+    for name in ("messages", "input"):
+        raw = fields.get(name)
+        if raw is not None and _starts(raw, b"[", b"{"):
+            if bytes(raw).count(b"{") > MAX_PARTS:
+                raise BadRequest(f"{name}: has more than {MAX_PARTS} parts")
+            for image in _images(name, raw):
+                found |= _is_image(name, image)
+    return found
+
+
+def _images(name: str, raw: Raw, depth: int = 0) -> Iterator[Raw]:
+    """Yield the image fields in `raw`: a message, a part of one, or a list of them."""
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"{name}: is nested too deeply")
+    if _starts(raw, b"["):
+        for entry in _decoded(name, raw, list[Raw]):
+            yield from _images(name, entry, depth + 1)
+    elif _starts(raw, b"{"):
+        for key, value in _decoded(name, raw, _Fields).items():
+            if key.casefold() in {"image_url", "source"}:
+                yield value
+            elif key.casefold() in {"content", "output"}:
+                yield from _images(name, value, depth + 1)
+
+
+def _is_image(name: str, raw: Raw) -> bool:
+    """Return whether the value of an `image_url` or a `source` is an image."""
+    if _starts(raw, b"{"):
+        source = _decoded(name, raw, _Fields)
+        urls = [value for key, value in source.items() if key.casefold() == "url"]
+        if not urls:
+            return "data" in source
+        raw = urls[-1]
+    if not _starts(raw, b'"data:'):
+        raise BadRequest(f"{name}: image URLs are not supported. Send the image as a data: URL")
+    return True
+
+
+def _starts(raw: Raw, *beginnings: bytes) -> bool:
+    return any(memoryview(raw)[: len(start)] == start for start in beginnings)

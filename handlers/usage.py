@@ -1,0 +1,31 @@
+"""GET /api/usage: what the caller has used, by model and day."""
+
+import asyncio
+from datetime import date
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.context import Caller
+from core.contract.errors import BadRequest
+from core.contract.responses import JSONResponse
+from core.contract.schemas import Usage, UsageAnswer
+from core.usage.ledger import Ledger, caller_of
+
+
+async def usage(request: Request) -> Response:
+    """Answer with the caller's own counts, from the day `since` on."""
+    ledger: Ledger = request.app.state.ledger
+    caller = caller_of(Caller.of(request.scope).id)
+    try:
+        since = date.fromisoformat(request.query_params.get("since", date.min.isoformat()))
+    except ValueError:
+        raise BadRequest("since: must be a date such as 2026-01-31") from None
+    rows = await asyncio.to_thread(ledger.read, caller, since)
+    fields = ("day", "model", "requests", "prompt_tokens", "tokens", "seconds")
+    counts = [Usage(**{name: getattr(row, name) for name in fields}) for row in rows]
+    return JSONResponse(UsageAnswer(caller=caller, usage=counts))
+
+
+routes = [Route("/api/usage", usage)]

@@ -1,0 +1,20 @@
+"""POST /v1/responses: OpenAI's responses, whole or as events."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from core.app import create_app
+from core.serving.aws import create_handler
+from core.v1.apis import RESPONSES
+from core.v1.relay import EventStream, relay
+
+
+async def responses(request: Request) -> Response | EventStream:
+    """Answer from the same path of Ollama."""
+    return await relay(RESPONSES, request)
+
+
+routes = [Route(RESPONSES.path, responses, methods=["POST"])]
+app = create_app(routes)
+handler = create_handler(app)

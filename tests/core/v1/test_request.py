@@ -1,0 +1,136 @@
+import json
+from typing import Any
+
+import pytest
+
+from core.contract.errors import BadRequest
+from core.v1.apis import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Api
+from core.v1.request import RelayRequest, parse
+
+IMAGE = "data:image/png;base64,AAAA"
+
+
+def asked(api: Api = CHAT_COMPLETIONS, **fields: Any) -> RelayRequest:
+    return parse(api, json.dumps(fields).encode(), "default:1b", 100)
+
+
+def sent(api: Api = CHAT_COMPLETIONS, **fields: Any) -> Any:
+    return json.loads(asked(api, **fields).body)
+
+
+def test_what_is_not_ours_passes_untouched() -> None:
+    fields: dict[str, Any] = {
+        "model": "m",
+        "tools": [{"x": 1}],
+        "response_format": {"a": "안"},
+        "new": [1.5, None],
+    }
+    assert sent(**fields) == {**fields, "max_tokens": 100}
+    assert sent(EMBEDDINGS, model="m", input=["a"]) == {"model": "m", "input": ["a"]}
+
+
+def test_the_default_model_stands_in() -> None:
+    assert sent()["model"] == asked().model == "default:1b"
+    assert sent(model=None)["model"] == "default:1b"
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, 100),
+        ({"max_tokens": 7}, 7),
+        ({"max_tokens": 700}, 100),
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_completion_tokens": 9, "max_tokens": 8}, 8),
+        ({"max_tokens": None}, 100),
+    ],
+)
+def test_the_answer_is_bounded_by_the_field_that_ollama_heeds(
+    fields: dict[str, Any], limit: int
+) -> None:
+    body = sent(**fields)
+    assert body["max_tokens"] == limit
+    assert "max_completion_tokens" not in body
+    assert sent(RESPONSES, max_output_tokens=7)["max_output_tokens"] == 7
+    assert sent(MESSAGES)["max_tokens"] == 100
+
+
+def test_a_stream_always_reports_its_usage_to_us() -> None:
+    stream = asked(stream=True, stream_options={"include_usage": False})
+    assert json.loads(stream.body)["stream_options"] == {"include_usage": True}
+    assert not stream.wants_usage
+    assert asked(stream=True, stream_options={"include_usage": True}).wants_usage
+    assert asked(MESSAGES, stream=True).wants_usage
+    assert "stream_options" not in sent(MESSAGES, stream=True)
+
+
+def test_what_would_reload_or_pin_a_model_is_dropped() -> None:
+    body = sent(keep_alive=-1, Keep_Alive=1, options={"num_ctx": 1})
+    assert not {"keep_alive", "Keep_Alive", "options"} & body.keys()
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "\u212aeep_alive", "\u017ftream"])
+def test_a_name_that_go_takes_for_ours_is_ours(name: str) -> None:
+    folded = name.casefold()
+    value: Any = {"model": "x", "keep_alive": 1, "stream": True}[folded]
+    body = sent(**{name: value})
+    assert name not in body
+    assert body.get(folded) == (None if folded == "keep_alive" else value)
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(BadRequest, match="model: is given twice"):
+        asked(model="allowed", MODEL="other")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "must be a JSON object"),
+        (b"[]", "must be a JSON object"),
+        (b'{"model":', "must be a JSON object"),
+        (b'{"model":"\xff"}', "not valid UTF-8"),
+        (b'{"model":1}', "model: "),
+        (b'{"model":"a b"}', "model: "),
+        (b'{"n":2}', "n: only 1 is supported"),
+        (b'{"stream":"yes"}', "stream: "),
+        (b'{"max_tokens":0}', "max_tokens: "),
+        (b'{"max_tokens":"7"}', "max_tokens: "),
+        (b'{"stream_options":1}', "stream_options: "),
+    ],
+)
+def test_a_bad_body_is_refused_with_the_field_named(body: bytes, text: str) -> None:
+    with pytest.raises(BadRequest, match=text):
+        parse(CHAT_COMPLETIONS, body, "m", 100)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "{}"}}]}]},
+        {"messages": [{"content": [{"type": "image_url", "Image_URL": "{}"}]}]},
+        {"input": [{"content": [{"type": "input_image", "image_url": "{}"}]}]},
+        {"input": [{"type": "input_image", "image_url": "{}"}]},
+        {"messages": [{"content": [{"type": "image", "source": {"type": "url", "url": "{}"}}]}]},
+        {
+            "messages": [
+                {"content": [{"type": "tool_result", "content": [{"source": {"url": "{}"}}]}]}
+            ]
+        },
+    ],
+)
+def test_images_are_found_and_urls_of_them_refused(fields: dict[str, Any]) -> None:
+    text = json.dumps(fields)
+    own = parse(CHAT_COMPLETIONS, text.replace("{}", IMAGE).encode(), "m", 100)
+    assert own.has_images
+    for url in ("http://10.0.0.1/a.png", "file:///etc/passwd", "", "\\u0064ata:x"):
+        with pytest.raises(BadRequest, match="image URLs are not supported"):
+            parse(CHAT_COMPLETIONS, text.replace("{}", url).encode(), "m", 100)
+
+
+def test_words_about_images_are_words() -> None:
+    assert not asked(
+        messages=[{"role": "user", "content": 'say "image_url": "http://x"'}]
+    ).has_images
+    source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    assert asked(MESSAGES, messages=[{"content": [{"type": "image", "source": source}]}]).has_images

@@ -1,0 +1,377 @@
+"""The compatible paths, as OpenAI's and Anthropic's own SDKs see them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from core.keys.records import digest
+from tests.conftest import Serve
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Reply,
+    Request,
+    closes_before_head,
+    error,
+    never_answers,
+    resets_before_head,
+    whole,
+)
+from tests.recorded import Recorded
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES, EMBEDDINGS = "/v1/responses", "/v1/messages", "/v1/embeddings"
+MODEL = "smollm2:135m"
+QUESTION: Any = [{"role": "user", "content": "안녕하세요!"}]
+
+
+KEY = "owa_0123abcd_for-tests"
+STORED = {"name": "sdk", "id": "0123abcd", "sha256": digest(KEY), "created": "2026-01-01T00:00:00Z"}
+KEYS = json.dumps([STORED])
+
+
+class Clients:
+    opened: list["Clients"] = []  # noqa: RUF012 - closed by `close_all` after each test
+
+    def __init__(self, url: str, key: str = KEY, retries: int = 0) -> None:
+        self.openai = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key=key, max_retries=retries, timeout=20
+        )
+        self.anthropic = anthropic.AsyncAnthropic(
+            base_url=url, api_key=key, max_retries=retries, timeout=20
+        )
+
+        self.opened.append(self)
+
+    async def close(self) -> None:
+        await self.openai.close()
+        await self.anthropic.close()
+
+    async def plain(self, path: str) -> Any:
+        if path == CHAT:
+            return await self.openai.chat.completions.create(model=MODEL, messages=QUESTION)
+        if path == COMPLETIONS:
+            return await self.openai.completions.create(model=MODEL, prompt="Paris")
+        if path == RESPONSES:
+            return await self.openai.responses.create(model=MODEL, input="안녕하세요!")
+        if path == MESSAGES:
+            return await self.anthropic.messages.create(
+                model=MODEL, messages=QUESTION, max_tokens=16
+            )
+        return await self.openai.embeddings.create(model=MODEL, input=["a", "b"])
+
+    async def stream(self, path: str) -> AsyncIterator[Any]:
+        stream: Any
+        if path == CHAT:
+            stream = await self.openai.chat.completions.create(
+                model=MODEL, messages=QUESTION, stream=True
+            )
+        elif path == COMPLETIONS:
+            stream = await self.openai.completions.create(model=MODEL, prompt="Paris", stream=True)
+        elif path == RESPONSES:
+            stream = await self.openai.responses.create(model=MODEL, input="hi", stream=True)
+        else:
+            stream = await self.anthropic.messages.create(
+                model=MODEL, messages=QUESTION, max_tokens=16, stream=True
+            )
+        async for event in stream:
+            yield event
+
+
+@pytest.fixture(autouse=True)
+async def close_all() -> AsyncIterator[None]:
+    yield
+    while Clients.opened:
+        await Clients.opened.pop().close()
+
+
+@pytest.fixture
+async def clients(serve: Serve) -> Clients:
+    return Clients(await serve(api_keys=KEYS, default_model=MODEL, rate_limit="off"))
+
+
+def replayed(name: str, piece: int = 0, end: Callable[[Connection], None] | None = None) -> Reply:
+    """Replay the body of a recording in chunks of `piece` bytes, then end it or do `end`."""
+    recording = Recorded(f"v1/{name}")
+
+    async def reply(connection: Connection, request: Request) -> None:
+        content_type = recording.headers["Content-Type"]
+        if "Transfer-Encoding" not in recording.headers:
+            connection.send(recording.status, content_type, recording.body)
+            return
+        connection.send_raw(connection._head(200, content_type, (), None).encode())
+        size = piece or len(recording.body)
+        for start in range(0, len(recording.body), size):
+            connection.send_chunk(recording.body[start : start + size])
+            if piece:
+                await asyncio.sleep(0)
+        (end or Connection.send_end)(connection)
+
+    return reply
+
+
+def cut(name: str, at: float | bytes, end: Callable[[Connection], Any]) -> Reply:
+    """Replay the first part of a recorded stream, then do `end`."""
+    recording = Recorded(f"v1/{name}")
+    where = recording.body.rindex(at) if isinstance(at, bytes) else int(len(recording.body) * at)
+
+    async def reply(connection: Connection, request: Request) -> None:
+        connection.send_raw(
+            connection._head(200, recording.headers["Content-Type"], (), None).encode()
+        )
+        connection.send_chunk(recording.body[:where])
+        await asyncio.sleep(0.02)
+        ending = end(connection)
+        if isinstance(ending, Awaitable):
+            await ending
+
+    return reply
+
+
+PLAIN = {
+    CHAT: "chat",
+    COMPLETIONS: "completions",
+    RESPONSES: "responses",
+    MESSAGES: "messages",
+    EMBEDDINGS: "embeddings",
+}
+STREAMS = {
+    CHAT: "chat_stream_usage",
+    COMPLETIONS: "completions_stream",
+    RESPONSES: "responses_stream",
+    MESSAGES: "messages_stream",
+}
+LAST = {
+    CHAT: b"data: [DONE]",
+    COMPLETIONS: b"data: [DONE]",
+    RESPONSES: b"event: response.completed",
+    MESSAGES: b"event: message_stop",
+}
+
+
+@pytest.mark.parametrize("path", PLAIN)
+async def test_a_plain_answer_arrives_as_ollama_gave_it(
+    fake: FakeOllama, clients: Clients, path: str
+) -> None:
+    fake.reply(replayed(PLAIN[path]), path=path)
+    answer = await clients.plain(path)
+    given = json.loads(Recorded(f"v1/{PLAIN[path]}").body)
+    if path == EMBEDDINGS:
+        assert [len(entry.embedding) for entry in answer.data] == [
+            len(entry["embedding"]) for entry in given["data"]
+        ]
+    else:
+        assert answer.id == given["id"]
+    (request,) = fake.asked(path)
+    assert request.json["model"] == MODEL
+    names = {name.lower() for name, _ in request.headers}
+    assert not names & {"authorization", "x-api-key", "cookie", "origin"}
+
+
+@pytest.mark.parametrize("piece", [0, 1, 7, 1000])
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_stream_arrives_as_ollama_gave_it(
+    fake: FakeOllama, serve: Serve, path: str, piece: int
+) -> None:
+    fake.reply(replayed(STREAMS[path], piece), path=path)
+    url = await serve(api_keys=KEYS, default_model=MODEL)
+    body = {"stream": True, "stream_options": {"include_usage": True}}
+    async with httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post(path, json=body)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.content == Recorded(f"v1/{STREAMS[path]}").body
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_whole_stream_ends_without_an_error(
+    fake: FakeOllama, clients: Clients, path: str
+) -> None:
+    fake.reply(replayed(STREAMS[path]), path=path)
+    events = [event async for event in clients.stream(path)]
+    assert len(events) > 3
+    if path == CHAT:
+        assert all(event.choices for event in events), "nobody asked for the usage"
+
+
+FAULTS: dict[str, Callable[[str], Reply]] = {
+    "clean end without a last event": lambda path: cut(
+        STREAMS[path], LAST[path], Connection.send_end
+    ),
+    "end in mid-event": lambda path: cut(STREAMS[path], 0.6, Connection.send_end),
+    "closed in mid-event": lambda path: cut(STREAMS[path], 0.6, Connection.close),
+    "reset in mid-event": lambda path: cut(STREAMS[path], 0.6, Connection.reset),
+    "garbage in place of a chunk": lambda path: cut(
+        STREAMS[path], 0.6, lambda connection: connection.send_raw(b"zz\r\n")
+    ),
+    "an error event": lambda path: cut(
+        STREAMS[path],
+        LAST[path],
+        lambda connection: connection.send_chunk(
+            b'data: {"error":{"message":"out of memory","type":"api_error"}}\n\n'
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_broken_stream_is_an_error_of_the_sdk(
+    fake: FakeOllama, clients: Clients, path: str, fault: str
+) -> None:
+    fake.reply(FAULTS[fault](path), path=path)
+    expected = anthropic.APIError if path == MESSAGES else openai.APIError
+    events = []
+    with pytest.raises(expected, match="Ollama connection error"):
+        events += [event async for event in clients.stream(path)]
+    assert len(fake.asked(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (CHAT, "chat_stream_runner_killed"),
+        (CHAT, "chat_stream_repeat_abort"),
+        (RESPONSES, "responses_stream_runner_killed"),
+        (MESSAGES, "messages_stream_runner_killed"),
+    ],
+)
+async def test_a_killed_runner_is_not_the_end_of_an_answer(
+    fake: FakeOllama, clients: Clients, path: str, name: str
+) -> None:
+    fake.reply(replayed(name), path=path)
+    expected = anthropic.APIError if path == MESSAGES else openai.APIError
+    with pytest.raises(expected, match="ended before it was complete"):
+        _ = [event async for event in clients.stream(path)]
+
+
+PLAIN_FAULTS: dict[str, Reply] = {
+    "no head": closes_before_head,
+    "reset before the head": resets_before_head,
+    "a crash": error(500, "llama runner process has terminated"),
+    "no answer of Ollama": whole(200, "text/html", b"<html>"),
+    "an empty object": whole(200, "application/json", b"{}"),
+    "an unfinished answer": whole(
+        200,
+        "application/json",
+        b'{"choices":[{"finish_reason":null}],"stop_reason":null,"status":"in_progress"}',
+    ),
+}
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("fault", PLAIN_FAULTS)
+@pytest.mark.parametrize("path", PLAIN)
+async def test_a_plain_answer_that_is_not_whole_is_a_500_and_not_asked_for_again(
+    fake: FakeOllama, serve: Serve, path: str, fault: str, retries: int
+) -> None:
+    fake.reply(PLAIN_FAULTS[fault], path=path)
+    clients = Clients(await serve(api_keys=KEYS, default_model=MODEL), retries=retries)
+    sdk: Any = anthropic if path == MESSAGES else openai
+    with pytest.raises(sdk.InternalServerError, match="Ollama connection error") as caught:
+        await clients.plain(path)
+    assert caught.value.status_code == 500
+    assert len(fake.asked(path)) == 1, "an SDK ran the model twice"
+
+
+async def test_a_busy_ollama_is_asked_again(fake: FakeOllama, serve: Serve) -> None:
+    busy = error(503, "server busy, please try again.  maximum pending requests exceeded")
+    fake.reply(busy, replayed("chat"), path=CHAT)
+    clients = Clients(await serve(api_keys=KEYS, default_model=MODEL), retries=1)
+    assert (await clients.plain(CHAT)).choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("path", [*PLAIN, "/v1/models"])
+async def test_a_stranger_gets_the_sdk_s_own_error(serve: Serve, path: str) -> None:
+    clients = Clients(await serve(api_keys=KEYS), key="owa_wrong")
+    sdk: Any = anthropic if path == MESSAGES else openai
+    with pytest.raises(sdk.AuthenticationError, match="Invalid credentials"):
+        await (clients.openai.models.list() if path == "/v1/models" else clients.plain(path))
+
+
+@pytest.mark.parametrize("path", PLAIN)
+async def test_a_missing_model_is_a_404(fake: FakeOllama, clients: Clients, path: str) -> None:
+    name = {MESSAGES: "messages_missing", EMBEDDINGS: "embeddings_missing"}.get(
+        path, "chat_missing_model"
+    )
+    fake.reply(replayed(name), path=path)
+    sdk: Any = anthropic if path == MESSAGES else openai
+    with pytest.raises(sdk.NotFoundError, match=f"Model '{MODEL}' is not installed"):
+        await clients.plain(path)
+
+
+async def test_statuses_are_the_sdk_s_exceptions(fake: FakeOllama, serve: Serve) -> None:
+    url = await serve(
+        api_keys=KEYS, default_model=MODEL, rate_limit="2/minute", request_timeout_s=0.3
+    )
+    clients = Clients(url)
+    fake.reply(never_answers, path=CHAT)
+    with pytest.raises(openai.InternalServerError, match="Request timeout") as late:
+        await clients.plain(CHAT)
+    assert late.value.status_code == 504
+    assert late.value.response.headers["x-should-retry"] == "false"
+    with pytest.raises(openai.BadRequestError, match="n: only 1"):
+        await clients.openai.chat.completions.create(model=MODEL, messages=QUESTION, n=2)
+    with pytest.raises(openai.RateLimitError, match="Too many requests") as limited:
+        await clients.plain(CHAT)
+    assert limited.value.code == "rate_limit_exceeded"
+    assert int(limited.value.response.headers["retry-after"]) > 0
+    assert "x-should-retry" not in limited.value.response.headers
+
+
+async def test_unknown_paths_and_methods_have_the_shape_of_their_api(clients: Clients) -> None:
+    url = str(clients.openai.base_url)
+    async with httpx.AsyncClient() as client:
+        unknown = await client.get(f"{url}nope")
+        wrong = await client.get(f"{url}messages")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert unknown.json()["error"]["code"] is None
+    assert wrong.status_code == 405
+    assert wrong.json()["type"] == "error"
+
+
+async def test_the_models_are_those_that_the_client_may_use(
+    fake: FakeOllama, clients: Clients
+) -> None:
+    assert [model.id async for model in clients.openai.models.list()] == fake.models
+    assert (await clients.openai.models.retrieve(MODEL)).id == MODEL
+    with pytest.raises(openai.NotFoundError):
+        await clients.openai.models.retrieve("nope:1b")
+
+
+async def test_a_client_that_leaves_frees_the_gpu(fake: FakeOllama, clients: Clients) -> None:
+    fake.reply(cut(STREAMS[CHAT], 0.5, Connection.hang), path=CHAT)
+    stream = await clients.openai.chat.completions.create(
+        model=MODEL, messages=QUESTION, stream=True
+    )
+    await anext(aiter(stream))
+    (request,) = fake.asked(CHAT)
+    await stream.close()
+    async with asyncio.timeout(5):
+        await request.disconnected.wait()
+    fake.reply(replayed("chat"), path=CHAT)
+    assert (await clients.plain(CHAT)).choices, "the slot is free again"
+
+
+async def test_a_model_without_eyes_is_shown_no_image(fake: FakeOllama, clients: Clients) -> None:
+    content: Any = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        {"type": "text", "text": "What is it?"},
+    ]
+    ask = clients.openai.chat.completions.create
+    with pytest.raises(openai.BadRequestError, match="cannot read images"):
+        await ask(model=MODEL, messages=[{"role": "user", "content": content}])
+    assert not fake.asked(CHAT)
+
+
+async def test_a_cloud_model_is_refused(fake: FakeOllama, clients: Clients) -> None:
+    with pytest.raises(openai.PermissionDeniedError, match="cloud"):
+        await clients.openai.chat.completions.create(model="gpt-oss:20b-cloud", messages=QUESTION)
+    assert not fake.asked(CHAT)
