@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.fake_ollama import FakeOllama
+
 
 async def say(page: Any, text: str) -> None:
     """Write a message and send it with Enter."""
@@ -43,3 +45,16 @@ async def stored(page: Any) -> list[dict[str, Any]]:
         }"""
     )
     return conversations
+
+
+def prompt_of(fake: FakeOllama, at: int) -> str:
+    """Return what the model was asked in its request number `at`."""
+    text: str = fake.asked()[at].json["messages"][-1]["content"]
+    return text
+
+
+def system_of(fake: FakeOllama, at: int) -> str:
+    """Return the system prompt of the model's request number `at`."""
+    first = fake.asked()[at].json["messages"][0]
+    assert first["role"] == "system"
+    return str(first["content"])

@@ -8,7 +8,7 @@ import pytest
 from core.contract.schemas import Options
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, stored, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, stored, system_of, wait_for_count
 
 
 async def _save_prompt(page: Any, name: str, text: str) -> None:
@@ -32,7 +32,7 @@ async def test_prompts_are_kept_under_a_name(open_page: Open, fake: FakeOllama) 
     assert "선생님" in await page.inner_text("#welcome-prompt")
     await say(page, "Hello")
     await answered(page)
-    assert fake.asked()[0].json["system"] == "당신은 친절한 선생님입니다."
+    assert system_of(fake, 0) == "당신은 친절한 선생님입니다."
 
     await page.click("#open-settings")
     options = await page.locator("#prompt option").all_inner_texts()
@@ -45,7 +45,7 @@ async def test_prompts_are_kept_under_a_name(open_page: Open, fake: FakeOllama) 
     await page.keyboard.press("Escape")
     await say(page, "Again")
     await answered(page, 2)
-    assert fake.asked()[1].json["system"] == "You are an old pirate."
+    assert system_of(fake, 1) == "You are an old pirate."
     assert (await stored(page))[0]["system"] == "You are an old pirate."
 
     await page.click("#open-settings")
@@ -206,5 +206,5 @@ async def test_cards_begin_a_message(open_page: Open, fake: FakeOllama) -> None:
     await page.keyboard.type("안녕하세요")
     await page.keyboard.press("Enter")
     await answered(page)
-    assert fake.asked()[0].json["prompt"] == "자연스러운 영어로 번역해 줘:\n\n안녕하세요"
+    assert prompt_of(fake, 0) == "자연스러운 영어로 번역해 줘:\n\n안녕하세요"
     assert not await page.is_visible("#starters")

@@ -7,7 +7,7 @@ import pytest
 from tests.fake_ollama import FakeOllama
 from tests.page import pdf
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, stored, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, stored, wait_for_count
 
 CSV = "월,매출\n1월,12\n"
 
@@ -50,7 +50,7 @@ async def test_text_and_pdf_are_told_to_the_model(open_page: Open, fake: FakeOll
     assert "1.1 kB · about 14 tokens" in await chip.inner_text()
     await say(page, "Summarise both.")
     await answered(page)
-    assert fake.asked()[0].json["prompt"] == (
+    assert prompt_of(fake, 0) == (
         f'<file name="매출.csv">\n{CSV.strip()}\n</file>\n\n'
         '<file name="report.pdf">\nQuarterly report\nSales rose by 12 %.\n'
         f"{pdf.KOREAN}\n</file>\n\n"
@@ -67,7 +67,7 @@ async def test_text_and_pdf_are_told_to_the_model(open_page: Open, fake: FakeOll
     await page.fill(".edit textarea", "Only the table.")
     await page.press(".edit textarea", "Enter")
     await fake.wait_for(2)
-    assert fake.asked()[1].json["prompt"].endswith("</file>\n\nOnly the table.")
+    assert prompt_of(fake, 1).endswith("</file>\n\nOnly the table.")
 
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
@@ -81,7 +81,7 @@ async def test_dropped_and_pasted(how: str, open_page: Open, fake: FakeOllama) -
     await page.wait_for_selector("#attachments .file:has-text('notes.md')")
     await page.click("#send")
     await answered(page)
-    assert fake.asked()[0].json["prompt"] == '<file name="notes.md">\n# 메모\n</file>'
+    assert prompt_of(fake, 0) == '<file name="notes.md">\n# 메모\n</file>'
     assert [talk["title"] for talk in await stored(page)] == ["notes.md"]
 
 
@@ -119,7 +119,7 @@ async def test_encodings(encoding: str, open_page: Open, fake: FakeOllama) -> No
     await page.wait_for_selector("#attachments .file:has-text('x.txt')")
     await say(page, "?")
     await answered(page)
-    assert "\n한국어, English\n똠방각하\n" in fake.asked()[0].json["prompt"]
+    assert "\n한국어, English\n똠방각하\n" in prompt_of(fake, 0)
 
 
 async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: FakeOllama) -> None:
@@ -141,7 +141,7 @@ async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: Fak
     await page.click("#attachments button")
     await page.press("#message", "Enter")
     await answered(page)
-    assert fake.asked()[0].json["prompt"] == "Summarise."
+    assert prompt_of(fake, 0) == "Summarise."
     assert await page.inner_text("#notice") == ""
 
 

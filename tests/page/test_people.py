@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_ollama import FakeOllama, error, never_answers, stalls_after, tokens
 from tests.page.conftest import Open
-from tests.page.conversation import answered, say, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, wait_for_count
 
 MARKDOWN = """# 제목
 
@@ -77,7 +77,7 @@ async def test_enter_in_a_composition_does_not_send(open_page: Open, fake: FakeO
     assert fake.asked() == []
     await page.keyboard.press("Enter")
     await answered(page)
-    assert fake.asked()[0].json["prompt"] == "한\n!"
+    assert prompt_of(fake, 0) == "한\n!"
 
 
 async def test_keyboard_alone_suffices(open_page: Open, fake: FakeOllama) -> None:
@@ -95,7 +95,7 @@ async def test_keyboard_alone_suffices(open_page: Open, fake: FakeOllama) -> Non
     await page.keyboard.type(" again")
     await page.keyboard.press("Enter")
     await fake.wait_for(3)
-    assert fake.asked()[-1].json["prompt"] == "Hello again"
+    assert prompt_of(fake, -1) == "Hello again"
     await answered(page)
     await page.keyboard.press("Alt+n")
     await wait_for_count(page, ".message", 0)

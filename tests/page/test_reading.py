@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, wait_for_count
 
 FORMULAS = r"""Inline $x^2$, \(\alpha\), costs $5 or $10, and `$code$`.
 
@@ -95,7 +95,7 @@ async def test_code_in_questions_is_formatted(open_page: Open, fake: FakeOllama)
     assert await text.locator("figure.code").count() == 2
     assert await text.locator(":scope > code").all_inner_texts() == ["x"]
     assert "* as *typed* <b>" in await text.inner_text()
-    assert fake.asked()[0].json["prompt"] == question
+    assert prompt_of(fake, 0) == question
     await text.get_by_role("button", name="Copy code").first.click()
     await page.wait_for_selector(".code button:has-text('Copied')")
     assert await page.evaluate("navigator.clipboard.readText()") == "def hello():\n    pass\n"

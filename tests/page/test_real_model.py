@@ -16,7 +16,7 @@ def url(engine_url: str) -> Iterator[str]:
 
 
 async def _answered(page: Any, count: int) -> Any:
-    """Wait for the answer `count`, as long as the model is at work: a busy machine takes its time."""
+    """Wait for the answer `count` as long as the model works: a busy machine takes its time."""
     answer = page.locator(".assistant").nth(count - 1)
     await answer.locator(".tools").wait_for(timeout=0)
     assert await answer.locator(".notice").count() == 0, await answer.inner_text()

@@ -29,7 +29,7 @@ async def test_page(serve: Serve) -> None:
         assert "$" not in page.text
         assert not re.search(r"<(script|style)>| (style|on\w+)=", page.text)
 
-        (path,) = re.findall(r'"(/static/[^"#]+/main\.js)"', page.text)
+        (path,) = set(re.findall(r'"(/static/[^"#]+/main\.js)"', page.text))
         script = await client.get(path)
         assert script.headers["content-type"].startswith("text/javascript")
         assert script.headers["cache-control"] == "public, max-age=31536000, immutable"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, wait_for_count
+from tests.page.conversation import answered, say, system_of, wait_for_count
 
 CODE = "Look:\n\n```python\ndef hello() -> str:\n    return '안녕'\n```\n\nDone."
 
@@ -115,14 +115,14 @@ async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> 
     fake.reply(tokens(["Arr"], thinking=["What ", "would a pirate say?"]))
     await say(page, "Hello")
     answer = await answered(page)
-    assert fake.asked()[-1].json["system"] == "You are a pirate."
+    assert system_of(fake, -1) == "You are a pirate."
     assert fake.asked()[-1].json["options"]["temperature"] == 0.3
     assert fake.asked()[-1].json["think"] is True
     await answer.locator("summary").click()
     assert "What would a pirate say?" in await answer.inner_text()
     await say(page, "Again")
     await answered(page, 2)
-    assert fake.asked()[-1].json["system"] == "You are a pirate."  # else it is the model's own
+    assert system_of(fake, -1) == "You are a pirate."  # else it is the model's own
 
 
 async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama) -> None:
@@ -310,7 +310,7 @@ async def test_image_is_sent_as_small_jpeg(open_page: Open, fake: FakeOllama) ->
     await page.locator("#attachments button").last.click()
     await say(page, "What is this?")
     await answered(page)
-    (image,) = fake.asked()[-1].json["images"]
+    (image,) = fake.asked()[-1].json["messages"][-1]["images"]
     assert image.startswith("/9j/")
     assert len(image) < 20_000
     assert await page.locator(".user img").count() == 1
