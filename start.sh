@@ -13,7 +13,7 @@ if [ -z "${OLLAMA_BASE_URL:-}" ] && ! (exec 3<>/dev/tcp/127.0.0.1/11434) 2>/dev/
     exec 3< <(exec .venv/bin/python -m core.engine --parent $$)
     read -r OLLAMA_BASE_URL <&3 || { echo "the built-in model did not start" >&2; exit 1; }
     exec 3<&-
-    export OLLAMA_BASE_URL DEFAULT_MODEL="${DEFAULT_MODEL:-smollm2:135m}"
+    export OLLAMA_BASE_URL
 fi
 
 exec .venv/bin/python -m handlers

@@ -10,7 +10,19 @@ from time import monotonic
 import msgspec
 from starlette.types import Scope
 
+from core.settings.networks import UNKNOWN
+
+_UNKNOWN = str(UNKNOWN)
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def _known(address: str) -> str:
+    return "" if address == _UNKNOWN else address
+
+
+def _encodable(path: str) -> str:
+    """Return `path` without lone surrogates, which AWS may pass on and UTF-8 does not have."""
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +72,14 @@ class Record(msgspec.Struct, kw_only=True):
     method: str
     path: str
     started_at: float
+    address: str = ""
+    """The client's; empty if unknown."""
     caller: Caller | None = None
     """None until the gate has admitted the request."""
+    let_in: bool = False
+    """Whether the gate knows the caller, or lets its address in without a key."""
+    refused_key: str = ""
+    """The name of the key that the request was refused with, if the key has one."""
     answer_headers: list[tuple[bytes, bytes]] = []
     """Added to every answer, errors included."""
     model: str = ""
@@ -111,8 +129,9 @@ class Recorder:
         record = Record(
             request_id=request_id,
             method=scope["method"],
-            path=scope["path"],
+            path=_encodable(scope["path"]),
             started_at=monotonic(),
+            address=_known((scope.get("client") or ("",))[0]),
             answer_headers=[(b"x-request-id", request_id.encode())],
         )
         scope.setdefault("state", {})["record"] = record

@@ -1,15 +1,24 @@
 """`python -m handlers` serves the bundle: the entry point of start.sh, Procfile and services."""
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from core import __version__
+from core.contract.errors import ApiError
+from core.ollama.client import OllamaClient
+from core.ollama.transport import HTTPTransport
+from core.ollama.upstream import Upstream
 from core.serving.server import serve
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 from handlers.asgi import app
+
+WARNING_TIMEOUT_S = 2
+"""How long to look at Ollama's models before serving."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,9 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"Ollama Web API {__version__}")
     parser.parse_args(arguments)
     try:
-        serve(app, Settings.from_env(os.environ))
+        settings = Settings.from_env(os.environ)
+        asyncio.run(_warn(settings))
+        serve(app, settings)
     except SettingsError as error:
         sys.exit(str(error))
+
+
+async def _warn(settings: Settings) -> None:
+    """Say on stderr if the default model is not the expected one, unless Ollama is slow or down."""
+    upstream = Upstream(settings)
+    client = OllamaClient(settings, HTTPTransport(upstream.pool), upstream.headers)
+    with suppress(ApiError, TimeoutError):
+        async with asyncio.timeout(WARNING_TIMEOUT_S):
+            if problem := await client.default.problem():
+                sys.stderr.write(f"{problem}\n")
+    upstream.pool.close()
 
 
 if __name__ == "__main__":

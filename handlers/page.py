@@ -1,6 +1,8 @@
 """GET /: the chat page, and its files under a path that changes with their content."""
 
+import gzip
 import json
+from functools import lru_cache
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -9,9 +11,13 @@ from string import Template
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
+
+from core.contract.errors import ApiError
+from core.ollama.client import ollama_client
+from core.ollama.default import PREFERRED
 
 _DIRECTORY = Path(__file__).with_name("static")
 _FILES = StaticFiles(directory=_DIRECTORY)
@@ -74,11 +80,11 @@ _FILE_HEADERS = {"content-security-policy": "default-src 'none'; connect-src 'se
 
 async def page(request: Request) -> Response:
     """Answer with the page; it has no secrets, so anyone who can reach this server may load it."""
-    html = _PAGE.substitute(
-        static=STATIC_PATH,
-        default_model=escape(request.app.state.settings.default_model),
-        preload=_PRELOAD,
-    )
+    try:
+        model = await ollama_client(request.app.state).default.name(lambda _: True)
+    except ApiError:
+        model = PREFERRED
+    html = _PAGE.substitute(static=STATIC_PATH, default_model=escape(model), preload=_PRELOAD)
     return HTMLResponse(html, headers=HEADERS)
 
 
@@ -102,13 +108,24 @@ async def static(request: Request) -> Response:
     """Answer with a file that may be cached forever."""
     response = await _FILES.get_response(request.path_params["file"], request.scope)
     response.headers.update(
-        _FILE_HEADERS | {"cache-control": "public, max-age=31536000, immutable"}
+        _FILE_HEADERS
+        | {"cache-control": "public, max-age=31536000, immutable", "vary": "Accept-Encoding"}
     )
-    return response
+    wants_gzip = "gzip" in request.headers.get("accept-encoding", "")
+    if not isinstance(response, FileResponse) or not wants_gzip or "range" in request.headers:
+        return response
+    del response.headers["content-length"]
+    response.headers["content-encoding"] = "gzip"
+    return Response(_compressed(Path(response.path)), headers=response.headers)
+
+
+@lru_cache(maxsize=256)
+def _compressed(path: Path) -> bytes:
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
 routes = [
     Route("/", page, middleware=[Middleware(GZipMiddleware)]),
     Route("/service-worker.js", service_worker, middleware=[Middleware(GZipMiddleware)]),
-    Route(f"{STATIC_PATH}/{{file:path}}", static, middleware=[Middleware(GZipMiddleware)]),
+    Route(f"{STATIC_PATH}/{{file:path}}", static),
 ]

@@ -1,10 +1,12 @@
 """Shared fixtures: a fake Ollama, and clients for every way to run an endpoint."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,15 +15,14 @@ import pytest
 import uvicorn
 
 from core.app import create_app
-from core.serving import protocol
+from core.observe import logs
+from core.serving.server import configuration
 from core.settings.schema import Settings
 from handlers import asgi
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport, shut_down
+from tests.log_lines import Lines
 from tests.processes import running
-
-# Importing the handlers makes Mangum create an event loop, which pytest's own loops replace.
-asyncio.get_event_loop_policy().get_event_loop().close()
 
 Connect = Callable[..., httpx.AsyncClient]
 """(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""
@@ -93,14 +94,8 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
 
         async def serve(**values: Any) -> str:
             settings = Settings(**{"ollama_base_url": fake.url, **values})
-            config = uvicorn.Config(
-                create_app(asgi.routes, settings, instrumented=True),
-                port=0,
-                http=protocol.Protocol,
-                timeout_keep_alive=protocol.KEEP_ALIVE_S,
-                log_config=None,
-                timeout_graceful_shutdown=1,
-            )
+            config = configuration(create_app(asgi.routes, settings, instrumented=True), settings)
+            config.port = 0
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve())
 
@@ -115,3 +110,14 @@ async def serve(fake: FakeOllama) -> AsyncIterator[Serve]:
             return f"http://{host}:{port}"
 
         yield serve
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Iterator[Lines]:
+    """Log to a file, as JSON."""
+    path = tmp_path / "log"
+    handlers, level = logging.root.handlers[:], logging.root.level
+    logs.configure(Settings(log_file=str(path)))
+    yield Lines(path)
+    logging.root.handlers[0].close()
+    logging.root.handlers[:], logging.root.level = handlers, level

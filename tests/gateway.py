@@ -52,10 +52,12 @@ class MangumTransport(httpx.AsyncBaseTransport):
         self._app = app
         self._handler = create_handler(app)
         self._context = context or Context()
-        self._thread = ThreadPoolExecutor(1, initializer=_set_event_loop)
+        self._thread = ThreadPoolExecutor(1)
+        self._is_used = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
+        self._is_used = True
         result = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._handle, http_api_event(request)
         )
@@ -70,7 +72,8 @@ class MangumTransport(httpx.AsyncBaseTransport):
         return self._handler(event, self._context)  # type: ignore[arg-type]
 
     async def aclose(self) -> None:
-        self._thread.submit(_close_event_loop, self._app).result()
+        if self._is_used:
+            self._thread.submit(_close_event_loop, self._app).result()
         self._thread.shutdown()
 
 
@@ -84,10 +87,6 @@ async def shut_down(app: ASGI) -> None:
 
 async def _ignore(message: Any) -> None:
     pass
-
-
-def _set_event_loop() -> None:
-    asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 def _close_event_loop(app: ASGI) -> None:

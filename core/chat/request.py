@@ -2,10 +2,11 @@
 
 import base64
 import binascii
-import codecs
 import re
 import string
 from collections.abc import Iterator
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from functools import lru_cache
 from typing import Any
 
@@ -25,16 +26,17 @@ MAX_PROBLEM = 200
 
 # Charsets that clients declare. Korean Windows calls cp949 by the name of its subset, euc-kr.
 _CHARSETS = {
-    "utf-8": "utf-8",
+    "utf_8": "utf-8",
     "ascii": "ascii",
-    "iso8859-1": "iso8859-1",
+    "latin_1": "iso8859-1",
     "cp1252": "cp1252",
     "euc_kr": "cp949",
     "cp949": "cp949",
-    "utf-16": "utf-16",
-    "utf-16-le": "utf-16-le",
-    "utf-16-be": "utf-16-be",
+    "utf_16": "utf-16",
+    "utf_16_le": "utf-16-le",
+    "utf_16_be": "utf-16-be",
 }
+_MAX_CHARSET = 40
 _JSON_TYPES = {
     "str": "a string",
     "int": "an integer",
@@ -119,10 +121,12 @@ def _charset(content_type: str) -> str:
         )
     declared = re.search(r'\bcharset\s*=\s*"?([^\s;"]+)', parameters, re.IGNORECASE)
     if not declared:
-        return _CHARSETS["utf-8"]
+        return "utf-8"
     try:
-        return _CHARSETS[codecs.lookup(declared[1]).name]
-    except LookupError:
+        # codecs.lookup would keep every name that it is ever asked for.
+        name = normalize_encoding(declared[1][:_MAX_CHARSET].lower())
+        return _CHARSETS[aliases.get(name, name)]
+    except KeyError:
         raise BadRequest(
             "The charset of the body is not supported. Send it as UTF-8, with "
             "Content-Type: application/json; charset=utf-8"

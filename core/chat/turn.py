@@ -38,7 +38,10 @@ class Turn:
         """
         settings = request.app.state.settings
         chat = await read_chat_request(request, settings)
-        model = settings.default_model if chat.model is UNSET else chat.model
+        model = chat.model
+        if model is UNSET:
+            may_use = Caller.of(request.scope).may_use
+            model = await ollama_client(request.app.state).default.name(may_use)
         turn = cls(request, chat, model)
         if not turn._caller.may_use(model):
             raise ModelNotAllowed(

@@ -2,7 +2,7 @@
 
 ApiError
 ├── BadRequest 400
-│   └── HostNotAllowed 400
+│   └── HostNotAllowed, InvalidHTTP 400
 ├── Unauthorized 401
 │   ├── CredentialsNeeded 401
 │   └── InvalidCredentials 401
@@ -15,11 +15,13 @@ ApiError
 ├── HeadTooLarge 431
 ├── InternalError 500
 │   └── OllamaError 500
+├── CodingNotSupported 501
 ├── RequestTimeout 504
 └── TryAgainLater
     ├── RateLimited 429
     │   └── QuotaExceeded 429
-    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping 503
+    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping,
+        TooManyConnections 503
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,6 +52,16 @@ class HostNotAllowed(BadRequest):
     """The request names a host other than this server: perhaps DNS rebinding."""
 
 
+class InvalidHTTP(BadRequest):
+    """The bytes are no HTTP request."""
+
+
+class CodingNotSupported(ApiError):
+    """The request's body has a transfer coding other than `chunked`."""
+
+    status = 501
+
+
 class Unauthorized(ApiError):
     """The request is not authenticated."""
 
@@ -62,7 +74,10 @@ class CredentialsNeeded(Unauthorized):
 
     def __init__(self, address: str | None) -> None:
         """Name the client's `address`; None if unknown."""
-        who = f"{address} is" if address else "clients behind a proxy not in TRUSTED_PROXIES are"
+        unnamed = (
+            "clients behind a proxy that TRUSTED_PROXIES lacks, or that does not name them, are"
+        )
+        who = f"{address} is" if address else unnamed
         super().__init__(
             "Credentials are needed: send an API key or token as Authorization: Bearer ..., or a "
             "key as X-API-Key. This server's operator creates keys with python -m core.keys create "
@@ -73,8 +88,12 @@ class CredentialsNeeded(Unauthorized):
 class InvalidCredentials(Unauthorized):
     """The key or token of the request is not valid."""
 
-    def __init__(self, reason: str) -> None:
-        """State the `reason`, which must be ASCII and contain nothing that the client sent."""
+    def __init__(self, reason: str, *, key: str = "") -> None:
+        """State the `reason`, which must be ASCII and contain nothing that the client sent.
+
+        `key` is the name of the key, for the log.
+        """
+        self.key = key
         super().__init__(
             f"Invalid credentials: {reason}. Send a valid API key or token as "
             "Authorization: Bearer ..., or a key as X-API-Key"
@@ -232,6 +251,12 @@ class OllamaBusy(TryAgainLater):
 
 class QueueFull(TryAgainLater):
     """The request got no slot, at once or in time."""
+
+    status = 503
+
+
+class TooManyConnections(TryAgainLater):
+    """As many connections are open as may be, and all are in use."""
 
     status = 503
 

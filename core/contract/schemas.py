@@ -182,6 +182,10 @@ class Health(Struct, kw_only=True):
     status: Literal["ok", "error"] = "ok"
     ollama_status: Literal["connected", "disconnected"]
     api_version: str
+    warning: (
+        Annotated[str, Meta(description="From /api/ready: the default model is not installed")]
+        | UnsetType
+    ) = UNSET
 
 
 class ModelStats(Struct, kw_only=True):

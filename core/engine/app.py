@@ -7,18 +7,23 @@ from datetime import UTC, datetime
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from core.contract.responses import JSONResponse
+from core.engine.answers import LinesResponse, chatted, generated, joined
+from core.engine.bodies import decode
 from core.engine.disconnect import DisconnectMiddleware
 from core.engine.errors import EngineError
-from core.engine.generate import LinesResponse, answer, joined
 from core.engine.llama import Llama, Meta
+from core.engine.local import LocalOnlyMiddleware
 from core.engine.model import CONTEXT_LENGTH, NAME
 from core.engine.schemas import (
+    Asked,
+    ChatLine,
+    ChatMessage,
+    ChatRequest,
     GenerateLine,
     GenerateRequest,
     LoadedModel,
@@ -26,13 +31,24 @@ from core.engine.schemas import (
     Show,
     ShowRequest,
     Tag,
-    decode,
 )
 
 VERSION = "0.24.0+embedded"
 """The Ollama version that the engine imitates, marked as not being Ollama itself."""
 
+TEMPLATE = (
+    "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
+    "<|im_start|>assistant\n"
+)
+"""The model's template, ChatML, in the language of Ollama's Modelfile."""
+STOP_WORDS = ("<|im_start|>", "<|im_end|>")
+
 _PLAIN_TEXTS = {404: "404 page not found", 405: "405 method not allowed"}
+
+
+async def root(request: Request) -> PlainTextResponse:
+    """GET /."""
+    return PlainTextResponse("Ollama is running")
 
 
 async def version(request: Request) -> JSONResponse:
@@ -73,13 +89,23 @@ async def ps(request: Request) -> JSONResponse:
 async def show(request: Request) -> JSONResponse:
     """POST /api/show."""
     llama: Llama = request.app.state.llama
-    _check_model(decode(await request.body(), ShowRequest).model)
+    asked = decode(await request.body(), ShowRequest)
+    if not (asked.model or asked.name):
+        raise EngineError("model is required", 400)
+    _check_model(asked.model or asked.name)
     meta = await llama.meta()
+    stops = "\n".join(f"PARAMETER stop {word}" for word in STOP_WORDS)
     known = Show(
+        modelfile=f'FROM {NAME}\nTEMPLATE """{TEMPLATE}"""\n{stops}\n',
+        parameters="\n".join(f'{"stop":30} "{word}"' for word in STOP_WORDS),
+        template=TEMPLATE,
         details=_details(meta),
         model_info={
             "general.architecture": "llama",
+            "general.basename": NAME.partition(":")[0],
             "general.parameter_count": meta.n_params,
+            "general.size_label": NAME.partition(":")[2].upper(),
+            "general.type": "model",
             "llama.context_length": meta.n_ctx_train,
             "llama.embedding_length": meta.n_embd,
             "llama.vocab_size": meta.n_vocab,
@@ -92,14 +118,27 @@ async def show(request: Request) -> JSONResponse:
 async def generate(request: Request) -> LinesResponse | JSONResponse:
     """POST /api/generate."""
     asked = decode(await request.body(), GenerateRequest)
-    _check_model(asked.model)
-    if asked.think:
-        raise EngineError(f'"{asked.model}" does not support thinking', 400)
+    _check(asked)
     if not asked.prompt:
         return JSONResponse(
             GenerateLine(model=asked.model, response="", done=True, done_reason="load")
         )
-    lines = answer(request.app.state.llama, asked)
+    lines = generated(request.app.state.llama, asked)
+    if asked.stream is False:
+        return JSONResponse(await joined(lines))
+    return LinesResponse(lines)
+
+
+async def chat(request: Request) -> LinesResponse | JSONResponse:
+    """POST /api/chat."""
+    asked = decode(await request.body(), ChatRequest)
+    _check(asked)
+    if not asked.messages:
+        nothing = ChatMessage(role="assistant", content="")
+        return JSONResponse(
+            ChatLine(model=asked.model, message=nothing, done=True, done_reason="load")
+        )
+    lines = chatted(request.app.state.llama, asked)
     if asked.stream is False:
         return JSONResponse(await joined(lines))
     return LinesResponse(lines)
@@ -115,17 +154,15 @@ def create_app(llama: Llama) -> Starlette:
 
     app = Starlette(
         routes=[
+            Route("/", root),
             Route("/api/version", version),
             Route("/api/tags", tags),
             Route("/api/ps", ps),
             Route("/api/show", show, methods=["POST"]),
             Route("/api/generate", generate, methods=["POST"]),
+            Route("/api/chat", chat, methods=["POST"]),
         ],
-        middleware=[
-            # Otherwise a web page could read answers via its own host name, resolved to loopback.
-            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
-            Middleware(DisconnectMiddleware),
-        ],
+        middleware=[Middleware(LocalOnlyMiddleware), Middleware(DisconnectMiddleware)],
         exception_handlers={EngineError: _failed, 404: _plain, 405: _plain},
         lifespan=lifespan,
     )
@@ -135,6 +172,12 @@ def create_app(llama: Llama) -> Starlette:
 
 def _details(meta: Meta) -> ModelDetails:
     return ModelDetails(parameter_size=f"{meta.n_params / 1e6:.2f}M", quantization_level=meta.ftype)
+
+
+def _check(asked: Asked) -> None:
+    _check_model(asked.model)
+    if asked.think:
+        raise EngineError(f'"{asked.model}" does not support thinking', 400)
 
 
 def _check_model(name: str) -> None:

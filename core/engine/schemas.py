@@ -4,28 +4,43 @@ Field names, order and types match the recordings in tests/recordings.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from core.engine.errors import EngineError
 
-_T = TypeVar("_T")
-
-
-class GenerateRequest(Struct, kw_only=True):
-    """The body of POST /api/generate. Other fields, `keep_alive` among them, have no effect."""
+class Asked(Struct, kw_only=True):
+    """What both kinds of request may have. Other fields, `keep_alive` among them, do nothing."""
 
     model: str = ""
+    stream: bool | None = None
+    think: bool | Literal["low", "medium", "high", "max"] | None = None
+    format: Any = None
+    options: dict[str, Any] | None = None
+
+
+class GenerateRequest(Asked, kw_only=True):
+    """The body of POST /api/generate."""
+
     prompt: str = ""
     system: str = ""
     context: list[Annotated[int, Meta(ge=0, lt=2**31)]] | None = None
-    stream: bool | None = None
-    think: bool | Literal["low", "medium", "high", "max"] | None = None
     images: list[bytes] | None = None
-    format: Any = None
-    options: dict[str, Any] | None = None
+
+
+class ChatMessage(Struct, kw_only=True, omit_defaults=True):
+    """A message of a conversation."""
+
+    role: str
+    content: str
+    images: list[bytes] | None = None
+
+
+class ChatRequest(Asked, kw_only=True):
+    """The body of POST /api/chat."""
+
+    messages: list[ChatMessage] | None = None
 
 
 class GenerateLine(Struct, kw_only=True):
@@ -45,10 +60,27 @@ class GenerateLine(Struct, kw_only=True):
     eval_duration: int | UnsetType = UNSET
 
 
+class ChatLine(Struct, kw_only=True):
+    """A `GenerateLine` of /api/chat."""
+
+    model: str
+    created_at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    message: ChatMessage
+    done: bool = False
+    done_reason: Literal["stop", "length", "load"] | UnsetType = UNSET
+    total_duration: int | UnsetType = UNSET
+    load_duration: int | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
+    prompt_eval_duration: int | UnsetType = UNSET
+    eval_count: int | UnsetType = UNSET
+    eval_duration: int | UnsetType = UNSET
+
+
 class ShowRequest(Struct):
-    """The body of POST /api/show."""
+    """The body of POST /api/show; `name` is the older name of `model`."""
 
     model: str = ""
+    name: str = ""
 
 
 class ModelDetails(Struct, kw_only=True):
@@ -89,21 +121,10 @@ class LoadedModel(Struct, kw_only=True):
 class Show(Struct, kw_only=True):
     """The answer to POST /api/show."""
 
+    modelfile: str
+    parameters: str
+    template: str
     details: ModelDetails
     model_info: dict[str, Any]
     capabilities: tuple[str, ...] = ("completion",)
     modified_at: datetime
-
-
-def decode(body: bytes, type_: type[_T]) -> _T:
-    """Return the request in `body`.
-
-    Raises:
-        EngineError: it is missing or invalid; 400.
-    """
-    if not body:
-        raise EngineError("missing request body", 400)
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise EngineError(str(error), 400) from None

@@ -1,5 +1,6 @@
 """The client's address, which no client can forge."""
 
+import logging
 from functools import lru_cache
 
 from starlette.datastructures import Headers
@@ -7,18 +8,59 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.settings.networks import UNKNOWN, Address, Networks, parse_address
 
-_PROXY_HEADERS = {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip"}
+PROXY_HEADERS = frozenset(
+    {
+        b"cdn-loop",
+        b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
+        b"cf-ray",
+        b"fastly-client-ip",
+        b"forwarded",
+        b"tailscale-headers-info",
+        b"tailscale-user-login",
+        b"tailscale-user-name",
+        b"tailscale-user-profile-pic",
+        b"true-client-ip",
+        b"via",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"x-forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-real-ip",
+    }
+)
+"""Sent by proxies, and by no program that calls for itself."""
+
+_UNNAMED = (
+    "A proxy of TRUSTED_PROXIES at %s sends %s but no client in X-Forwarded-For, so its clients "
+    "count as strangers. In nginx, add: proxy_set_header X-Forwarded-For $remote_addr;"
+)
+_CONTRADICTORY = (
+    "A proxy of TRUSTED_PROXIES at %s sends an X-Real-IP that its X-Forwarded-For does not "
+    "contain, so this client counts as a stranger. Let the proxy set both headers, whatever the "
+    "client sent. In nginx, add: proxy_set_header X-Forwarded-For $remote_addr;"
+)
+_logger = logging.getLogger(__name__)
 
 
 class ClientAddressMiddleware:
     """Sets `scope["client"]` and `scope["scheme"]` to what the client itself used.
 
-    Forwarding headers count only as far as trusted proxies wrote them.
+    Forwarding headers count only as far as trusted proxies wrote them. A client whose proxy does
+    not say who it is, or passes on what the client says, is a stranger.
     """
 
     def __init__(self, app: ASGIApp, *, trusted_proxies: Networks) -> None:
         self.app = app
         self.trusted_proxies = trusted_proxies
+        self._warned: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with the client's real address in the scope."""
@@ -28,27 +70,47 @@ class ClientAddressMiddleware:
 
     def _resolve(self, scope: Scope) -> None:
         peer = parse_address((scope.get("client") or ("",))[0] or "")  # a Unix socket has none
-        if _PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
+        if PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
             scope["client"] = (_text(peer), 0)
             return
         headers = Headers(scope=scope)
+        if peer not in self.trusted_proxies:
+            # A proxy on this machine that is not listed: its clients may be remote.
+            scope["client"] = (_text(UNKNOWN if peer.is_loopback else peer), 0)
+            return
         scope["client"] = (_text(self._client(headers, peer)), 0)
-        if peer in self.trusted_proxies:
-            scheme = _entries(headers, "x-forwarded-proto")[-1:]
-            scope["scheme"] = "https" if scheme == ["https"] else "http"
+        scheme = _entries(headers, "x-forwarded-proto")[-1:]
+        scope["scheme"] = "https" if scheme == ["https"] else "http"
 
-    def _client(self, headers: Headers, peer: Address) -> Address:
-        """Return the nearest address that does not belong to a trusted proxy."""
-        if peer.is_loopback and peer not in self.trusted_proxies:
-            return UNKNOWN  # an untrusted proxy on this machine: its clients may be remote
-        client = peer
-        for entry in reversed(_entries(headers, "x-forwarded-for")):
-            if client == UNKNOWN or client not in self.trusted_proxies:
+    def _client(self, headers: Headers, proxy: Address) -> Address:
+        """Return the nearest address that does not belong to a trusted proxy.
+
+        A loopback address becomes UNKNOWN: a client may have written it, and a proxy passed it on.
+        """
+        entries = [*map(parse_address, _entries(headers, "x-forwarded-for"))]
+        if not entries:
+            sent = sorted(PROXY_HEADERS.intersection(name for name, _ in headers.raw))
+            self._warn(_UNNAMED, proxy, b", ".join(sent).decode())
+            return UNKNOWN
+        trusted = self.trusted_proxies
+        real = map(parse_address, _entries(headers, "x-real-ip"))
+        if any(address not in entries and address not in trusted for address in real):
+            self._warn(_CONTRADICTORY, proxy)
+            return UNKNOWN
+        client = proxy
+        for entry in reversed(entries):
+            if client == UNKNOWN or client not in trusted:
                 break
-            reporter, client = client, parse_address(entry)
+            reporter, client = client, entry
             if client.is_loopback and not reporter.is_loopback:
                 return UNKNOWN  # another machine's loopback
-        return client
+        return UNKNOWN if client.is_loopback else client
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        """Log `text`, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            _logger.warning(text, *arguments)
 
 
 @lru_cache(maxsize=1024)

@@ -1,7 +1,6 @@
 """Authenticates and authorizes requests, and records who sent each one."""
 
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_network
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +14,7 @@ from core.contract.errors import (
 )
 from core.gate.public import is_public
 from core.gate.rates import FailureLimiter
+from core.gate.sites import Sites
 from core.gate.tokens import TokenVerifier
 from core.keys.records import PREFIX
 from core.keys.store import KeyStore
@@ -48,6 +48,7 @@ class AuthMiddleware:
         self.keys = keys
         self.tokens = tokens
         self.failures = failures
+        self.sites = Sites()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with the `Caller` in the request's record.
@@ -62,18 +63,23 @@ class AuthMiddleware:
             address = parse_address(scope["client"][0])
             if address not in self.allowed:
                 raise AddressNotAllowed(f"Requests from {address} are not allowed")
-            Record.of(scope).caller = await self._caller(scope, address)
+            record = Record.of(scope)
+            record.caller = await self._caller(scope, record, address)
         await self.app(scope, receive, send)
 
-    async def _caller(self, scope: Scope, address: Address) -> Caller:
-        if not is_public(scope):
-            if credential := _credential(scope):
-                return await self._holder(credential, address)
-            if address not in self.anonymous:
-                raise CredentialsNeeded(None if address == UNKNOWN else str(address))
-        return _anonymous(address)
+    async def _caller(self, scope: Scope, record: Record, address: Address) -> Caller:
+        public = is_public(scope)
+        credential = None if public else _credential(scope)
+        if credential:
+            caller = await self._holder(credential, record, address)
+            record.let_in = True
+            return caller
+        record.let_in = address in self.anonymous
+        if not public and not record.let_in:
+            raise CredentialsNeeded(None if address == UNKNOWN else str(address))
+        return _anonymous(address, self.sites.of(address))
 
-    async def _holder(self, credential: str, address: Address) -> Caller:
+    async def _holder(self, credential: str, record: Record, address: Address) -> Caller:
         try:
             if self.tokens is None or credential.startswith(PREFIX):
                 key = self.keys.authenticate(credential)
@@ -88,8 +94,9 @@ class AuthMiddleware:
                 )
             subject = await self.tokens.verify(credential)
             return Caller(id=f"jwt:{subject}", name=subject, address=str(address))
-        except InvalidCredentials:
-            await self.failures.hit(_site(address))
+        except InvalidCredentials as error:
+            record.refused_key = error.key
+            await self.failures.hit(self.sites.of(address))
             raise
 
 
@@ -113,13 +120,5 @@ def _credential(scope: Scope) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _anonymous(address: Address) -> Caller:
-    return Caller(id=f"address:{_site(address)}", name=str(address), address=str(address))
-
-
-@lru_cache(maxsize=1024)
-def _site(address: Address) -> str:
-    """Return what a single attacker controls: one IPv4 address, or a whole IPv6 /64."""
-    if isinstance(address, IPv6Address):
-        return str(ip_network((address, 64), strict=False))
-    return str(address)
+def _anonymous(address: Address, site: str) -> Caller:
+    return Caller(id=f"address:{site}", name=str(address), address=str(address))

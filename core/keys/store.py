@@ -53,9 +53,10 @@ class KeyStore:
         self._reload_if_changed()
         key = self._keys.get(credential.removeprefix(PREFIX).partition("_")[0])
         if key is None or not hmac.compare_digest(key.sha256, digest(credential)):
-            raise InvalidCredentials("the API key is unknown or has been revoked")
+            name = key.name if key else ""
+            raise InvalidCredentials("the API key is unknown or has been revoked", key=name)
         if key.expired():
-            raise InvalidCredentials("the API key has expired")
+            raise InvalidCredentials("the API key has expired", key=key.name)
         return key
 
     def reload(self) -> None:

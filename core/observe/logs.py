@@ -50,11 +50,14 @@ def log_request(record: Record) -> None:
 def _fields(record: Record) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "id": record.request_id,
-        "client": record.caller.name if record.caller else "",
+        "client": record.caller.id if record.caller else "",
+        "address": record.address,
         "method": record.method,
         "path": record.path[:_MAX_PATH],
         "status": record.status,
     }
+    if record.refused_key:
+        fields["refused_key"] = record.refused_key
     if record.model:
         fields["model"] = record.model
         fields["queue_ms"] = round(record.queued_s * 1000)

@@ -1,6 +1,6 @@
 """Prometheus metrics; only the bundle imports this, since prometheus-client loads slowly."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -82,6 +82,23 @@ class Metrics:
             if record.first_token_s is not None:
                 self._labelled(self._first_token, model).observe(record.first_token_s)
 
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def text(self, may_see: Callable[[str], bool]) -> bytes:
+        """Return the metrics in Prometheus' text format, without those of hidden models."""
+        return generate_latest(_Visible(self._registry, may_see))
+
+
+class _Visible:
+    """What a registry collects, without the samples of models that the client may not see."""
+
+    def __init__(self, registry: CollectorRegistry, may_see: Callable[[str], bool]) -> None:
+        self._registry = registry
+        self._may_see = may_see
+
+    def collect(self) -> Iterator[metrics.Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if "model" not in sample.labels or self._may_see(sample.labels["model"])
+            ]
+            yield metric

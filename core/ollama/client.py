@@ -10,6 +10,7 @@ from starlette.datastructures import State
 from core.contract.errors import ApiError, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
+from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
 from core.ollama.transport import HTTPTransport
@@ -28,6 +29,7 @@ class Tag(msgspec.Struct):
 
     name: str
     modified_at: datetime | None = None
+    capabilities: list[str] | None = None  # since 0.32
     remote_model: str = ""  # since 0.12, for a model in the cloud, whatever its name
 
 
@@ -48,6 +50,8 @@ class OllamaClient:
         self._settings = settings
         self._api = OllamaAPI(settings.ollama_base_url, transport, headers)
         self._facts = ModelFacts(self._api)
+        self.default = DefaultModel(self, settings.default_model)
+        """The model for requests that name none."""
         # Relays on the internet cut off an answer that is silent for long (Cloudflare: 100 s).
         self._is_far = settings.ollama_base_url.startswith("https:")
 
@@ -67,6 +71,7 @@ class OllamaClient:
             RequestTimeout: it does not answer.
         """
         tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
+        self._facts.learn({tag.name: tag.capabilities for tag in tags.models if tag.capabilities})
         return [
             tag
             for tag in tags.models
@@ -76,6 +81,20 @@ class OllamaClient:
     async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
         """Return the capabilities and context lengths of `names`, as `ModelFacts.describe` does."""
         return await self._facts.describe(names)
+
+    async def loaded(self) -> list[str]:
+        """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
+        try:
+            return [tag.name for tag in parse(*await self._api.ask("GET", "/api/ps"), _Tags).models]
+        except ApiError:
+            return []
+
+    async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return what each model in `names` can do, in Ollama's words; no model is loaded.
+
+        Models that Ollama does not describe in time are left out.
+        """
+        return await self._facts.capabilities(names)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
         """Return the whole answer of `model` to `chat`, without its `context`.

@@ -16,7 +16,11 @@ _MAX_TEXT = 500
 _CLIENT_FAULTS = re.compile(
     r'option "\w+" must be of type|invalid format:|invalid JSON schema in format|detokenize error'
 )
-_MISSING = re.compile(rb'\{"error":"model .* not found(, try pulling it first)?"\}')
+# Of Ollama's own engine; of llama.cpp's server, which newer versions run; of its cloud.
+_WINDOW_FULL = re.compile(
+    "exceeds the context length|exceeds the available context size|exceeded max context length"
+)
+_MISSING = re.compile(r"model .* not found(, try pulling it first)?")
 _INTERNAL = re.compile(
     r"""\b(?i:[a-z][a-z0-9+.-]{0,9})://[^\s"']+  # a URL
       | (?<![\w.-])[A-Za-z][\w-]{0,62}(\.[\w-]{1,63}){0,9}:\d{3,5}\b  # a host and its port
@@ -34,6 +38,11 @@ _INTERNAL = re.compile(
 def failure(text: str, status: int = 500) -> ApiError:
     """Return the client's error for Ollama's error `text` and HTTP `status`."""
     text = _without_internals(_unwrapped(text))
+    if _WINDOW_FULL.search(text):
+        return BadRequest(
+            f"Ollama rejected this request: {text}. The conversation is longer than the model can "
+            "read: start a new conversation, or send a shorter message"
+        )
     if status == httpx.codes.BAD_REQUEST or _CLIENT_FAULTS.match(text):
         return BadRequest(f"Ollama rejected this request: {text}")
     return OllamaError(text)
@@ -43,9 +52,8 @@ def failed_response(response: httpx.Response, body: bytes) -> ApiError:
     """Return the error for a response from Ollama that is not a 200."""
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         return OllamaBusy(_retry_after_s(response))
-    try:
-        text = msgspec.json.decode(body, type=dict[str, Any])["error"]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+    text = _error_in(body)
+    if text is None:
         return OllamaError(_unexplained(response.status_code))
     return failure(
         text if isinstance(text, str) else msgspec.json.encode(text).decode(), response.status_code
@@ -59,7 +67,18 @@ def not_ollama() -> OllamaError:
 
 def says_model_is_missing(response: httpx.Response, body: bytes) -> bool:
     """Return whether this is Ollama's own 404, not that of another server at its address."""
-    return response.status_code == httpx.codes.NOT_FOUND and bool(_MISSING.match(body))
+    if response.status_code != httpx.codes.NOT_FOUND:
+        return False
+    text = _error_in(body)
+    return isinstance(text, str) and bool(_MISSING.fullmatch(text))
+
+
+def _error_in(body: bytes) -> Any:
+    """Return the `error` of an answer; None if it has none, or is no JSON object."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any]).get("error")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _unexplained(status: int) -> str:

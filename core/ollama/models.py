@@ -60,7 +60,12 @@ class ModelFacts:
     def __init__(self, api: OllamaAPI) -> None:
         self._api = api
         self._known: dict[str, tuple[Model | None, float]] = {}  # each with its expiry
+        self._listed: dict[str, list[str]] = {}
         self._lookups = WeakValueDictionary[str, _Lookup]()
+
+    def learn(self, capabilities: dict[str, list[str]]) -> None:
+        """Take what the list of models says, so that `capabilities` need not ask."""
+        self._listed = capabilities
 
     async def of(self, name: str) -> Model | None:
         """Return what Ollama says about a model; None if it does not describe it.
@@ -83,6 +88,26 @@ class ModelFacts:
                         self._lookups.pop(key, None)
                         raise
         return self._known[key][0]
+
+    async def capabilities(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Return what each model in `names` can do, in Ollama's words; no model is loaded.
+
+        Models that Ollama does not describe in time are left out.
+        """
+        few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
+        deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
+
+        async def of(name: str) -> list[str] | None:
+            if name in self._listed:
+                return self._listed[name]
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout_at(deadline), few_at_once:
+                    model = await self.of(name)
+                return model.capabilities if model else None
+            return None
+
+        answers = zip(names, await asyncio.gather(*map(of, names)), strict=True)
+        return {name: capabilities for name, capabilities in answers if capabilities is not None}
 
     async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
         """Return what each model in `names` can do, and its context length in tokens.
@@ -109,12 +134,10 @@ class ModelFacts:
         loaded, found = await asyncio.gather(runners(), asyncio.gather(*map(of, names)))
         models = {name: model for name, model in zip(names, found, strict=True) if model}
         lengths = {name: loaded.get(name) or model.context_length for name, model in models.items()}
+        can = {name: model.capabilities for name, model in models.items()}
+        can |= {name: self._listed[name] for name in names if name in self._listed}
         return (
-            {
-                name: model.capabilities
-                for name, model in models.items()
-                if model.capabilities is not None
-            },
+            {name: capabilities for name, capabilities in can.items() if capabilities is not None},
             {name: length for name, length in lengths.items() if length},
         )
 

@@ -1,11 +1,13 @@
 """AWS Lambda: everything specific to running as a function behind a gateway."""
 
+import asyncio
+from functools import cached_property
 from typing import Any
 
 import msgspec
 from mangum import Mangum
 from mangum.handlers import HTTPGateway
-from mangum.types import ASGI
+from mangum.types import ASGI, LambdaContext, LambdaEvent
 from mangum.types import Scope as MangumScope
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,14 +32,33 @@ def remaining_s(scope: Scope) -> float | None:
     return max(0.0, remaining_ms / 1000 - MARGIN_S)
 
 
-def create_handler(app: ASGI) -> Mangum:
+class Handler:
+    """An application as an AWS Lambda handler, with an event loop of its own."""
+
+    def __init__(self, app: ASGI) -> None:
+        """Adapt `app`; nothing is created before the first event."""
+        self._app = app
+
+    def __call__(self, event: LambdaEvent, context: LambdaContext) -> dict[str, Any]:
+        """Answer an event of a gateway or a load balancer."""
+        return self._mangum(event, context)
+
+    @cached_property
+    def _mangum(self) -> Mangum:
+        # Mangum uses the thread's current loop. Asking for one that is not there warns since
+        # Python 3.12 and fails since 3.14.
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        return Mangum(
+            self._app,
+            lifespan="off",
+            custom_handlers=[StagedHTTPGateway],
+            text_mime_types=["application/json", "application/x-ndjson"],
+        )
+
+
+def create_handler(app: ASGI) -> Handler:
     """Return `app` as an AWS Lambda handler."""
-    return Mangum(
-        app,
-        lifespan="off",
-        custom_handlers=[StagedHTTPGateway],
-        text_mime_types=["application/json", "application/x-ndjson"],
-    )
+    return Handler(app)
 
 
 class StagedHTTPGateway(HTTPGateway):

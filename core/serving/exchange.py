@@ -87,7 +87,7 @@ class ExchangeMiddleware:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             return MethodNotAllowed(scope["method"], (error.headers or {})["Allow"])
         return EndpointNotFound(
-            f"Unknown endpoint {scope['path']}. Available: {', '.join(self.endpoints)}"
+            f"Unknown endpoint {Record.of(scope).path}. Available: {', '.join(self.endpoints)}"
         )
 
 

@@ -2,16 +2,41 @@
 
 import asyncio
 import socket
+from typing import Any
 
+import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from core.contract.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge
+from core.context import Record
+from core.contract.errors import (
+    ApiError,
+    BadRequest,
+    CodingNotSupported,
+    HeadTimeout,
+    HeadTooLarge,
+    InvalidHTTP,
+    TooManyConnections,
+)
 from core.gate.browsers import HEADERS
+from core.observe import logs
+from core.serving.connections import Connections
+from core.serving.half_closed import HalfClosed
+from core.settings.networks import parse_address
 
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 reuses connections for 100 s; uvicorn's 5 s would race with it."""
-HEAD_TIMEOUT_S = 20
+STRANGER_KEEP_ALIVE_S = 10
+"""The same for a connection that has never had a request let in by the gate."""
+HEAD_TIMEOUT_S = 10
 MAX_HEAD_BYTES = 64 * 1024
+LATE_BODY_S = 30
+"""How long the body of a request may go on arriving after the answer..."""
+MAX_LATE_BODY_BYTES = 64 * 2**20
+"""...and how much of it: clients read the answer only when they have sent everything."""
+REFUSED_S = 1
+"""How long a refused connection is read: closed at once, it would be reset, the answer lost."""
 WRITE_TIMEOUT_S = 60
 """How long a client may leave its answer unread before Linux drops the connection."""
 
@@ -21,11 +46,37 @@ _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol, with JSON errors for malformed HTTP.
 
-    It limits the time and the size of a request's head, which uvicorn does not.
+    It limits the time and the size of a request's head, which uvicorn does not. What it refuses
+    is logged like any request.
     """
 
-    __slots__ = ("_head_size", "_head_timer", "_in_head", "_refused")
+    __slots__ = (
+        "_half_closed",
+        "_head_size",
+        "_head_timer",
+        "_in_head",
+        "_known",
+        "_late_bytes",
+        "_limits",
+        "_refused",
+    )
     # CPython stores up to 30 attributes compactly: more would double a connection's memory.
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Connections,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._half_closed: HalfClosed | None = None
+        self._in_head = self._refused = self._known = False
+        self._head_size = self._late_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
@@ -34,28 +85,61 @@ class Protocol(HttpToolsProtocol):
             transport.get_extra_info("socket").setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_TIMEOUT_S * 1000
             )
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._in_head = self._refused = False
-        self._head_size = 0
-        self._start_head_timer()
+        self._known = self._limits.is_trusted(self._host)
+        if refusal := self._limits.add(self, self._host):
+            self._refuse(refusal, lingers=not isinstance(refusal, TooManyConnections))
+        else:
+            self._start_head_timer(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
+        self._limits.remove(self)
         self._stop_head_timer()
+        if self._half_closed:
+            self._half_closed.stop()
+            self._half_closed = None
         super().connection_lost(exc)
+
+    def close_idle(self) -> None:
+        """Close the connection, which has no request in progress."""
+        self.transport.close()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Keep the connection of a client that awaits its answer: it may still read.
+
+        TLS has no half-closed connections, and HTTP/1.0 nothing to find out with whether the
+        client has gone: proxies that speak it, such as nginx, then close the whole connection.
+        """
+        cycle = self.cycle
+        if (
+            self._is_idle()
+            or cycle.more_body
+            or self.scheme == "https"
+            or cycle.scope["http_version"] == "1.0"
+        ):
+            return None
+        cycle.keep_alive = False
+        self._half_closed = HalfClosed(self.transport, self._probe)
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`, and wait for the rest of an incomplete head."""
         if self._refused:
             return
         self._head_size += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # answered as if it had not been offered
+        except httptools.HttpParserError:
+            self._refuse(InvalidHTTP("Invalid HTTP request received."))
         if not self._in_head:
             self._restart_keep_alive_timer()
         elif self._head_size > MAX_HEAD_BYTES:
             self._refuse(HeadTooLarge(f"The request's head exceeds {MAX_HEAD_BYTES} bytes"))
         elif self._is_idle():
-            self._start_head_timer()
+            self._start_head_timer(HEAD_TIMEOUT_S)
 
     def on_message_begin(self) -> None:
         """Mark the start of a head."""
@@ -69,19 +153,40 @@ class Protocol(HttpToolsProtocol):
         the second one when the connection closes after the first answer (RFC 9112, 9.3.2).
         """
         if not self._is_idle():
-            raise BadRequest("The previous request is still in progress")
+            self._stop_parsing(BadRequest("The previous request is still in progress"))
         if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
             # The parser would mistake the body for another request.
-            refusal = BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
-            self._refuse(refusal)
-            raise refusal
+            text = "A request with a body cannot offer an Upgrade. Omit that header"
+            self._stop_parsing(BadRequest(text))
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
+            text = "Transfer-Encoding may only be chunked. Send the body as it is"
+            self._stop_parsing(CodingNotSupported(text))
         self._end_head()
+        self._late_bytes = 0
         super().on_headers_complete()
+        if b"%" in self.url and b"%2f" in (path := self.scope["raw_path"].lower()):
+            # Decoded, it would be a separator, and another endpoint's path.
+            self.scope["path"] = path.decode("ascii")
+        self._limits.begin(self)
 
     def on_body(self, body: bytes) -> None:
         """End the head, and pass on a piece of the body."""
+        if self._is_idle():
+            self._in_head = False
+            self._head_size = 0
+            self._late_bytes += len(body)
+            if self._late_bytes > MAX_LATE_BODY_BYTES:
+                self.transport.close()
+        else:
+            self._end_head()
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the wait for the rest of a body."""
         self._end_head()
-        super().on_body(body)
+        self.cycle.more_body = False
+        super().on_message_complete()
 
     def on_chunk_header(self) -> None:
         """Count what may follow as a head: uvicorn would keep any number of trailers."""
@@ -91,17 +196,31 @@ class Protocol(HttpToolsProtocol):
 
     def on_chunk_complete(self) -> None:
         """Mark the end of any trailers."""
-        self._end_head()
+        self._in_head = False
+        self._head_size = 0
 
     def on_response_complete(self) -> None:
-        """Start waiting for the rest of a head that began during the answer."""
+        """Start waiting for the next request, or for the rest of this one."""
+        record: Record | None = self.cycle.scope["state"].get("record")
+        self._known = self._known or bool(record and record.let_in)
+        self.timeout_keep_alive = KEEP_ALIVE_S if self._known else STRANGER_KEEP_ALIVE_S
+        self._limits.end(self, known=self._known)
         super().on_response_complete()
-        if self._in_head and self._is_idle():
-            self._start_head_timer()
+        if self.cycle.more_body:
+            self._start_head_timer(LATE_BODY_S)
+        elif self._in_head and self._is_idle():
+            self._start_head_timer(HEAD_TIMEOUT_S)
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer with `msg` and close the connection."""
-        self._refuse(BadRequest(msg))
+    @property
+    def _host(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _probe(self) -> bytes:
+        """Return bytes that mean nothing at this point of the answer, if there are any."""
+        if not self.cycle.response_started:
+            return b"HTTP/1.1 100 Continue\r\n\r\n"
+        is_chunked = self.cycle.chunked_encoding and self.cycle.scope["method"] != "HEAD"
+        return b"0" if is_chunked else b""  # a leading zero of the next chunk's size
 
     def _is_idle(self) -> bool:
         return not self.cycle or self.cycle.response_complete
@@ -111,9 +230,9 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
 
-    def _start_head_timer(self) -> None:
+    def _start_head_timer(self, seconds: float) -> None:
         if not self._head_timer:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+            self._head_timer = self.loop.call_later(seconds, self._give_up)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer:
@@ -129,16 +248,22 @@ class Protocol(HttpToolsProtocol):
             )
 
     def _give_up(self) -> None:
-        if self._in_head:
+        if self._in_head and not (self.cycle and self.cycle.more_body):
             self._refuse(HeadTimeout(f"No complete request within {HEAD_TIMEOUT_S} seconds"))
         else:
             self.transport.close()
 
-    def _refuse(self, error: ApiError) -> None:
+    def _stop_parsing(self, error: ApiError) -> None:
+        """Refuse the rest of the connection, from within the parser."""
+        self._refuse(error)
+        raise error
+
+    def _refuse(self, error: ApiError, *, lingers: bool = True) -> None:
         """Read no more, and answer with `error`, unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        self._log(error)
         if not self._is_idle() and (self.cycle.response_started or not self.cycle.more_body):
             self.cycle.keep_alive = False
             return
@@ -146,4 +271,27 @@ class Protocol(HttpToolsProtocol):
         response.headers.update({**HEADERS, "connection": "close"})
         head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
-        self.transport.close()
+        if not self._is_idle():
+            self.cycle.disconnected = True  # the application must not answer too
+            self.cycle.message_event.set()
+        if not lingers:
+            self.transport.close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(REFUSED_S, self.transport.close)
+
+    def _log(self, error: ApiError) -> None:
+        """Log a refusal; the client of a trusted proxy is unknown, and the proxy is no attacker."""
+        is_proxy = self._limits.is_trusted(self._host)
+        logs.log_request(
+            Record(
+                request_id="",
+                method="",
+                path="",
+                started_at=0,
+                address="" if is_proxy else str(parse_address(self._host)),
+                status=error.status,
+                error=type(error),
+            )
+        )

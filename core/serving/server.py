@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import ssl
+from functools import partial
 from time import monotonic
 from types import FrameType
 
@@ -13,7 +14,8 @@ import uvicorn
 
 from core.observe import logs
 from core.serving.application import Application
-from core.serving.protocol import KEEP_ALIVE_S, Protocol
+from core.serving.connections import Connections, raise_file_limit
+from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -36,20 +38,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._exit_at = float("inf")
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Protocol,
-                ssl_certfile=settings.ssl_certfile or None,
-                ssl_keyfile=settings.ssl_keyfile or None,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=1,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-            )
-        )
+        super().__init__(configuration(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving."""
@@ -90,6 +79,22 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+def configuration(app: Application, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration for `app`; one server's only, for it counts connections."""
+    return uvicorn.Config(
+        app,
+        http=partial(Protocol, limits=Connections(settings)),  # type: ignore[arg-type] # is called
+        ssl_certfile=settings.ssl_certfile or None,
+        ssl_keyfile=settings.ssl_keyfile or None,
+        timeout_keep_alive=STRANGER_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+
+
 def serve(app: Application, settings: Settings) -> None:
     """Serve `app` on PORT and WEB_PORT until a signal ends it.
 
@@ -97,6 +102,7 @@ def serve(app: Application, settings: Settings) -> None:
         SettingsError: a port is not free, or the certificate cannot be read.
     """
     logs.configure(settings)
+    raise_file_limit()
     server = Server(app, settings)
     try:
         server.config.load()

@@ -5,6 +5,7 @@ With `--markdown` it prints the reference, `deploy/SETTINGS.md`.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ import msgspec
 from core.settings.environment import SettingsError, schema_of
 from core.settings.schema import Settings
 
+_MASK = "********"
+_QUERY = re.compile(r"(?<=\S)\?.*")
+"""Of a URL: it may be a signature, or a key."""
 _HEAD = """# Settings
 
 All settings are environment variables, and all are optional. Startup fails on an invalid value,
@@ -39,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for field in msgspec.structs.fields(Settings):
         value = getattr(settings, field.name)
         is_secret = value and "writeOnly" in schema_of(field) and value != field.default
-        sys.stdout.write(f"{field.name.upper()}={'********' if is_secret else _text(value)}\n")
+        text = _MASK if is_secret else _QUERY.sub(f"?{_MASK}", _text(value))
+        sys.stdout.write(f"{field.name.upper()}={text}\n")
 
 
 def _rows() -> Iterator[str]:

@@ -89,6 +89,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_s: Annotated[
         Seconds, Meta(description="seconds from a request's arrival to its last byte")
     ] = 300
+    max_connections: Annotated[
+        Amount,
+        Meta(description="maximum open connections; the limit of open files may allow fewer"),
+    ] = 4096
+    max_connections_per_client: Annotated[
+        Amount,
+        Meta(description="maximum of these per address, except of loopback and trusted proxies"),
+    ] = 256
     max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
         20 * 2**20
     )
@@ -96,9 +104,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         SecondsOrNone,
         Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
     ] = 0
-    default_model: Annotated[str, Meta(description="model for requests that name none")] = (
-        "llama3.1:70b"
-    )
+    default_model: Annotated[
+        str,
+        Meta(
+            description="model for requests that name none; if unset, llama3.1:70b or, where that "
+            "is not installed, a model that can chat: one in memory, else the newest"
+        ),
+    ] = ""
     max_predict: Annotated[
         Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
     ] = 8192

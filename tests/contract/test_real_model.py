@@ -80,8 +80,8 @@ def test_a_stream_gives_the_same_answer(client: httpx.Client) -> None:
 def test_context_continues_the_conversation(client: httpx.Client) -> None:
     first = ask(client, **FRANCE)
     second = ask(client, message="And of Germany?", context=first["context"], **GREEDY)
-    assert second["context"][: len(first["context"])] == first["context"]
     assert "Berlin" in second["response"]
+    assert second["prompt_eval_count"] > first["prompt_eval_count"] + first["eval_count"]
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "cp949"])

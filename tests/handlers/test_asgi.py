@@ -90,7 +90,7 @@ def test_core_never_imports_handlers() -> None:
 def test_every_endpoint_is_a_function_of_its_own(endpoint: ModuleType) -> None:
     assert endpoint.routes
     assert callable(endpoint.app)
-    assert type(endpoint.handler).__name__ == "Mangum"
+    assert type(endpoint.handler).__name__ == "Handler"
 
 
 def test_importing_reads_no_settings() -> None:

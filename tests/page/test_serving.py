@@ -1,11 +1,14 @@
 """The page as it is served: small, cached by its content, and shut off from everything else."""
 
+import gzip
 import re
 from typing import Any
 
 import httpx
+import pytest
 
 from core.settings.networks import Networks
+from handlers import page
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import Open
@@ -80,3 +83,25 @@ async def test_first_paint_does_not_wait_for_vendors(open_page: Open) -> None:
     paints = await page.evaluate("performance.getEntriesByType('paint').map(({ name }) => name)")
     assert "first-contentful-paint" in paints
     await page.unroute_all(behavior="ignoreErrors")
+
+
+async def test_a_file_is_compressed_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressed: list[int] = []
+
+    def compress(data: bytes, **options: int) -> bytes:
+        compressed.append(len(data))
+        return original(data, **options)
+
+    original = gzip.compress
+    monkeypatch.setattr(gzip, "compress", compress)
+    page._compressed.cache_clear()
+    async with httpx.AsyncClient(base_url=await serve()) as client:
+        html = await client.get("/")
+        (path,) = re.findall(r'"(/static/[^"#]+/main\.js)"', html.text)
+        answers = [await client.get(path) for _ in range(3)]
+        head = await client.head(path)
+        part = await client.get(path, headers={"Range": "bytes=0-9"})
+    assert len(compressed) == 1
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert head.headers["content-length"] == answers[0].headers["content-length"]
+    assert (part.status_code, part.content) == (206, answers[0].content[:10])

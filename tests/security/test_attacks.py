@@ -1,35 +1,31 @@
-"""Attacks on the gate, over real sockets where bytes matter."""
+"""Attacks on the gate by header, key, token and page; `corpus` has those by bytes."""
 
 import asyncio
 import base64
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp
-from uvicorn.server import ServerState
 
 from core.app import create_app
 from core.contract.responses import JSONResponse
 from core.keys.editing import create
 from core.keys.records import digest
-from core.serving.protocol import Protocol
+from core.serving.application import Application
 from core.settings.schema import Settings
+from tests.security.corpus import ORIGINS, SPOOFS
 
-Talk = Callable[[bytes], Awaitable[bytes]]
 ATTACKER = "192.0.2.66"
 SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 
@@ -39,7 +35,7 @@ async def inside(request: Request) -> JSONResponse:
     return JSONResponse({"inside": request.url.path})
 
 
-def gate(**environ: str) -> ASGIApp:
+def gate(**environ: str) -> Application:
     """Return the whole gate, without anonymous access unless `environ` allows it."""
     values = Settings.from_env({"AUTH_FAILURE_LIMIT": "off", "RATE_LIMIT": "off", **environ})
     return create_app([Route("/{path:path}", inside, methods=["GET", "POST"])], values)
@@ -50,61 +46,20 @@ def client(address: str = ATTACKER, **environ: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
 
-@pytest.fixture
-async def talk() -> AsyncIterator[Talk]:
-    """Send a request head to a gate that knows no clients, and return its answer."""
-    config = uvicorn.Config(
-        gate(ANONYMOUS_CLIENTS="none"), http=Protocol, log_config=None, proxy_headers=False
-    )
-    config.load()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Protocol(config, ServerState(), {}), "127.0.0.1"
-    )
-
-    async def talk(head: bytes) -> bytes:
-        host, port = server.sockets[0].getsockname()
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(head + b"\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(30):
-            answer = await reader.read()
-        writer.close()
-        return answer
-
-    async with server:
-        yield talk
-
-
 # Addresses
 
-SPOOFS = [
-    {name: value}
-    for name in (
-        "X-Forwarded-For",
-        "X-Real-IP",
-        "X-Client-IP",
-        "True-Client-IP",
-        "CF-Connecting-IP",
-        "X-Original-Forwarded-For",
-        "X-Envoy-External-Address",
-    )
-    for value in ("127.0.0.1", "::1", "127.0.0.1, 127.0.0.1", "[::1]:80", "::ffff:127.0.0.1")
-] + [
-    {"Forwarded": "for=127.0.0.1;proto=https"},
-    {"X-Amzn-Request-Context": '{"http": {"sourceIp": "127.0.0.1"}}'},
-    {"X-Forwarded-Host": "localhost"},
-]
 
-
-@pytest.mark.parametrize("headers", SPOOFS)
+@pytest.mark.parametrize(("name", "value"), SPOOFS)
 @pytest.mark.parametrize("proxies", ["none", "10.0.0.0/8"])
-async def test_no_header_makes_a_stranger_local(headers: dict[str, str], proxies: str) -> None:
-    answer = await client(TRUSTED_PROXIES=proxies).get("/api/models", headers=headers)
+async def test_no_header_makes_a_stranger_local(name: str, value: str, proxies: str) -> None:
+    answer = await client(TRUSTED_PROXIES=proxies).get("/api/models", headers={name: value})
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("headers", SPOOFS)
-async def test_no_header_gets_a_stranger_past_the_firewall(headers: dict[str, str]) -> None:
-    answer = await client(ALLOWED_CLIENTS="127.0.0.0/8,::1").get("/api/health", headers=headers)
+@pytest.mark.parametrize(("name", "value"), SPOOFS)
+async def test_no_header_gets_a_stranger_past_the_firewall(name: str, value: str) -> None:
+    firewalled = client(ALLOWED_CLIENTS="127.0.0.0/8,::1")
+    answer = await firewalled.get("/api/health", headers={name: value})
     assert answer.status_code == 403
 
 
@@ -285,69 +240,6 @@ def test_no_credential_causes_a_crash(token: str) -> None:
     assert asyncio.run(attempt()) == 401
 
 
-# Bytes
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"X-API-Key: a\r\n b: folded",
-        b"X-API-Key: a\rX-Injected: 1",
-        b"X-API-Key: a\nX-Injected: 1",
-        b"X-API-Key: a\x00b",
-        b"X-API-Key : a",
-        b"Authorization: Bearer a\r\n\tX-Injected: 1",
-        b"Authorization: Bearer \x1b[31m",
-        b"X-API-Key: \xe2\x80\xa8",
-        b"Origin: https://evil.example\rX-Injected: 1",
-    ],
-)
-async def test_line_ends_and_controls_inject_nothing(talk: Talk, line: bytes) -> None:
-    answer = await talk(b"GET /api/models HTTP/1.1\r\nHost: localhost\r\n" + line)
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.split()[1] in {b"400", b"401"}
-    assert b"njected" not in head
-    assert json.loads(body)["success"] is False
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"GET /api/models HTTP/1.1\r\nHost: evil.example",
-        b"GET /api/models HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
-        b"GET /api/models HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: localhost",
-        b"GET http://localhost/api/models HTTP/1.1\r\nHost: evil.example",
-        b"GET /api/models HTTP/1.1\r\nX-Nothing: 1",
-        b"GET /api/models HTTP/1.0",
-    ],
-)
-async def test_a_rebound_name_is_refused(talk: Talk, head: bytes) -> None:
-    answer = await talk(head)
-    assert answer.split()[1] == b"400"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        b"/api/health/../models",
-        b"/api/health/..%2fmodels",
-        b"/api/health%2f..%2fmodels",
-        b"/api/health;/models",
-        b"/api/health%00",
-        b"/api/health%0d%0aX-Injected:%201",
-        b"//api/health",
-        b"/API/HEALTH",
-        b"/api/models?/api/health",
-        b"/api/models#/api/health",
-        b"*",
-    ],
-)
-async def test_only_health_is_public(talk: Talk, path: bytes) -> None:
-    answer = await talk(b"GET " + path + b" HTTP/1.1\r\nHost: localhost")
-    assert answer.split()[1] in {b"400", b"401"}
-    assert b"njected" not in answer.partition(b"\r\n\r\n")[0]
-
-
 # Pages
 
 
@@ -370,20 +262,7 @@ async def test_what_only_looks_like_a_preflight_needs_a_key() -> None:
     assert (await attacker.post("/api/chat", headers=headers)).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "https://evil.example",
-        "null",
-        "https://chat.example.com.evil.example",
-        "https://evilchat.example.com",
-        "https://chat.example.com:444",
-        "http://chat.example.com",
-        "https://chat.example.com/",
-        "https://chat.example.com, https://evil.example",
-        "*",
-    ],
-)
+@pytest.mark.parametrize("origin", ORIGINS)
 async def test_a_foreign_page_reads_nothing(origin: str) -> None:
     local = client("127.0.0.1", CORS_ORIGINS="https://chat.example.com")
     answer = await local.get("/api/models", headers={"Origin": origin})

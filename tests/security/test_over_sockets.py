@@ -9,30 +9,11 @@ import httpx
 import pytest
 
 from core.serving import protocol
-from core.settings.networks import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, tokens
+from tests.sockets import raw
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
-
-
-async def raw(url: str, *parts: bytes, wait_s: float = 0) -> bytes:
-    """Send `parts` with pauses between them, and return everything received."""
-    parsed = httpx.URL(url)
-    reader, writer = await asyncio.open_connection(parsed.host, parsed.port)
-    answer = b""
-    try:
-        for part in parts:
-            writer.write(part)
-            await asyncio.sleep(wait_s)
-        async with asyncio.timeout(5):
-            answer = await reader.read()
-    except ConnectionError:
-        pass
-    finally:
-        writer.transport.abort()
-        await asyncio.sleep(0)
-    return answer
 
 
 def error_of(answer: bytes) -> str:
@@ -92,17 +73,6 @@ async def test_an_invalid_request_does_not_hold_a_connection(
     monkeypatch.setattr(protocol, "KEEP_ALIVE_S", 0.3)
     answer = await raw(await serve(), request_ + b"Host: localhost\r\n\r\n", b"\r\n", wait_s=0.1)
     assert answer.startswith(b"HTTP/1.1 ")
-
-
-@pytest.mark.parametrize(
-    "bomb", [b"X: " + b"a" * 200_000, b"A: b\r\n" * 40_000, b"GET /" + b"a" * 200_000]
-)
-async def test_a_header_bomb_is_refused(serve: Serve, bomb: bytes) -> None:
-    start = b"" if bomb.startswith(b"GET") else b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
-    answer = await raw(await serve(), start + bomb)
-    if answer:  # else closing with unread bytes reset the connection and lost the refusal
-        assert answer.startswith(b"HTTP/1.1 431 ")
-        assert "65536 bytes" in error_of(answer)
 
 
 POST = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -196,8 +166,7 @@ async def test_a_trailer_bomb_is_refused(serve: Serve, path: bytes, bomb: bytes)
     *body, _ = chunked(json.dumps(CHAT).encode())
     request = b"".join(body).replace(b"/api/chat", path).replace(b"Connection: close\r\n", b"")
     answer = await raw(await serve(), request, b"0\r\n" + bomb)
-    if answer:  # else closing with unread bytes reset the connection and lost the refusal
-        assert b"HTTP/1.1 431 " in answer
+    assert b"HTTP/1.1 431 " in answer
 
 
 async def test_a_slow_body_holds_no_slot_and_ends_at_its_deadline(
@@ -258,43 +227,6 @@ async def test_the_model_cannot_write_lines_of_its_own(serve: Serve, fake: FakeO
     lines: list[dict[str, Any]] = [json.loads(line) for line in answer.content.split(b"\n")[:-1]]
     assert [line["response"] for line in lines] == [*hostile, ""]
     assert [line["done"] for line in lines] == [False, False, False, True]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/api/../metrics", "/api/chat/../../metrics", "/%6detrics", "//metrics",
-        "/static/../../core/settings.py", "/static/..%2f..%2fcore/settings.py", "/.env",
-        "/api/health/../models", "/API/MODELS", "/api/models%2f", "/metrics;x", "/metrics%00",
-    ],
-)  # fmt: skip
-async def test_no_path_leads_past_the_gate(serve: Serve, path: str) -> None:
-    url = await serve(anonymous_clients=Networks("none"))
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    answer = await raw(url, request.encode())
-    assert answer.startswith((b"HTTP/1.1 401 ", b"HTTP/1.1 404 ")), answer[:200]
-
-
-async def test_requests_cannot_be_smuggled(serve: Serve, fake: FakeOllama) -> None:
-    url = await serve()
-    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    both = (
-        head
-        + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"
-    )
-    assert (await raw(url, both)).startswith(b"HTTP/1.1 400 ")
-    twice = head + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n{}xxx"
-    assert (await raw(url, twice)).startswith(b"HTTP/1.1 400 ")
-    assert not fake.requests
-
-
-async def test_an_upgrade_offer_does_not_turn_a_body_into_a_request(serve: Serve) -> None:
-    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: "
-    body = b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    answer = await raw(await serve(), POST + offer + b"%d\r\n\r\n" % len(body), body, wait_s=0.1)
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert error_of(answer).startswith("A request with a body cannot offer an Upgrade")
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])

@@ -1,10 +1,11 @@
 import base64
+import tracemalloc
 
 import msgspec
 import pytest
 from msgspec import UNSET
 
-from core.chat.request import parse_chat_request
+from core.chat.request import _charset, parse_chat_request
 from core.contract.errors import BadRequest
 from core.contract.schemas import ChatRequest
 
@@ -169,3 +170,19 @@ def test_a_schema_nested_deeper_than_ollama_can_take_is_refused() -> None:
 def test_text_invalid_in_its_charset_is_refused(body: bytes, charset: str) -> None:
     with pytest.raises(BadRequest, match="charset=utf-8"):
         parse_chat_request(body, charset)
+
+
+def test_invented_charsets_are_not_remembered() -> None:
+    """Python's table of codecs keeps each name that it is asked for, for ever."""
+    tracemalloc.start()
+    try:
+        for round_ in range(2):
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(2000):
+                name = f"{round_}-{number}-".ljust(1000, "x")
+                with pytest.raises(BadRequest, match="charset"):
+                    _charset(f"application/json; charset={name}")
+            kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000

@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from core.gate.addresses import ClientAddressMiddleware
+from core.gate.addresses import PROXY_HEADERS, ClientAddressMiddleware
 from core.settings.networks import UNKNOWN, Networks
 
 NOWHERE = str(UNKNOWN)
@@ -52,7 +52,7 @@ async def test_an_untrusted_peers_headers_are_ignored() -> None:
         ("192.0.2.1:5555,10.0.0.7:80", "192.0.2.1"),
         ("[2001:db8::1]:5555", "2001:db8::1"),
         ("10.0.0.8, 10.0.0.7", "10.0.0.8"),
-        (", ,", "10.0.0.1"),
+        (", ,", NOWHERE),
         ("192.0.2.1, unknown", NOWHERE),
         ("192.0.2.1, unix:, 10.0.0.7", NOWHERE),
         ("127.0.0.1", NOWHERE),
@@ -74,16 +74,58 @@ async def test_several_header_lines_are_one_list() -> None:
     [("https", "https"), ("https, http", "http"), ("http, https", "https"), ("javascript", "http")],
 )
 async def test_a_trusted_proxy_sets_the_scheme(value: str, scheme: str) -> None:
-    header = ("X-Forwarded-Proto", value)
-    assert await resolved("10.0.0.1", header, trusted="10.0.0.1") == f"10.0.0.1 {scheme}"
+    headers = [("X-Forwarded-Proto", value), forwarded_for("192.0.2.1")]
+    assert await resolved("10.0.0.1", *headers, trusted="10.0.0.1") == f"192.0.2.1 {scheme}"
 
 
-async def test_an_untrusted_local_proxy_makes_nobody_local() -> None:
-    for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"):
-        assert await resolved("127.0.0.1", (name, "127.0.0.1")) == f"{NOWHERE} http"
+@pytest.mark.parametrize("name", [name.decode() for name in sorted(PROXY_HEADERS)])
+async def test_an_untrusted_local_proxy_makes_nobody_local(name: str) -> None:
+    assert await resolved("127.0.0.1", (name, "127.0.0.1")) == f"{NOWHERE} http"
+    assert await resolved("::1", (name, "127.0.0.1")) == f"{NOWHERE} http"
 
 
-async def test_behind_a_trusted_local_proxy_local_clients_are_local() -> None:
-    headers = [forwarded_for("::1"), ("X-Forwarded-Proto", "https")]
-    assert await resolved("127.0.0.1", *headers, trusted="127.0.0.1") == "::1 https"
+@pytest.mark.parametrize("proxy", ["127.0.0.1", "10.0.0.1"])
+@pytest.mark.parametrize("name", [name.decode() for name in sorted(PROXY_HEADERS)])
+async def test_a_trusted_proxy_that_names_no_client_is_a_stranger(
+    name: str, proxy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = [(name, "" if name == "x-forwarded-for" else "127.0.0.1")]
+    assert (await resolved(proxy, *headers, trusted=proxy)).split()[0] == NOWHERE
+    (line,) = caplog.messages
+    assert line.startswith(f"A proxy of TRUSTED_PROXIES at {proxy} sends {name} but no client")
+    assert "proxy_set_header X-Forwarded-For $remote_addr" in line
+
+
+async def test_what_is_wrong_with_a_proxy_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    app = ClientAddressMiddleware(tell, trusted_proxies=Networks("10.0.0.1"))
+    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        for _ in range(3):
+            assert (await http.get("/", headers={"Via": "x"})).text == f"{NOWHERE} http"
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("real", "entries", "client"),
+    [
+        ("192.0.2.1", "127.0.0.1", NOWHERE),  # the proxy sets X-Real-IP and passes on the rest
+        ("192.0.2.1", "192.0.2.7", NOWHERE),
+        ("nonsense", "192.0.2.7", NOWHERE),
+        ("192.0.2.1", "127.0.0.1, 192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1, 10.0.0.9", "192.0.2.1"),
+        ("10.0.0.9", "192.0.2.1", "192.0.2.1"),  # it passes on what another trusted proxy wrote
+    ],
+)
+async def test_a_proxy_that_contradicts_itself_is_a_stranger(
+    real: str, entries: str, client: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = [("X-Real-IP", real), forwarded_for(entries)]
+    assert await resolved("10.0.0.1", *headers, trusted="10.0.0.0/8") == f"{client} http"
+    assert len(caplog.messages) == (client == NOWHERE)
+
+
+async def test_a_loopback_address_behind_a_proxy_is_a_stranger() -> None:
+    for entries in ("::1", "127.0.0.1", "192.0.2.1, 127.0.0.8"):
+        headers = [forwarded_for(entries), ("X-Forwarded-Proto", "https")]
+        assert await resolved("127.0.0.1", *headers, trusted="127.0.0.1") == f"{NOWHERE} https"
     assert await resolved("127.0.0.1", trusted="127.0.0.1") == "127.0.0.1 http"

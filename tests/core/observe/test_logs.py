@@ -3,14 +3,17 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
+from starlette.types import Message
 
 from core.app import create_app
 from core.context import Record
+from core.keys.editing import create
 from core.observe import logs
 from core.observe.log_file import LogFile
 from core.settings.schema import Settings
@@ -25,6 +28,7 @@ from tests.fake_ollama import (
     tokens,
 )
 from tests.gateway import MangumTransport
+from tests.log_lines import Lines
 
 CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
 
@@ -32,32 +36,6 @@ CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
 def record(**values: object) -> Record:
     fixed = {"request_id": "i", "method": "POST", "path": "/api/chat", "started_at": 0.0}
     return Record(**{**fixed, **values})  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def lines(tmp_path: Path) -> "Iterator[Lines]":
-    path = tmp_path / "log"
-    handlers, level = logging.root.handlers[:], logging.root.level
-    logs.configure(Settings(log_file=str(path)))
-    yield Lines(path)
-    logging.root.handlers[0].close()
-    logging.root.handlers[:], logging.root.level = handlers, level
-
-
-class Lines:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    async def of_requests(self, count: int) -> list[dict[str, object]]:
-        async with asyncio.timeout(5):
-            while (
-                len(found := [each for each in self.all() if each["logger"] == "request"]) < count
-            ):
-                await asyncio.sleep(0.01)
-        return found
-
-    def all(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.path.read_text("utf-8").split("\n")[:-1]]
 
 
 async def test_a_request_is_one_line_without_any_chat_text(
@@ -73,7 +51,8 @@ async def test_a_request_is_one_line_without_any_chat_text(
         assert dict(fake.asked()[0].headers)["x-request-id"] == "my-id.1"
         (line,) = await lines.of_requests(1)
     assert line["id"] == "my-id.1"
-    assert (line["client"], line["model"], line["status"]) == ("127.0.0.1", "smollm2:135m", 200)
+    assert (line["client"], line["address"]) == ("address:127.0.0.1", "127.0.0.1")
+    assert (line["model"], line["status"]) == ("smollm2:135m", 200)
     assert line["tokens"] == 3
     assert isinstance(line["first_token_ms"], int)
     assert isinstance(line["total_ms"], int)
@@ -169,7 +148,7 @@ async def test_a_failure_is_logged_by_its_name_and_counted(
 def test_the_console_shows_a_human_readable_line() -> None:
     line = logs.ConsoleFormatter().format(record(status=200, model="m\n", duration_s=1.5))
     assert line.endswith(
-        r"INFO    id=i client= method=POST path=/api/chat status=200 model=m\x0a "
+        r"INFO    id=i client= address= method=POST path=/api/chat status=200 model=m\x0a "
         "queue_ms=0 tokens=0 total_ms=1500"
     )
 
@@ -204,3 +183,60 @@ async def test_a_request_refused_after_waiting_is_logged_with_its_wait(
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"{url}/metrics")).text
     assert "ollama_web_api_queue_wait_seconds_count 2.0" in text
+
+
+async def test_a_refused_key_is_logged_by_its_name(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    key, expired = create(path, "ci"), create(path, "old", lifetime=timedelta(microseconds=1))
+    url = await serve(api_keys_file=str(path))
+    async with httpx.AsyncClient(base_url=url) as client:
+        for credential in (f"{key}x", expired, "owa_12345678_x", key):
+            await client.get("/api/models", headers={"X-API-Key": credential})
+    found = await lines.of_requests(4)
+    assert [line.get("refused_key") for line in found] == ["ci", "old", None, None]
+    assert [line["client"] for line in found] == ["", "", "", "key:ci"]
+    assert {line["address"] for line in found} == {"127.0.0.1"}
+    text = lines.path.read_text("utf-8")
+    assert key not in text
+    assert expired not in text
+
+
+async def test_a_tokens_subject_and_a_key_of_its_name_are_told_apart(
+    serve: Serve, lines: Lines, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    secret = "0123456789abcdef0123456789abcdef"  # noqa: S105
+    token = jwt.encode({"sub": "ci", "exp": 2**33}, secret)
+    url = await serve(api_keys_file=str(path), jwt_secret=secret)
+    async with httpx.AsyncClient(base_url=url) as client:
+        for credential in (create(path, "ci"), token):
+            await client.get("/api/health")
+            await client.get("/api/models", headers={"X-API-Key": credential})
+    found = [line["client"] for line in await lines.of_requests(4)]
+    assert found == ["address:127.0.0.1", "key:ci", "address:127.0.0.1", "jwt:ci"]
+
+
+async def test_a_function_logs_and_answers_a_path_that_is_no_unicode(
+    fake: FakeOllama, lines: Lines
+) -> None:
+    app = create_app(chat.routes, Settings(ollama_base_url=fake.url))
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/\udce9",
+        "headers": [(b"host", b"localhost")],
+    }
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app({**scope, "client": ("127.0.0.1", 1), "scheme": "http"}, none, send)
+    assert [message.get("status") for message in sent] == [404, None]
+    assert [line["path"] for line in lines.all()] == [r"/\udce9"]
+
+
+async def none() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}

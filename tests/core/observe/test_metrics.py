@@ -1,9 +1,11 @@
 """The Prometheus metrics of requests."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
 
+from core.keys.editing import create
 from tests.conftest import Serve
 from tests.fake_ollama import (
     Connection,
@@ -66,3 +68,20 @@ async def test_an_unknown_model_name_does_not_become_a_label(
     name = "ollama_web_api_requests_total"
     assert f'{name}{{method="GET",path="/",status="200"}} 1.0' in text
     assert f'{name}{{method="GET",path="other",status="404"}} 1.0' in text
+
+
+async def test_a_limited_key_sees_its_own_models_only(
+    serve: Serve, fake: FakeOllama, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    limited = create(path, "limited", models=("llama*",))
+    url = await serve(api_keys_file=str(path))
+    async with httpx.AsyncClient(base_url=url) as client:
+        await client.post("/api/chat", json=CHAT)
+        all_ = (await client.get("/metrics")).text
+        theirs = (await client.get("/metrics", headers={"X-API-Key": limited})).text
+    sample = 'ollama_web_api_tokens_total{model="smollm2:135m"}'
+    assert sample in all_
+    assert "smollm2" not in theirs
+    assert 'ollama_web_api_requests_total{method="POST",path="/api/chat",status="200"} 1' in theirs
+    assert "# TYPE ollama_web_api_first_token_seconds histogram" in theirs

@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from core.contract.errors import BadRequest, OllamaBusy, OllamaError
-from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure
+from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure, says_model_is_missing
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,24 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
 )
 def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
     assert isinstance(failure(text, 500), BadRequest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the input length exceeds the context length",
+        (
+            '{"error":{"code":400,"message":"request (5000 tokens) exceeds the available context '
+            'size (4096 tokens), try increasing it","type":"exceed_context_size_error"}}'
+        ),
+        "prompt too long; exceeded max context length by 904 tokens",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_conversation_at_the_end_of_its_window_is_told_what_to_do(text: str, status: int) -> None:
+    error = failure(text, status)
+    assert isinstance(error, BadRequest)
+    assert "start a new conversation" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -117,3 +135,25 @@ def test_only_internal_details_are_hidden(text: str, told: str | None) -> None:
 def test_a_long_text_is_truncated() -> None:
     failure("[" + ":" * 10_000_000)
     assert len(str(failure("x" * 100_000))) < 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "missing"),
+    [
+        (404, b'{"error":"model \'m\' not found"}', True),
+        (404, b'{"error": "model \'m\' not found, try pulling it first"}\n', True),
+        (404, b'{ "error" : "model \\"m\\" not found" , "code": 404 }', True),
+        (404, b'{"error":"path not found"}', False),
+        (404, b'{"error":"model m not found, or so"}', False),
+        (404, b'{"error":null}', False),
+        (404, b'{"errors":["model m not found"]}', False),
+        (404, b'"model m not found"', False),
+        (404, b"404 page not found", False),
+        (404, b'{"error":"model \xff not found"}', False),
+        (500, b'{"error":"model m not found"}', False),
+    ],
+)
+def test_a_missing_model_is_told_from_a_missing_page(
+    status: int, body: bytes, missing: bool
+) -> None:
+    assert says_model_is_missing(httpx.Response(status), body) == missing

@@ -61,7 +61,8 @@ def test_running_requests_finish_and_new_ones_get_a_503(slow_ollama: str) -> Non
         assert rest[-1]["done"] is True
         assert "context" in rest[-1]
         assert process.wait(timeout=10) == -signal.SIGTERM
-        wait_for(process.stdout, f"id={request_id} client= method=POST path=/api/chat status=503")
+        line = f"id={request_id} client= address=127.0.0.1 method=POST path=/api/chat status=503"
+        wait_for(process.stdout, line)
 
 
 def test_a_stream_that_outlasts_the_grace_period_ends_with_an_error_line(slow_ollama: str) -> None:

@@ -48,3 +48,12 @@ def test_settings_in_the_readme_exist(readme: str, capsys: pytest.CaptureFixture
     for name, *default in table:
         assert name in known
         assert not default or f"| `{name}` |" in reference
+
+
+def test_a_query_may_be_a_key_so_it_is_masked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JWT_JWKS_URL", "https://issuer.example/keys?code=secret&sig=secret")
+    text = printed(capsys)
+    assert "JWT_JWKS_URL=https://issuer.example/keys?********\n" in text
+    assert "secret" not in text

@@ -1,12 +1,13 @@
 import pytest
 
+from core.ollama.default import PREFERRED
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 
 def test_defaults_match_the_contract() -> None:
     settings = Settings.from_env({})
-    assert (settings.port, settings.default_model) == (5000, "llama3.1:70b")
+    assert (settings.port, settings.default_model or PREFERRED) == (5000, "llama3.1:70b")
     assert settings.request_timeout_s == 300
     assert settings.max_body_bytes == 20 * 1024 * 1024
     assert settings.ollama_base_url == "http://127.0.0.1:11434"
@@ -30,7 +31,7 @@ def test_values_are_read_from_upper_case_names() -> None:
     assert settings.allow_cloud_models is True
     assert settings.request_timeout_s == 0.5
     assert settings.ollama_headers == {"X-Token": "a b"}
-    assert settings.default_model == "llama3.1:70b"
+    assert settings.default_model == ""
 
 
 @pytest.mark.parametrize(

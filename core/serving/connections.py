@@ -1,0 +1,131 @@
+"""The open connections: how many there may be, and which to close when that gets tight."""
+
+import logging
+import resource
+from collections import Counter
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+from core.contract.errors import RateLimited, TooManyConnections, TryAgainLater
+from core.gate.sites import Sites
+from core.settings.networks import parse_address
+from core.settings.schema import Settings
+
+RETRY_S = 10
+"""When a connection that was refused may be tried again."""
+OTHER_FILES = 64
+"""Files that are open besides connections: modules, logs, the event loop's, Redis'."""
+FILES_PER_CHAT = 2
+LOG_INTERVAL_S = 60
+"""Minimum seconds between two log lines that say that connections are being closed."""
+
+_logger = logging.getLogger(__name__)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as its hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a lower limit than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Connection(Protocol):
+    """What is asked of a connection."""
+
+    def close_idle(self) -> None:
+        """Close the connection, which has no request in progress."""
+
+
+class Connections:
+    """Counts the open connections, in all and of each site.
+
+    When there are too many, those without a request in progress are closed, oldest first: those of
+    strangers, then the others. A newcomer for whom that makes no room is refused. Any number of
+    clients may be behind loopback and trusted proxies, so those have no limit of their own.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files != resource.RLIM_INFINITY:
+            files -= OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent
+            self.most = min(settings.max_connections, max(1, files))
+        else:
+            self.most = settings.max_connections
+        self.most_per_client = settings.max_connections_per_client
+        self._trusted = settings.trusted_proxies
+        self._sites = Sites()
+        self._open: dict[Connection, str] = {}
+        self._count = Counter[str]()
+        self._strangers: dict[Connection, None] = {}
+        """Those without a request in progress, the oldest first, that never had one let in."""
+        self._known: dict[Connection, None] = {}
+        """The others without a request in progress."""
+        self._log_at = 0.0
+
+    def is_trusted(self, host: str) -> bool:
+        """Return whether `host` is a trusted proxy."""
+        return parse_address(host) in self._trusted
+
+    def add(self, connection: Connection, host: str) -> TryAgainLater | None:
+        """Count a new connection from `host`; return why it is refused, if it is."""
+        site = self._site(host)
+        self._open[connection] = site
+        self._count[site] += 1
+        refusal = None
+        if site and self._count[site] > self.most_per_client and not self._close_one(site):
+            text = f"Your address has too many connections: {self.most_per_client} are allowed"
+            refusal = RateLimited(text, RETRY_S)
+        if len(self._open) > self.most:
+            self._log()
+            if not self._close_one():
+                return TooManyConnections("This server has too many connections", RETRY_S)
+        self._strangers[connection] = None
+        return refusal
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; it does not matter if it is forgotten already."""
+        self.begin(connection)
+        site = self._open.pop(connection, None)
+        if site is not None:
+            self._count[site] -= 1
+            if not self._count[site]:
+                del self._count[site]
+
+    def begin(self, connection: Connection) -> None:
+        """Mark the start of a request."""
+        self._strangers.pop(connection, None)
+        self._known.pop(connection, None)
+
+    def end(self, connection: Connection, *, known: bool) -> None:
+        """Mark the end of a request; `known` is whether one of the connection was ever let in."""
+        if connection in self._open:
+            (self._known if known else self._strangers)[connection] = None
+
+    def _site(self, host: str) -> str:
+        """Return what counts as one client; empty if any number may be behind it."""
+        address = parse_address(host)
+        exempt = address.is_loopback or address.is_unspecified or address in self._trusted
+        return "" if exempt else self._sites.of(address)
+
+    def _close_one(self, site: str = "") -> bool:
+        """Close the connection, of `site` if given, that is missed least; False if all are used."""
+        for idle in (self._strangers, self._known):
+            for connection in idle:
+                if not site or self._open[connection] == site:
+                    self.remove(connection)
+                    connection.close_idle()
+                    return True
+        return False
+
+    def _log(self) -> None:
+        if monotonic() >= self._log_at:
+            self._log_at = monotonic() + LOG_INTERVAL_S
+            ((site, count),) = self._count.most_common(1)
+            _logger.warning(
+                "%d connections are open, as many as MAX_CONNECTIONS or the limit of open files "
+                "allows: closing idle ones. Most, %d, come from %s",
+                self.most,
+                count,
+                site or "this machine and trusted proxies",
+            )

@@ -1,0 +1,33 @@
+"""Sends every line of the corpus, and looks at what comes back."""
+
+import json
+
+import pytest
+
+from core.settings.networks import Networks
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama
+from tests.security.corpus import ENDS, GET, HOST, LINES, PATHS, REQUESTS
+from tests.sockets import raw
+
+ATTACKS = [
+    *((b"GET " + path + b" HTTP/1.1\r\n" + HOST + ENDS, *statuses) for path, *statuses in PATHS),
+    *((GET + HOST + line + b"\r\n" + ENDS, *statuses) for line, *statuses in LINES),
+    *REQUESTS,
+]
+
+
+@pytest.mark.parametrize(("sent", "stranger", "local"), ATTACKS, ids=range(len(ATTACKS)))
+async def test_it_gets_nowhere(
+    serve: Serve, fake: FakeOllama, sent: bytes, stranger: int, local: int
+) -> None:
+    for anonymous, status in (("none", stranger), ("127.0.0.0/8", local)):
+        answer = await raw(await serve(anonymous_clients=Networks(anonymous)), sent)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), sent[:200]
+        assert answer.count(b"HTTP/1.1 ") == 1, "one request has one answer"
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"njected" not in head
+        if status != 200:
+            assert b"content-type: application/json; charset=utf-8" in head.lower()
+            assert json.loads(body)["success"] is False
+    assert not fake.asked("/api/chat")
