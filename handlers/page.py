@@ -37,7 +37,14 @@ def _digest() -> str:
 STATIC_PATH = f"/static/{_digest()}"
 """The path of this version of the files; a browser never requests the same one twice."""
 
-_ON_DEMAND = ("vendor/highlightjs", "vendor/pdfjs", "vendor/stix", "vendor/temml", "css/math.css")
+_ON_DEMAND = (
+    "css/math.css",
+    "js/ko-server.js",
+    "vendor/highlightjs",
+    "vendor/pdfjs",
+    "vendor/stix",
+    "vendor/temml",
+)
 _SHELL = sorted(
     f"{STATIC_PATH}/{name}"
     for path in _DIRECTORY.rglob("*")
@@ -47,7 +54,7 @@ _SHELL = sorted(
 )
 """What the page needs to open."""
 
-_BEFORE_PAINT = ("storage", "words", "en", "ko", "ko-server")
+_BEFORE_PAINT = ("storage", "words", "en", "ko")
 _PRELOAD = "\n".join(
     f'<link rel="modulepreload" href="{path}">'
     for path in sorted(

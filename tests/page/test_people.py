@@ -242,7 +242,7 @@ async def test_the_server_speaks_korean_to_koreans(open_page: Open, fake: FakeOl
     ):
         await say(page, "안녕하세요")
         answer = await answered(page, count)
-        assert words in await answer.locator(".said").inner_text()
+        await answer.locator(f".said:has-text('{words}')").wait_for()
 
 
 async def test_waiting_is_told_to_screen_readers(open_page: Open, fake: FakeOllama) -> None:

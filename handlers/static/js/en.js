@@ -173,7 +173,6 @@ export const en = {
     other: ["The server could not answer.", "Try again; if it fails again, tell this server’s operator."],
   },
   modelsFailed: "The list of models could not be loaded. Trying again …",
-  translated: (text) => text,
   said: (text) => `The server says: ${text}`,
   statsNone: "No model has answered yet since the server started.",
   statsMissing: "This server does not measure response times.",

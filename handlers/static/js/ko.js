@@ -1,7 +1,5 @@
 /** The interface in Korean. */
 
-import { translated } from "./ko-server.js";
-
 export const ko = {
   skip: "메시지 입력으로 건너뛰기",
   conversations: "대화",
@@ -175,7 +173,6 @@ export const ko = {
     other: ["서버가 답하지 못했습니다.", "다시 시도하고, 계속되면 서버 운영자에게 알려 주세요."],
   },
   modelsFailed: "모델 목록을 불러오지 못했습니다. 다시 시도하는 중 …",
-  translated,
   said: (text) => `서버 메시지: ${text}`,
   statsNone: "서버가 시작된 뒤 아직 답한 모델이 없습니다.",
   statsMissing: "이 서버는 응답 시간을 측정하지 않습니다.",

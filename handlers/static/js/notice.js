@@ -24,6 +24,15 @@ function aside(message, actions) {
   return said ? [make("p", { className: "aside" }, said, " ", ...goOn(message, actions))] : [];
 }
 
+/** What the server said, in the page's language where that is known. */
+function drawSaid(said) {
+  const line = make("p", { className: "said" }, words.said(said));
+  if (document.documentElement.lang === "ko") {
+    import("./ko-server.js").then(({ translated }) => (line.textContent = words.said(translated(said))));
+  }
+  return line;
+}
+
 /** Says what went wrong and what to do; what must wait counts down the seconds. */
 function failure(message, actions) {
   const { kind, said, retryAt } = message.failure;
@@ -48,7 +57,7 @@ function failure(message, actions) {
     "div",
     { className: "notice" },
     make("p", {}, make("strong", {}, problem), ` ${advice}`),
-    ...(said ? [make("p", { className: "said" }, words.said(words.translated(said)))] : []),
+    ...(said ? [drawSaid(said)] : []),
     make("div", { className: "pair" }, ...goOn(message, actions), button),
   );
 }
