@@ -1,15 +1,17 @@
 """Assembles an application: the one place where routes, middleware and settings meet."""
 
+import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
+from core.chat.body import MemoryBudget
 from core.chat.queue import FairQueue
 from core.context import Recorder
 from core.gate.addresses import ClientAddressMiddleware
@@ -21,9 +23,11 @@ from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
 from core.observe import logs
 from core.ollama.upstream import Upstream
+from core.serving import workers
 from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware, is_function
 from core.serving.exchange import ExchangeMiddleware
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 if TYPE_CHECKING:
@@ -56,15 +60,20 @@ def create_app(
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
     if is_function(settings):
         logs.configure(settings)
+    elif instrumented:
+        workers.check(settings)
     upstream = Upstream(settings)
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
-    recorder = Recorder(logs.log_request)
+    memory = MemoryBudget(settings.max_memory_bytes)
+    recorder = Recorder(memory.release, logs.log_request)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with _warm_up(app):
+            yield
+        app.state.close_traces()
         upstream.pool.close()
         await limiter.aclose()
         if ledger:
@@ -80,10 +89,34 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.upstream = upstream
     app.state.keys = keys
     app.state.queue = FairQueue(settings)
+    app.state.memory = memory
     app.state.recorder = recorder
+    app.state.loading = []
+    app.state.close_traces = lambda: None
     if ledger:
         _instrument(app, routes, limiter, ledger)
     return app
+
+
+@asynccontextmanager
+async def _warm_up(app: Starlette) -> AsyncIterator[None]:
+    """Load the models of WARM_UP in the background."""
+    settings: Settings = app.state.settings
+    if not settings.warm_up:
+        yield
+        return
+    from core.chat.warm_up import WarmUp  # noqa: PLC0415 - imports httpx
+    from core.ollama.client import ollama_client  # noqa: PLC0415
+
+    warm_up = WarmUp(settings, app.state.upstream, app.state.queue, ollama_client(app.state))
+    app.state.loading = warm_up.pending
+    task = asyncio.create_task(warm_up.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class _Parts(NamedTuple):
@@ -123,7 +156,12 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
             tokens=TokenVerifier.from_settings(settings, check_key=not function),
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
-        Middleware(RateLimitMiddleware, limiter=limiter, rate=settings.rate_limit),
+        Middleware(
+            RateLimitMiddleware,
+            limiter=limiter,
+            rate=settings.rate_limit,
+            monitors=settings.monitor_clients,
+        ),
         Middleware(BudgetMiddleware, limiter=limiter, default=settings.user_tokens, keeper=ledger),
     ]
 
@@ -143,6 +181,7 @@ def _instrument(
 
     recorder: Recorder = app.state.recorder
     queue: FairQueue = app.state.queue
+    memory: MemoryBudget = app.state.memory
     app.state.stats = Stats()
     app.state.ledger = ledger
     app.state.metrics = Metrics(
@@ -151,16 +190,36 @@ def _instrument(
             Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
             Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
             Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
+            Gauge("body_bytes", "Bytes of request bodies in memory", lambda: memory.used),
             Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
         ],
     )
+    _trace(app, [route.path for route in routes if isinstance(route, Route)])
     recorder.observers = (
         *recorder.observers,
         app.state.metrics.observe,
         app.state.stats.observe,
         ledger.observe,
     )
+
+
+def _trace(app: Starlette, paths: Sequence[str]) -> None:
+    settings: Settings = app.state.settings
+    if not settings.otel_exporter_otlp_endpoint:
+        return
+    try:
+        from core.observe.traces import Traces  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT needs the packages opentelemetry-sdk and "
+            "opentelemetry-exporter-otlp-proto-http: install them, or unset it"
+        ) from None
+    traces = Traces(settings.otel_exporter_otlp_endpoint, paths)
+    recorder: Recorder = app.state.recorder
+    recorder.traced = True
+    recorder.observers = (*recorder.observers, traces.observe)
+    app.state.close_traces = traces.close
 
 
 def _with_slash(routes: Sequence[BaseRoute]) -> list[Route]:

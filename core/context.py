@@ -89,11 +89,17 @@ class Record(msgspec.Struct, kw_only=True):
     """Whether Ollama may have worked on a relayed request: to repeat it may run a model twice."""
     error: type[BaseException] | None = None
     """What went wrong, even after the answer started."""
+    traceparent: str = ""
+    """The W3C trace context of the client, if requests are traced."""
     queued_s: float = 0
+    asked_s: float | None = None
+    """When, after the start, Ollama was asked; None if it was not."""
     first_token_s: float | None = None
     prompt_tokens: int = 0
     tokens: int = 0
     duration_s: float = 0
+    body_bytes: int = 0
+    """How much of its body is in memory."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":
@@ -105,6 +111,10 @@ class Record(msgspec.Struct, kw_only=True):
     def answered(self) -> bool:
         """Whether a whole answer was sent."""
         return self.status == HTTPStatus.OK and self.error is None
+
+    def mark_asked(self) -> None:
+        """Mark that a slot is free, and Ollama is asked."""
+        self.asked_s = monotonic() - self.started_at
 
     def mark_first_token(self) -> None:
         """Mark the start of the model's answer."""
@@ -118,6 +128,8 @@ class Recorder:
     def __init__(self, *observers: Callable[[Record], None]) -> None:
         self.observers = observers
         self.in_flight = 0
+        self.traced = False
+        """Whether requests are traced, within the traces of their clients."""
         self.draining = False
         """Whether the server is stopping and refuses new requests."""
 
@@ -134,6 +146,9 @@ class Recorder:
             address=_known((scope.get("client") or ("",))[0]),
             answer_headers=[(b"x-request-id", request_id.encode())],
         )
+        if self.traced:
+            values = (value for name, value in scope["headers"] if name == b"traceparent")
+            record.traceparent = next(values, b"").decode("latin-1")
         scope.setdefault("state", {})["record"] = record
         self.in_flight += 1
         return record

@@ -14,7 +14,7 @@ from core.serving.aws import create_handler
 async def chat(request: Request) -> Response | StreamResponse:
     """Answer once the model has finished, or with `"stream": true` as /api/chat/stream does."""
     turn = await Turn.of(request)
-    return turn.stream() if turn.chat.stream else JSONResponse(await turn.answer())
+    return turn.stream() if turn.wants_stream else JSONResponse(await turn.answer())
 
 
 routes = [Route("/api/chat", chat, methods=["POST"])]

@@ -1,4 +1,4 @@
-"""GET /api/ready: whether this server can answer requests, for load balancers."""
+"""GET /api/ready: whether this server can answer requests at once, for load balancers."""
 
 from contextlib import suppress
 
@@ -13,12 +13,18 @@ from core.ollama.client import ollama_client
 
 
 async def ready(request: Request) -> Response:
-    """Answer as /api/health does, but 503 unless Ollama answers; warn of a missing model."""
-    if not await request.app.state.upstream.is_connected():
+    """Answer as /api/health does, but 503 unless Ollama answers and has loaded WARM_UP.
+
+    A default model that is missing is no reason to refuse: it is told as a warning.
+    """
+    state = request.app.state
+    if not await state.upstream.is_connected():
         raise NotReady
+    if state.loading:
+        raise NotReady(f"Models are being loaded: {', '.join(state.loading)}")
     answer = Health(ollama_status="connected", api_version=API_VERSION)
     with suppress(ApiError):
-        if problem := await ollama_client(request.app.state).default.problem():
+        if problem := await ollama_client(state).default.problem():
             answer.warning = problem
     return JSONResponse(answer)
 

@@ -13,7 +13,7 @@ FLOORS = [
     {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},
     {"serving", "v1"},
-    {"app"},
+    {"app", "doctor"},
     {"handlers"},
 ]
 BELOW = {

@@ -82,7 +82,7 @@ def messages_of(chat: ChatRequest, limit: int) -> list[Message]:
         new = [Message(role="system", content=chat.system)] if chat.system else []
         messages = [*new, *messages[messages[0].role == "system" :]]
     if sum(len(message.content.encode()) for message in messages) > limit:
-        raise _too_long(limit)
+        raise too_long(limit)
     return messages
 
 
@@ -120,11 +120,11 @@ def decoded(context: Sequence[int], limit: int) -> list[Message]:
     size, is_packed = divmod(size, 2)
     rest = context[_HEAD:]
     count = len(rest)
-    room = limit + 16 * MAX_MESSAGES  # for the parts of a message that are not its text
+    room = _room(limit)
     if count != -(-size // _BYTES):
         raise _damaged()
     if size > room:
-        raise _too_long(limit)
+        raise too_long(limit)
     spread = struct.pack(f"<{count}I", *rest)
     padded = bytearray(_BYTES * count)
     for index in range(_BYTES):
@@ -139,11 +139,28 @@ def decoded(context: Sequence[int], limit: int) -> list[Message]:
     return [Message(role=_ROLES[message.role], content=message.text) for message in said]
 
 
+def max_integers(limit: int) -> int:
+    """Return how many a context of up to `limit` bytes of text can have."""
+    return _HEAD + -(-_room(limit) // _BYTES)
+
+
+def too_long(limit: int) -> BadRequest:
+    """Return the error for a conversation of more than `limit` bytes of text."""
+    return BadRequest(
+        f"The conversation is longer than this server's limit of {limit} bytes of text. "
+        "Start a new conversation"
+    )
+
+
+def _room(limit: int) -> int:
+    return limit + 16 * MAX_MESSAGES  # for the parts of a message that are not its text
+
+
 def _inflated(data: bytes, room: int, limit: int) -> bytes:
     inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)
     plain = inflate.decompress(data, room + 1)
     if len(plain) > room:
-        raise _too_long(limit)
+        raise too_long(limit)
     if not inflate.eof or inflate.unused_data:
         raise _damaged()
     return plain
@@ -155,10 +172,3 @@ def _checksum(data: bytes) -> int:
 
 def _damaged() -> BadRequest:
     return BadRequest(f"context: was changed or cut off on its way. {_START_AGAIN}")
-
-
-def _too_long(limit: int) -> BadRequest:
-    return BadRequest(
-        f"The conversation is longer than this server's limit of {limit} bytes of text. "
-        "Start a new conversation"
-    )

@@ -1,27 +1,28 @@
 """Reads a chat request: the bytes of a body become a `ChatRequest`, or a 4xx that says why."""
 
-import base64
-import binascii
+import asyncio
 import re
 import string
-from collections.abc import Iterator
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from core.chat.conversation import check, messages_of
-from core.contract.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
-from core.contract.schemas import ChatRequest
+from core.chat.body import SMALL_BODY_BYTES, MemoryBudget, read_body
+from core.chat.conversation import check, messages_of, too_long
+from core.chat.images import check_images
+from core.chat.large import weighed
+from core.chat.schema import checked_format
+from core.context import Record
+from core.contract.errors import BadRequest, UnsupportedMediaType
+from core.contract.schemas import MAX_CONTEXT_LENGTH, MAX_MESSAGES, ChatRequest, Options
 from core.settings.schema import Settings
 
-MAX_FORMAT_DEPTH = 64
-MAX_FORMAT_REPETITIONS = 100_000
-"""Total in a schema: some ten million make llama.cpp exhaust the memory."""
+MIN_TEMPERATURE = 0.001
+"""The lowest besides 0: llama.cpp divides by it, and infinity is not a probability."""
 MAX_PROBLEM = 200
 
 # Charsets that clients declare. Korean Windows calls cp949 by the name of its subset, euc-kr.
@@ -48,67 +49,89 @@ _JSON_TYPES = {
 
 _LEFT_OF_HANGUL = string.punctuation + string.whitespace
 
-_REPETITIONS = ("minItems", "maxItems", "minProperties", "maxProperties")
-
 _decode = msgspec.json.Decoder(ChatRequest).decode
+_encode = msgspec.json.Encoder().encode
 
 
-async def read_chat_request(request: Request, settings: Settings) -> ChatRequest:
+class PendingChat:
+    """A valid request. A large one is kept as JSON until its turn: its objects would be larger."""
+
+    __slots__ = ("_json", "_request", "model", "stream")
+
+    def __init__(self, request: ChatRequest, *, is_large: bool) -> None:
+        self.model = request.model
+        self.stream = request.stream
+        # Copied, because msgspec's buffer leaves holes of half its size in the heap.
+        self._json = bytes(memoryview(_encode(request))) if is_large else b""
+        self._request = None if is_large else request
+
+    async def take(self) -> ChatRequest:
+        """Return the request, for which its turn has come."""
+        if self._request is None:
+            self._request, self._json = _decode(self._json), b""
+            await asyncio.sleep(0)  # let other clients have their turn
+        return self._request
+
+
+async def read_chat_request(
+    request: Request, settings: Settings, budget: MemoryBudget
+) -> PendingChat:
     """Read the body of `request` and check everything that can be checked without Ollama.
 
     The request that is returned has its whole conversation in `messages`.
 
     Raises:
-        ClientDisconnect: the client left before its body was complete.
-        UnsupportedMediaType: the body is not declared as JSON.
-        BodyTooLarge: the body is over `settings.max_body_bytes`.
-        BadRequest: the body is not a valid request; the text names the field.
+        ApiError: the body does not arrive (as for `read_body`), is not declared as JSON, or is
+            not a valid request; the text names the field.
     """
     charset = _charset(request.headers.get("content-type", ""))
-    body = await read_body(request, settings.max_body_bytes)
-    chat = parse_chat_request(body, charset)
-    chat.messages = messages_of(chat, settings.max_conversation_bytes)
+    limit = settings.max_conversation_bytes
+    chat = await parse_chat_request(await read_body(request, charset, settings, budget), limit)
+    chat.messages = messages_of(chat, limit)
+    if len(chat.messages) > MAX_MESSAGES:
+        raise too_long(limit)
+    chat.message, chat.context, chat.system, chat.images = UNSET, None, UNSET, []
     if _is_hangul_lost(chat.messages[-1].content, request):
         raise BadRequest(
             "message: only question marks arrived, because PowerShell replaced the letters. "
             'Call it with -ContentType "application/json; charset=utf-8"'
         )
-    return chat
+    return PendingChat(chat, is_large=Record.of(request.scope).body_bytes > SMALL_BODY_BYTES)
 
 
-def parse_chat_request(body: bytes, charset: str) -> ChatRequest:
-    """Parse and check a body that is encoded in `charset`, the name of a Python codec.
+async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest:
+    """Parse and check a body of JSON in UTF-8, whose text may have about `limit` bytes.
 
     Raises:
         BadRequest: it is not a valid request; the text names the field.
     """
     try:
-        chat = _decode(body.decode(charset).removeprefix("\ufeff"))
-    except UnicodeDecodeError:
-        raise BadRequest(
-            "The body is not valid text in its charset. Send it as UTF-8, with "
-            "Content-Type: application/json; charset=utf-8"
-        ) from None
+        if len(body) > SMALL_BODY_BYTES:
+            body = await weighed(body, limit)
+            await asyncio.sleep(0)  # let other clients have their turn
+        chat = _decode(body)
+        if chat.format is not UNSET:
+            chat.format = checked_format(chat.format)
     except msgspec.ValidationError as error:
         raise BadRequest(_in_json_terms(str(error))) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(
             f'The body is not valid JSON. Send an object such as {{"message": "Hello"}} ({error})'
         ) from None
+    if chat.options is not UNSET:
+        chat.options = _checked_options(chat.options)
     check(chat)
-    if chat.format is not UNSET and _is_deeper_than(MAX_FORMAT_DEPTH, chat.format):
-        raise BadRequest(f"format: the schema is nested deeper than {MAX_FORMAT_DEPTH} levels")
-    if chat.format is not UNSET and _repetitions(chat.format) > MAX_FORMAT_REPETITIONS:
-        raise BadRequest(
-            f"format: {', '.join(_REPETITIONS)} total more than {MAX_FORMAT_REPETITIONS}"
-        )
-    for path, image in _images(chat):
-        if not _is_base64(image):
-            raise BadRequest(
-                f"{path}: is not base64. Send the file's bytes as plain base64, without line "
-                "breaks or a 'data:' prefix"
-            )
+    await check_images(chat)
     return chat
+
+
+def _checked_options(options: Options) -> Options:
+    """Return `options` with what every Ollama understands."""
+    if options.temperature is not UNSET and 0 < options.temperature < MIN_TEMPERATURE:
+        raise BadRequest(f"options.temperature: must be 0, or at least {MIN_TEMPERATURE}")
+    if options.repeat_last_n == -1:  # all of the context: refused by Ollama 0.32
+        return msgspec.structs.replace(options, repeat_last_n=MAX_CONTEXT_LENGTH)
+    return options
 
 
 @lru_cache(maxsize=64)
@@ -131,27 +154,6 @@ def _charset(content_type: str) -> str:
             "The charset of the body is not supported. Send it as UTF-8, with "
             "Content-Type: application/json; charset=utf-8"
         ) from None
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body; Starlette's RequestBodyLimitMiddleware would answer in plain text."""
-    declared = request.headers.get("content-length", "0")
-    size = int(declared) if declared.isdecimal() else 0
-    chunks: list[bytes] = []
-    more = size <= limit
-    size = 0 if more else size
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        more = size <= limit and message.get("more_body", False)
-    if size > limit:
-        raise BodyTooLarge(
-            f"The body is over {limit} bytes. Send a shorter message or smaller images"
-        )
-    return b"".join(chunks)
 
 
 def _is_hangul_lost(message: str, request: Request) -> bool:
@@ -177,38 +179,3 @@ def _in_json_terms(text: str) -> str:
         problem,
     )
     return f"{path.strip('.`') or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}"
-
-
-def _is_deeper_than(depth: int, value: Any) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        return False
-    return depth == 0 or any(_is_deeper_than(depth - 1, item) for item in value)
-
-
-def _repetitions(schema: Any) -> int:
-    """Return the sum of all repetition counts in `schema`, each capped just above the limit."""
-    if isinstance(schema, list):
-        return sum(map(_repetitions, schema))
-    if not isinstance(schema, dict):
-        return 0
-    counts = [schema[name] for name in _REPETITIONS if isinstance(schema.get(name), int | float)]
-    bounded = [int(min(max(0, count), MAX_FORMAT_REPETITIONS + 1)) for count in counts]
-    return sum(bounded) + _repetitions([*schema.values()])
-
-
-def _images(chat: ChatRequest) -> Iterator[tuple[str, str]]:
-    """Yield every image with its path in the body."""
-    for index, image in enumerate(chat.images):
-        yield f"images[{index}]", image
-    for number, message in enumerate([] if chat.messages is UNSET else chat.messages):
-        for index, image in enumerate(message.images):
-            yield f"messages[{number}].images[{index}]", image
-
-
-def _is_base64(text: str) -> bool:
-    try:
-        return bool(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
-        return False

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from starlette.requests import Request
 
 from core.chat.conversation import context_of
-from core.chat.request import read_chat_request
+from core.chat.request import PendingChat, read_chat_request
 from core.chat.stream import StreamResponse, preferred_heartbeat_s
 from core.context import Caller, Record
 from core.contract.errors import ModelNotAllowed, ModelNotFound
@@ -19,9 +19,10 @@ from core.ollama.wire import Lines
 class Turn:
     """A valid, authorized request, to be answered once: whole or as a stream."""
 
-    def __init__(self, request: Request, chat: ChatRequest, model: str) -> None:
+    def __init__(self, request: Request, pending: PendingChat, model: str) -> None:
         """Note `model` in the request's record; the answer will wait for a slot."""
-        self.chat = chat
+        self.wants_stream = pending.stream
+        self._pending = pending
         self._model = model
         self._preferred_s = preferred_heartbeat_s(request.headers)
         self._app = request.app.state
@@ -37,12 +38,12 @@ class Turn:
             ApiError: the request is invalid, or its client may not use the model.
         """
         settings = request.app.state.settings
-        chat = await read_chat_request(request, settings)
-        model = chat.model
+        pending = await read_chat_request(request, settings, request.app.state.memory)
+        model = pending.model
         if model is UNSET:
             may_use = Caller.of(request.scope).may_use
             model = await ollama_client(request.app.state).default.name(may_use)
-        turn = cls(request, chat, model)
+        turn = cls(request, pending, model)
         if not turn._caller.may_use(model):
             raise ModelNotAllowed(
                 f"Your key may not use model '{model}'. GET /api/models lists those it may"
@@ -54,14 +55,16 @@ class Turn:
         slot = self._app.queue.slot(self._caller)
         try:
             async with slot:
+                chat = await self._pending.take()
+                self._record.mark_asked()
                 answer = await ollama_client(self._app).chat(
-                    self.chat, self._model, self._record.request_id
+                    chat, self._model, self._record.request_id
                 )
         except ModelNotFound as error:
             raise self._without_hidden_models(error) from None
         finally:
             self._record.queued_s = slot.queued_s
-        self._complete(answer, answer.response)
+        self._complete(answer, chat, answer.response)
         return answer
 
     def stream(self) -> StreamResponse:
@@ -76,26 +79,26 @@ class Turn:
         slot = self._app.queue.slot(self._caller)
         try:
             async with slot:
-                stream = ollama_client(self._app).stream(
-                    self.chat, self._model, self._record.request_id
-                )
+                chat = await self._pending.take()
+                self._record.mark_asked()
+                stream = ollama_client(self._app).stream(chat, self._model, self._record.request_id)
                 said = bytearray()  # a list of strings would take ten times the memory
                 async with aclosing(stream) as batches:
                     async for lines in batches:
                         self._record.mark_first_token()
                         said += "".join(lines.pieces).encode()
                         if lines.end:
-                            self._complete(lines.end, said.decode())
+                            self._complete(lines.end, chat, said.decode())
                         yield lines
         except ModelNotFound as error:
             raise self._without_hidden_models(error) from None
         finally:
             self._record.queued_s = slot.queued_s
 
-    def _complete(self, end: ChatAnswer | StreamEnd, text: str) -> None:
+    def _complete(self, end: ChatAnswer | StreamEnd, chat: ChatRequest, text: str) -> None:
         """Add to `end` the conversation, `text` being the model's part; count its tokens."""
-        assert self.chat.messages is not UNSET
-        end.context = context_of(self.chat.messages, text)
+        assert chat.messages is not UNSET
+        end.context = context_of(chat.messages, text)
         prompt = end.prompt_eval_count
         self._record.prompt_tokens = 0 if prompt is UNSET else prompt
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count

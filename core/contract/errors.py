@@ -9,7 +9,7 @@ ApiError
 ├── AddressNotAllowed, ModelNotAllowed 403
 ├── EndpointNotFound, ModelNotFound 404
 ├── MethodNotAllowed 405
-├── HeadTimeout 408
+├── BodyTimeout, HeadTimeout 408
 ├── BodyTooLarge 413
 ├── UnsupportedMediaType 415
 ├── HeadTooLarge 431
@@ -20,8 +20,8 @@ ApiError
 └── TryAgainLater
     ├── RateLimited 429
     │   └── QuotaExceeded 429
-    └── JWKSUnavailable, NotReady, OllamaBusy, QueueFull, RateLimiterDown, ServerStopping,
-        TooManyConnections 503
+    └── JWKSUnavailable, MemoryFull, NotReady, OllamaBusy, QueueFull, RateLimiterDown,
+        ServerStopping, TooManyConnections 503
 """
 
 from collections.abc import Mapping, Sequence
@@ -157,6 +157,13 @@ class HeadTimeout(ApiError):
     status = 408
 
 
+class BodyTimeout(ApiError):
+    """The body of a request has stopped arriving, or arrives too slowly."""
+
+    status = 408
+    headers: Mapping[str, str] = {"connection": "close"}
+
+
 class HeadTooLarge(ApiError):
     """The head of a request is larger than any legitimate client's."""
 
@@ -261,13 +268,22 @@ class TooManyConnections(TryAgainLater):
     status = 503
 
 
-class NotReady(TryAgainLater):
-    """Ollama does not answer, so this server should get no requests."""
+class MemoryFull(TryAgainLater):
+    """The bodies of all requests together have reached MAX_MEMORY_BYTES."""
 
     status = 503
 
     def __init__(self) -> None:
-        super().__init__("Ollama does not answer", 5)
+        super().__init__("This server is holding as many request bodies as its memory allows", 5)
+
+
+class NotReady(TryAgainLater):
+    """Ollama does not answer, or loads its models: this server should get no requests yet."""
+
+    status = 503
+
+    def __init__(self, reason: str = "Ollama does not answer") -> None:
+        super().__init__(reason, 5)
 
 
 class ServerStopping(TryAgainLater):

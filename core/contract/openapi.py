@@ -24,11 +24,13 @@ _ERRORS = {
     401: "Credentials are missing or wrong",
     403: "The client's address or the model is not allowed",
     404: "The model is not installed",
+    408: "The body has stopped arriving",
     413: "The body is too large",
     415: "The body is not declared as application/json",
     429: "Too many requests; Retry-After says in how many seconds to try again",
     500: "Ollama is unreachable, or Ollama or this server has failed",
-    503: "The queue here, or Ollama's, is full; Retry-After says in how many seconds to try again",
+    503: "The queue or the memory here, or Ollama's queue, is full; Retry-After says in how many "
+    "seconds to try again",
     504: "No complete answer in time",
 }
 _GATE = (400, 401, 403, 429, 500, 503)

@@ -3,38 +3,55 @@
 Their fields, types and defaults are the contract: adding a field is fine, changing one is not.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 API_VERSION = "1.0.0"
 """The version of the API contract, not of this package."""
+MAX_CONTEXT_LENGTH = 131_072
+"""The longest context, in tokens, that options refer to; llama3.1's."""
+MAX_VOCABULARY = 2**20
+"""More tokens than any model knows."""
+MAX_IMAGES = 32
+"""In one request."""
+MAX_MESSAGES = 4096
+"""In one conversation."""
 
 Count = Annotated[int, Meta(ge=0)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 ModelName = Annotated[str, Meta(max_length=255, pattern=r"^(?!.*//)[A-Za-z0-9._:/@-]+$(?!\n)")]
+StopWord = Annotated[str, Meta(min_length=1, max_length=256)]
 Role = Literal["system", "user", "assistant"]
-Images = Annotated[list[str], Meta(description="Images for a vision model, in base64")]
-
-MAX_MESSAGES = 4096
-"""In one conversation."""
+Base64 = Annotated[Raw, Meta(extra_json_schema={"type": "string", "contentEncoding": "base64"})]
+"""A string that stays JSON, as it came: it may be megabytes."""
+Images = Annotated[
+    list[Base64],
+    Meta(max_length=MAX_IMAGES, description="Images for a vision model, in base64"),
+]
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True):
     """Sampling options, without those that would reload the model for everybody."""
 
     temperature: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
-    top_k: Count | UnsetType = UNSET
+    top_k: Annotated[int, Meta(ge=0, le=MAX_VOCABULARY)] | UnsetType = UNSET
     top_p: Probability | UnsetType = UNSET
     min_p: Probability | UnsetType = UNSET
     typical_p: Probability | UnsetType = UNSET
-    repeat_last_n: Annotated[int, Meta(ge=-1, lt=2**31)] | UnsetType = UNSET
-    repeat_penalty: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
+    repeat_last_n: (
+        Annotated[
+            int,
+            Meta(ge=-1, le=MAX_CONTEXT_LENGTH, description="Tokens; -1: as many as possible"),
+        ]
+        | UnsetType
+    ) = UNSET
+    repeat_penalty: Annotated[float, Meta(ge=0.1, le=10)] | UnsetType = UNSET
     presence_penalty: Penalty | UnsetType = UNSET
     frequency_penalty: Penalty | UnsetType = UNSET
     seed: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | UnsetType = UNSET
-    stop: Annotated[list[str], Meta(max_length=64)] | UnsetType = UNSET
+    stop: Annotated[list[StopWord], Meta(max_length=64)] | UnsetType = UNSET
     num_predict: (
         Annotated[
             int,
@@ -98,8 +115,11 @@ class ChatRequest(Struct, kw_only=True):
     options: Options | UnsetType = UNSET
     format: (
         Annotated[
-            Literal["json"] | dict[str, Any],
-            Meta(description='"json", or the JSON schema that the answer must follow'),
+            Raw,
+            Meta(
+                description='"json", or the JSON schema that the answer must follow',
+                extra_json_schema={"anyOf": [{"const": "json"}, {"type": "object"}]},
+            ),
         ]
         | UnsetType
     ) = UNSET

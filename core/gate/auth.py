@@ -12,7 +12,7 @@ from core.contract.errors import (
     CredentialsNeeded,
     InvalidCredentials,
 )
-from core.gate.public import is_public
+from core.gate.public import is_probe, is_public
 from core.gate.rates import FailureLimiter
 from core.gate.sites import Sites
 from core.gate.tokens import TokenVerifier
@@ -45,6 +45,7 @@ class AuthMiddleware:
         self.app = app
         self.allowed = settings.allowed_clients
         self.anonymous = settings.anonymous_clients
+        self.monitors = settings.monitor_clients
         self.keys = keys
         self.tokens = tokens
         self.failures = failures
@@ -68,7 +69,7 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     async def _caller(self, scope: Scope, record: Record, address: Address) -> Caller:
-        public = is_public(scope)
+        public = is_public(scope) or (is_probe(scope) and address in self.monitors)
         credential = None if public else _credential(scope)
         if credential:
             caller = await self._holder(credential, record, address)

@@ -2,6 +2,8 @@
 
 from starlette.types import Scope
 
+_PROBES = {"/api/ready", "/api/ready/", "/metrics", "/metrics/"}
+
 
 def is_public(scope: Scope) -> bool:
     """Return whether a request is open to everyone.
@@ -14,3 +16,8 @@ def is_public(scope: Scope) -> bool:
         path in {"/", "/service-worker.js", "/api/health", "/api/health/"}
         or path.startswith("/static/")
     )
+
+
+def is_probe(scope: Scope) -> bool:
+    """Return whether a request is what load balancers and Prometheus send every few seconds."""
+    return scope["method"] in {"GET", "HEAD"} and scope["path"] in _PROBES

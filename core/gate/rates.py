@@ -12,9 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.context import Caller, Record
 from core.contract.errors import RateLimited, RateLimiterDown
 from core.gate.hits import MemoryStore, Quota, Rate, Store, StoreDown
-from core.gate.public import is_public
+from core.gate.public import is_probe, is_public
+from core.settings.networks import Networks, parse_address
 from core.settings.schema import Settings
 
+NOBODY = Networks("none")
 STORE_RETRY_S = 1
 """How long to wait before trying a failed store again."""
 _UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
@@ -130,15 +132,19 @@ class FailureLimiter:
 class RateLimitMiddleware:
     """Limits each client's requests, and reports in headers how many are left.
 
-    Every request that is not public counts, even one that fails. Each answer to a counted request
-    carries the headers of draft-ietf-httpapi-ratelimit-headers-11.
+    Every request counts, even one that fails, except public ones and probes of MONITOR_CLIENTS.
+    Each answer to a counted request carries the headers of
+    draft-ietf-httpapi-ratelimit-headers-11.
     """
 
-    def __init__(self, app: ASGIApp, *, limiter: RateLimiter, rate: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limiter: RateLimiter, rate: str, monitors: Networks = NOBODY
+    ) -> None:
         """Run behind `AuthMiddleware`; `rate` applies to clients without a rate of their own."""
         self.app = app
         self.limiter = limiter
         self.rate = rate
+        self.monitors = monitors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application if the client is within its rate.
@@ -151,6 +157,9 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
             return
         record, caller = Record.of(scope), Caller.of(scope)
+        if is_probe(scope) and parse_address(caller.address) in self.monitors:
+            await self.app(scope, receive, send)
+            return
         rate = parse_rate(caller.rate or self.rate)
         quota = rate and await self.limiter.hit(f"client:{caller.id}", rate)
         if not rate or not quota:

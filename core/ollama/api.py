@@ -44,6 +44,13 @@ class OllamaAPI:
         Raises:
             OllamaError: no response arrived.
         """
+        with network_errors:
+            # Nothing here may refer to the request: its megabytes would stay until the answer.
+            return await self._transport.handle_async_request(
+                self._request(method, path, body, request_id)
+            )
+
+    def _request(self, method: str, path: str, body: object, request_id: str) -> httpx.Request:
         # Request and response streams bypass httpx's handling of content, which takes a third of
         # a plain chat's time.
         content, headers = b"", self._headers
@@ -57,12 +64,9 @@ class OllamaAPI:
             ]
         if request_id:
             headers = [*headers, (b"x-request-id", request_id.encode())]
-        with network_errors:
-            return await self._transport.handle_async_request(
-                httpx.Request(
-                    method, self._url(path), headers=headers, stream=httpx.ByteStream(content)
-                )
-            )
+        return httpx.Request(
+            method, self._url(path), headers=headers, stream=httpx.ByteStream(content)
+        )
 
     async def ask(
         self, method: str, path: str, body: object = None

@@ -5,9 +5,10 @@ from datetime import datetime
 
 import httpx
 import msgspec
+from msgspec import UNSET
 from starlette.datastructures import State
 
-from core.contract.errors import ApiError, ModelNotAllowed, ModelNotFound
+from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
 from core.ollama.default import DefaultModel
@@ -96,6 +97,23 @@ class OllamaClient:
         """
         return await self._facts.capabilities(names)
 
+    async def load(self, model: str) -> None:
+        """Have Ollama load `model`, and return when it has; it is kept as long as any other.
+
+        Raises:
+            ApiError: it cannot be loaded, or is one of the cloud that is not allowed.
+        """
+        if not self._settings.allow_cloud_models:
+            await self.check_place(model)
+        response = await self._api.send(
+            "POST", "/api/chat", {"model": model, "messages": [], "stream": False}
+        )
+        body = await read(response.stream)
+        if response.status_code != httpx.codes.OK:
+            if says_model_is_missing(response, body):
+                raise ModelNotFound(model, await self._installed())
+            raise failed_response(response, body)
+
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
         """Return the whole answer of `model` to `chat`, without its `context`.
 
@@ -139,6 +157,8 @@ class OllamaClient:
     ) -> httpx.AsyncByteStream:
         """Return the model's answer once it has begun."""
         await self.check_place(model)
+        if chat.messages is not UNSET and any(message.images for message in chat.messages):
+            await self._check_sight(model)
         max_predict = self._settings.max_predict
         request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
         response = await self._api.send("POST", "/api/chat", request, request_id)
@@ -170,6 +190,15 @@ class OllamaClient:
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
                 "does not allow. GET /api/models lists the models to use"
+            )
+
+    async def _check_sight(self, model: str) -> None:
+        """Refuse images for a model that would invent what it sees, as Ollama 0.24 lets it."""
+        facts = await self._facts.of(model)
+        if facts and facts.capabilities is not None and "vision" not in facts.capabilities:
+            raise BadRequest(
+                f"images: model '{model}' cannot see images. GET /api/models?capabilities=true "
+                "lists the models with vision"
             )
 
     async def _installed(self) -> list[str] | None:

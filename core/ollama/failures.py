@@ -21,6 +21,13 @@ _WINDOW_FULL = re.compile(
     "exceeds the context length|exceeds the available context size|exceeded max context length"
 )
 _MISSING = re.compile(r"model .* not found(, try pulling it first)?")
+# A line of llama.cpp's log, which may be about anybody's request: "slot update_slots: id 0 |
+# task 127 | ...", "srv operator(): ...", "task id = 127, n_tokens = 2048".
+_LOG = re.compile(
+    r"\b(?:slot|srv|que|res|cmn)\s+\w[\w()]*\s*:|\b(?:task|id_task|task_id|task id)\s*[=|:]?\s*\d"
+    r"|\bid\s+\d+\s*\|"
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
 _INTERNAL = re.compile(
     r"""\b(?i:[a-z][a-z0-9+.-]{0,9})://[^\s"']+  # a URL
       | (?<![\w.-])[A-Za-z][\w-]{0,62}(\.[\w-]{1,63}){0,9}:\d{3,5}\b  # a host and its port
@@ -37,7 +44,7 @@ _INTERNAL = re.compile(
 
 def failure(text: str, status: int = 500) -> ApiError:
     """Return the client's error for Ollama's error `text` and HTTP `status`."""
-    text = _without_internals(_unwrapped(text))
+    text = _without_internals(_without_logs(_unwrapped(text)))
     if _WINDOW_FULL.search(text):
         return BadRequest(
             f"Ollama rejected this request: {text}. The conversation is longer than the model can "
@@ -101,6 +108,16 @@ def _unwrapped(text: str) -> str:
     inner = inner.get("error", inner)
     message = inner.get("message") if isinstance(inner, dict) else inner
     return message if isinstance(message, str) else text
+
+
+def _without_logs(text: str) -> str:
+    """Return the first sentence of `text`, without any of a log, if it carries lines of one."""
+    log = _LOG.search(text[: 8 * _MAX_TEXT])
+    if not log:
+        return text
+    end = _SENTENCE_END.search(text)
+    first = text[: min(end.start() if end else len(text), log.start())]
+    return first.rstrip(" ,;:|-([{\t\n") or "it failed. Its log says why"
 
 
 def _without_internals(text: str) -> str:

@@ -27,7 +27,7 @@ class OllamaRequest(Struct, kw_only=True):
     # and while the answer grows.
     truncate: bool = False
     shift: bool = False
-    format: Literal["json"] | dict[str, Any] | UnsetType = UNSET
+    format: msgspec.Raw | UnsetType = UNSET
 
     @classmethod
     def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -15,6 +16,7 @@ import uvicorn
 from core.observe import logs
 from core.serving.application import Application
 from core.serving.connections import Connections, raise_file_limit
+from core.serving.notify import Notifier
 from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
@@ -38,6 +40,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._exit_at = float("inf")
+        self._systemd = Notifier(os.environ)
         super().__init__(configuration(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -46,6 +49,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # all of this is permanent: scanning it took a tenth of a plain chat's time
+        if self.started:
+            self._systemd.ready()
 
     def reload(self) -> None:
         """Reload the API keys and the certificate; open connections keep the old one."""
@@ -67,9 +72,11 @@ class Server(uvicorn.Server):
             self._app.recorder.draining = True
             self._exit_at = monotonic() + self._settings.shutdown_grace_s
             self._captured_signals.append(sig)
+            self._systemd.stopping()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether it is time to exit."""
+        self._systemd.alive()
         if self._app.recorder.draining:
             if monotonic() >= self._exit_at:
                 self._exit_at = float("inf")

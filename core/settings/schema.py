@@ -86,6 +86,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
+    otel_exporter_otlp_endpoint: Annotated[
+        BaseURL | Literal[""],
+        Meta(
+            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to; needs "
+            "the extra otel",
+            extra_json_schema={
+                "format": "an http:// or https:// URL such as http://127.0.0.1:4318"
+            },
+        ),
+    ] = ""
+
     request_timeout_s: Annotated[
         Seconds, Meta(description="seconds from a request's arrival to its last byte")
     ] = 300
@@ -100,6 +111,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
         20 * 2**20
     )
+    max_memory_bytes: Annotated[
+        Amount, Meta(description="largest size of all request bodies together, in bytes")
+    ] = 256 * 2**20
     stream_heartbeat_s: Annotated[
         SecondsOrNone,
         Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
@@ -111,6 +125,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "is not installed, a model that can chat: one in memory, else the newest"
         ),
     ] = ""
+    warm_up: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(
+            description="models to load at the start, and when Ollama has come back, separated by "
+            "commas",
+            extra_json_schema={"format": "models such as llama3.1:8b,qwen2.5:72b"},
+        ),
+    ] = ()
     max_predict: Annotated[
         Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
     ] = 8192
@@ -148,6 +170,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Networks("0.0.0.0/0,::/0")
     anonymous_clients: Annotated[
         NetworkList, Meta(description="networks that may call without a key or token")
+    ] = Networks("127.0.0.0/8,::1/128")
+    monitor_clients: Annotated[
+        NetworkList,
+        Meta(
+            description="networks whose GET /api/ready and /metrics need no key, and do not count "
+            "against a rate"
+        ),
     ] = Networks("127.0.0.0/8,::1/128")
     trusted_proxies: Annotated[
         NetworkList,

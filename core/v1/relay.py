@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from core.chat.request import read_body
+from core.chat.body import read_body
 from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
@@ -100,6 +100,7 @@ class Relay:
         slot = self._queue.slot(self._caller)
         try:
             async with slot:
+                self._record.mark_asked()
                 stream = await self._send()
                 try:
                     yield stream
@@ -156,8 +157,12 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
         ApiError: the request is invalid, or there is no answer.
     """
     settings = request.app.state.settings
-    body = await read_body(request, settings.max_body_bytes)
-    asked = parse(api, body, settings.default_model, settings.max_predict)
+    body = await read_body(request, "utf-8", settings, request.app.state.memory)
+    asked = parse(api, body, settings.max_predict)
+    del body
+    if not asked.model:
+        may_use = Caller.of(request.scope).may_use
+        asked.model = await ollama_client(request.app.state).default.name(may_use)
     turn = Relay(api, request, asked)
     await turn.check_model()
     return EventStream(turn.events()) if asked.stream else await turn.answer()

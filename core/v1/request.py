@@ -1,12 +1,12 @@
 """Reads and rewrites the body of a relayed request; what is not ours passes through untouched."""
 
-import codecs
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw
 
+from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
 from core.contract.schemas import ModelName
 from core.v1.apis import Api
@@ -18,9 +18,11 @@ _DROPPED = {"keep_alive", "options"}
 _OURS = {
     *("model", "stream", "n", "stream_options", "messages", "input", "keep_alive", "options"),
     *("max_tokens", "max_completion_tokens", "max_output_tokens"),
+    *("response_format", "text", "format", "output_format", "output_config"),
 }
 """The names that this server heeds."""
-_PIECE_BYTES = 64 * 1024
+_FORMATS = ("response_format", "text", "format", "output_format", "output_config")
+"""Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
 MAX_PARTS = 100_000
 """How many objects the messages of a request may hold: each costs time on the event loop."""
 MAX_DEPTH = 8
@@ -30,27 +32,34 @@ class RelayRequest(msgspec.Struct):
     """A request that has been checked as far as this server can."""
 
     model: str
+    """Empty where the request names none."""
     stream: bool
     wants_usage: bool
     """Whether the client asked a stream for its usage."""
     has_images: bool
-    body: bytes
-    """What to send to Ollama."""
+    fields: _Fields
+
+    @property
+    def body(self) -> bytes:
+        """What to send to Ollama."""
+        return msgspec.json.encode({**self.fields, "model": self.model})
 
 
-def parse(api: Api, body: bytes, default_model: str, max_predict: int) -> RelayRequest:
-    """Check `body`, bound its answer to `max_predict` tokens, and return what to send.
+def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayRequest:
+    """Check `body`, which is UTF-8, and bound its answer to `max_predict` tokens.
 
     Raises:
         BadRequest: it is invalid; the text names the field.
     """
     fields = _decode(body)
-    model = _value(fields, "model", ModelName | None) or default_model
+    model = _value(fields, "model", ModelName | None) or ""
     stream = bool(api.ends) and bool(_value(fields, "stream", bool | None))
     if (_value(fields, "n", int | None) or 1) > 1:
         raise BadRequest("n: only 1 is supported. Send one request for each answer")
     options = _value(fields, "stream_options", dict[str, Any] | None) or {}
-    fields["model"] = Raw(msgspec.json.encode(model))
+    for name in _FORMATS:
+        if name in fields:
+            fields[name] = _checked_formats(name, fields[name])
     if api.limits:
         _bound_tokens(fields, api.limits, max_predict)
     if stream and api.has_usage_option:
@@ -60,19 +69,13 @@ def parse(api: Api, body: bytes, default_model: str, max_predict: int) -> RelayR
         stream=stream,
         wants_usage=options.get("include_usage") is True or not api.has_usage_option,
         has_images=_has_images(fields),
-        body=msgspec.json.encode(fields),
+        fields=fields,
     )
 
 
-def _decode(body: bytes) -> _Fields:
+def _decode(body: bytes | bytearray) -> _Fields:
     try:
-        decoder = codecs.getincrementaldecoder("utf-8")()  # Raw is not checked, Ollama not strict
-        for start in range(0, len(body), _PIECE_BYTES):
-            decoder.decode(body[start : start + _PIECE_BYTES])
-        decoder.decode(b"", final=True)
         fields = msgspec.json.decode(body, type=_Fields)
-    except UnicodeDecodeError:
-        raise BadRequest("The body is not valid UTF-8") from None
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadRequest(f"The body must be a JSON object ({error})") from None
     return _under_our_names(fields)
@@ -112,6 +115,21 @@ def _bound_tokens(fields: _Fields, names: tuple[str, ...], max_predict: int) -> 
         fields.pop(name, None)
         limit = min(limit, wanted or limit)
     fields[names[-1]] = Raw(b"%d" % limit)
+
+
+def _checked_formats(name: str, raw: Raw) -> Raw:
+    """Return the value of `name` with every JSON schema inside as it was checked."""
+    if memoryview(raw).nbytes > MAX_FORMAT_BYTES:
+        raise BadRequest(f"{name}: is over {MAX_FORMAT_BYTES} bytes of JSON")
+    if not _starts(raw, b"{"):
+        return raw
+    parts = _decoded(name, raw, _Fields)
+    for key, value in parts.items():
+        if key.casefold() == "schema" and _starts(value, b"{"):
+            parts[key] = checked_format(value)
+        elif key.casefold() in {"json_schema", "format"}:
+            parts[key] = _checked_formats(name, value)
+    return Raw(msgspec.json.encode(parts))
 
 
 def _has_images(fields: _Fields) -> bool:

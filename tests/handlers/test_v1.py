@@ -371,6 +371,21 @@ async def test_a_model_without_eyes_is_shown_no_image(fake: FakeOllama, clients:
     assert not fake.asked(CHAT)
 
 
+async def test_a_request_without_a_model_gets_the_default(fake: FakeOllama, serve: Serve) -> None:
+    fake.reply(replayed("chat"), replayed("chat"), path=CHAT)
+    for settings, model in (({"default_model": MODEL}, MODEL), ({}, "llama3.1:70b")):
+        async with httpx.AsyncClient(base_url=await serve(**settings)) as client:
+            assert (await client.post(CHAT, json={"messages": QUESTION})).status_code == 200
+        assert fake.asked(CHAT)[-1].json["model"] == model
+
+
+async def test_text_that_is_not_utf_8_is_refused(serve: Serve) -> None:
+    async with httpx.AsyncClient(base_url=await serve()) as client:
+        answer = await client.post(CHAT, content=b'{"model":"m","x":"\xff"}')
+    assert answer.status_code == 400
+    assert "UTF-8" in answer.json()["error"]["message"]
+
+
 async def test_a_cloud_model_is_refused(fake: FakeOllama, clients: Clients) -> None:
     with pytest.raises(openai.PermissionDeniedError, match="cloud"):
         await clients.openai.chat.completions.create(model="gpt-oss:20b-cloud", messages=QUESTION)

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,8 +173,9 @@ def test_given_messages_are_the_conversation() -> None:
 
 
 def test_images_are_sent_with_their_message_and_left_out_of_the_context() -> None:
-    sent = messages_of(ask(images=["AAAA"]), LIMIT)
-    assert sent[0].images == ["AAAA"]
+    image = msgspec.Raw(b'"AAAA"')
+    sent = messages_of(ask(images=[image]), LIMIT)
+    assert sent[0].images == [image]
     assert decoded(context_of(sent, "A cat."), LIMIT) == said("hi", "A cat.")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 
 from core.keys.editing import create
+from core.settings.networks import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import (
     Connection,
@@ -18,7 +19,7 @@ CHAT = {"message": "내 비밀 prompt", "model": "smollm2:135m"}
 
 
 async def test_metrics_count_and_their_labels_are_bounded(serve: Serve, fake: FakeOllama) -> None:
-    url = await serve(rate_limit="8/hour")
+    url = await serve(rate_limit="8/hour", monitor_clients=Networks("none"))
     async with httpx.AsyncClient() as client:
         for path in ("/api/chat", "/api/chat/", "/api/chat/stream"):
             await client.post(url + path, json=CHAT)

@@ -31,6 +31,31 @@ def test_a_text_is_unwrapped_and_loses_internal_details(text: str, told: str) ->
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "failed to process the prompt. task id = 127, n_tokens = 9000",
+            "failed to process the prompt",
+        ),
+        (
+            "llama runner process has terminated: slot update_slots: id 0 | task 127 | done",
+            "llama runner process has terminated",
+        ),
+        ("decode failed, task id = 127, n_past = 4, text = secret", "decode failed"),
+        (
+            "it failed!\nsrv  operator(): chat template\nslot launch_slot_: id 1 | task 9 | secret",
+            "it failed",
+        ),
+        ("slot release: id 3 | task 9 | stop processing", "it failed. Its log says why"),
+        ("the multitasking task is over. See 1.5", "the multitasking task is over. See 1.5"),
+        ("CUDA error: out of memory\n  device: 0", "CUDA error: out of memory\n  device: 0"),
+    ],
+)  # fmt: skip
+def test_a_text_with_lines_of_a_log_is_cut_to_its_first_sentence(text: str, told: str) -> None:
+    assert str(failure(text)) == f"Ollama connection error: {told}"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         'option "temperature" must be of type float32',

@@ -234,3 +234,27 @@ def test_keys_are_picked_up_without_a_restart(slow_ollama: str, tmp_path: Path) 
         assert refused.status_code == 403
         keys("revoke", "ci")
         assert becomes(key, 401)
+
+
+def test_systemd_hears_when_the_server_is_ready_alive_and_stopping(
+    slow_ollama: str, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(20)
+        systemd.bind(str(tmp_path / "notify"))
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        with serving(slow_ollama, **environ) as (process, url):
+            assert systemd.recv(100) == b"READY=1"
+            assert httpx.get(f"{url}/api/health", trust_env=False).status_code == 200
+            for _ in range(3):
+                assert systemd.recv(100) == b"WATCHDOG=1"
+            process.send_signal(signal.SIGTERM)
+            while (told := systemd.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert told == b"STOPPING=1"
+            process.wait(timeout=10)
+
+
+def test_a_socket_of_systemd_that_is_gone_does_not_matter(slow_ollama: str) -> None:
+    with serving(slow_ollama, NOTIFY_SOCKET="@nobody", WATCHDOG_USEC="200000") as (_, url):
+        assert httpx.get(f"{url}/api/health", trust_env=False).status_code == 200

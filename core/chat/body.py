@@ -1,0 +1,150 @@
+"""Reads bodies: as UTF-8, within a budget of memory for all of them, and at a tolerable pace."""
+
+import asyncio
+import codecs
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect, Request
+
+from core.context import Record
+from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge, MemoryFull
+from core.settings.schema import Settings
+
+BODY_TIMEOUT_S = 30
+"""How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
+MIN_PROGRESS_BYTES = 16 * 1024
+SMALL_BODY_BYTES = 64 * 1024
+"""What an ordinary message fits into."""
+RESERVED_SHARE = 16
+"""One part in so many of the memory is for small bodies: large ones cannot keep them out."""
+
+MAX_PARTS = 2**19
+"""Of values in a large body, besides those that its conversation may need: reading more would take
+longer than other clients may wait."""
+
+_BOM = codecs.BOM_UTF8
+_STRUCTURE = b",:[{"
+
+
+class MemoryBudget:
+    """Counts the bytes of all bodies in memory, and refuses those that would be too many."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def check(self, size: int) -> None:
+        """Refuse a body of `size` bytes, as declared, that there is no room for now.
+
+        Raises:
+            MemoryFull: there is none.
+        """
+        limit = self.limit
+        if size > SMALL_BODY_BYTES:
+            limit -= limit // RESERVED_SHARE
+        if self.used + size > limit:
+            raise MemoryFull
+
+    def hold(self, record: Record, size: int) -> None:
+        """Count `size` more bytes for the request of `record`, until `release`.
+
+        Raises:
+            MemoryFull: there is no room for them.
+        """
+        self.used -= record.body_bytes
+        try:
+            self.check(record.body_bytes + size)
+            record.body_bytes += size
+        finally:
+            self.used += record.body_bytes
+
+    def release(self, record: Record) -> None:
+        """Stop counting the body of a request that has ended."""
+        self.used -= record.body_bytes
+        record.body_bytes = 0
+
+
+async def read_body(
+    request: Request, charset: str, settings: Settings, budget: MemoryBudget
+) -> bytes | bytearray:
+    """Return the body as UTF-8 without a byte order mark; `charset` names a Python codec.
+
+    It is never held as a Python string, which takes four bytes a character for one emoji.
+
+    Raises:
+        ClientDisconnect: the client left before its body was complete.
+        BodyTooLarge: the body is over MAX_BODY_BYTES.
+        BodyTimeout: it has stopped arriving.
+        MemoryFull: the bodies of other requests leave it no room.
+        BadRequest: it is not valid text in its charset, or has too many parts.
+    """
+    limit = settings.max_body_bytes
+    max_parts = settings.max_conversation_bytes + MAX_PARTS
+    declared = request.headers.get("content-length", "0")
+    size = int(declared) if declared.isdecimal() else 0
+    if size > limit:
+        raise _too_large(limit)
+    budget.check(size)
+    record = Record.of(request.scope)
+    text = _Text(charset)
+    body: bytes | bytearray = b""
+    received = progressed = parts = 0
+    more = True
+    now = asyncio.get_running_loop().time
+    with suppress(TimeoutError):
+        async with asyncio.timeout(BODY_TIMEOUT_S) as deadline:
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                received += len(chunk)
+                if received > limit:
+                    raise _too_large(limit)
+                if received - progressed >= MIN_PROGRESS_BYTES:
+                    progressed = received
+                    deadline.reschedule(now() + BODY_TIMEOUT_S)
+                chunk = text.feed(chunk, final=not more)
+                budget.hold(record, len(chunk))
+                if received > SMALL_BODY_BYTES:
+                    parts += len(chunk) - len(chunk.translate(None, _STRUCTURE))
+                    if parts > max_parts:
+                        raise BadRequest(f"The body consists of over {max_parts} values")
+                if body or more:
+                    body = body or bytearray()
+                    body += chunk
+                else:
+                    body = chunk
+    if more:
+        raise BodyTimeout(
+            f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came within "
+            f"{BODY_TIMEOUT_S} seconds. Send the request again"
+        )
+    return body.removeprefix(_BOM)
+
+
+class _Text:
+    """Turns pieces of text in a charset into UTF-8, and checks them."""
+
+    def __init__(self, charset: str) -> None:
+        self._is_utf8 = charset == "utf-8"
+        self._decoder = codecs.getincrementaldecoder(charset)()
+        self._is_between_characters = True
+
+    def feed(self, piece: bytes, *, final: bool) -> bytes:
+        if self._is_utf8 and self._is_between_characters and piece.isascii():
+            return piece
+        try:
+            text = self._decoder.decode(piece, final)
+        except UnicodeDecodeError:
+            raise BadRequest(
+                "The body is not valid text in its charset. Send it as UTF-8, with "
+                "Content-Type: application/json; charset=utf-8"
+            ) from None
+        self._is_between_characters = not self._decoder.getstate()[0]
+        return piece if self._is_utf8 else text.encode()
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is over {limit} bytes. Send a shorter message or smaller images")

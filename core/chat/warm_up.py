@@ -1,0 +1,66 @@
+"""Loads the models of WARM_UP before anyone asks: at the start, and when Ollama has come back."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from core.chat.queue import FairQueue
+from core.context import Caller
+from core.contract.errors import ApiError
+from core.ollama.client import OllamaClient
+from core.ollama.upstream import Upstream
+from core.settings.schema import Settings
+
+WATCH_S = 2
+"""Seconds between two looks at an Ollama that answers, and between two at whether it is idle."""
+RETRY_S = 10
+"""Seconds between two looks at one that does not; each writes a line to the log."""
+
+_CALLER = Caller(id="warm-up", name="warm-up", address="127.0.0.1")
+_logger = logging.getLogger(__name__)
+
+
+class WarmUp:
+    """Has Ollama load models in the background, each in a slot that nobody waits for.
+
+    Ollama keeps or drops them as it does all others: nothing is pinned.
+    """
+
+    def __init__(
+        self, settings: Settings, upstream: Upstream, queue: FairQueue, client: OllamaClient
+    ) -> None:
+        self._models: Sequence[str] = settings.warm_up
+        self._patience_s = settings.queue_timeout_s
+        self._timeout_s = settings.request_timeout_s
+        self._upstream = upstream
+        self._queue = queue
+        self._client = client
+        self.pending = list(self._models)
+        """The models that are still to be loaded."""
+
+    async def run(self) -> None:
+        """Load the models, and again whenever Ollama answers after it did not; never return."""
+        is_up = False
+        while True:
+            was_up, is_up = is_up, await self._upstream.is_connected()
+            if is_up and not was_up:
+                for model in self._models:
+                    await self._load(model)
+                    self.pending.remove(model)
+            elif was_up and not is_up:
+                self.pending[:] = self._models
+            await asyncio.sleep(WATCH_S if is_up else RETRY_S)
+
+    async def _load(self, model: str) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while self._queue.waiting or self._queue.running >= self._queue.max_concurrent:  # noqa: ASYNC110 - an event would cost every chat
+                    await asyncio.sleep(min(WATCH_S, self._patience_s / 10))
+            async with self._queue.slot(_CALLER), asyncio.timeout(self._timeout_s):
+                await self._client.load(model)
+        except ApiError as error:
+            _logger.error("WARM_UP: %s was not loaded: %s", model, error)
+        except TimeoutError:
+            _logger.error("WARM_UP: %s was not loaded: others had the GPU, or it took long", model)
+        else:
+            _logger.info("WARM_UP: %s is loaded", model)

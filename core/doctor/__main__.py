@@ -1,0 +1,53 @@
+"""`python -m core.doctor [--json]` examines this server; the exit status is 1 if it has problems.
+
+It reads the same environment variables as the server, and changes nothing.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from core.doctor import machine, ollama
+from core.doctor.findings import Finding, ok, problem, table
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Return everything that was found."""
+    try:
+        found = [finding async for finding in ollama.examine(settings)]
+    except SettingsError as error:
+        found = [problem("settings", str(error), "python -m core.settings shows those in force")]
+    return [ok("settings", "valid"), *found, *await asyncio.to_thread(_on_machine, settings)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the findings; return the exit status, which is 1 if there is a problem."""
+    parser = argparse.ArgumentParser(prog="python -m core.doctor", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    try:
+        findings = asyncio.run(examine(Settings.from_env(os.environ)))
+    except SettingsError as error:
+        advice = "correct it in the environment, or in /etc/ollama-web-api/gateway.env"
+        findings = [problem("settings", str(error), advice)]
+    has_problem = any(finding.level == "problem" for finding in findings)
+    if options.json:
+        report = {"ok": not has_problem, "findings": findings}
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        sys.stdout.write(table(findings) + "\n")
+    return int(has_problem)
+
+
+def _on_machine(settings: Settings) -> list[Finding]:
+    return list(machine.examine(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""What the doctor has found, and how it looks in a terminal."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+Level = Literal["ok", "warning", "problem"]
+_MARKS: dict[Level, str] = {"ok": "ok", "warning": "WARN", "problem": "FAIL"}
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that was looked at; all but an `ok` has an `advice`."""
+
+    check: str
+    level: Level
+    text: str
+    advice: str = ""
+
+
+def ok(check: str, text: str) -> Finding:
+    """Return that all is well."""
+    return Finding(check, "ok", text)
+
+
+def warning(check: str, text: str, advice: str) -> Finding:
+    """Return what works, but not as well as it might, or not for long."""
+    return Finding(check, "warning", text, advice)
+
+
+def problem(check: str, text: str, advice: str) -> Finding:
+    """Return what keeps requests from being answered, or lets in those who should stay out."""
+    return Finding(check, "problem", text, advice)
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Return the findings as lines for people."""
+    width = max(len(finding.check) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{_MARKS[finding.level]:4}  {finding.check:{width}}  {finding.text}")
+        if finding.advice:
+            lines.append(f"{'':4}  {'':{width}}  -> {finding.advice}")
+    return "\n".join(lines)

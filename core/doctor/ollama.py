@@ -1,0 +1,162 @@
+"""What there is to know about Ollama: whether it answers, its version, its models, its GPU."""
+
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx
+import msgspec
+
+from core.contract.errors import ApiError
+from core.doctor.findings import Finding, ok, problem, warning
+from core.ollama.failures import failed_response, not_ollama
+from core.ollama.transport import HTTPTransport
+from core.ollama.upstream import Upstream
+from core.settings.schema import Settings
+
+TIMEOUT_S = 10
+"""Ollama answers all of this from memory, within milliseconds."""
+MAX_CLOCK_SKEW_S = 60
+SMALL_CONTEXT = 4096
+"""Ollama's default for small GPUs, which a long conversation fills."""
+FAULTS = {
+    (0, 25): "a token id that its model does not know crashes it",
+    (0, 30): "some JSON schemas in format crash it",
+}
+"""The first version without a fault; the gateway keeps off what it knows of."""
+
+
+_T = TypeVar("_T")
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Model(msgspec.Struct):
+    name: str
+    size: int = 0
+    size_vram: int = 0
+    context_length: int = 0
+
+
+class _Models(msgspec.Struct):
+    models: list[_Model]
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what is found at OLLAMA_BASE_URL, asked the way the gateway asks."""
+    upstream = Upstream(settings)
+    headers = [(name.decode(), value.decode()) for name, value in upstream.headers]
+    try:
+        async with httpx.AsyncClient(
+            base_url=settings.ollama_base_url,
+            transport=HTTPTransport(upstream.pool),
+            headers=headers,
+            timeout=TIMEOUT_S,
+        ) as client:
+            try:
+                answer = await client.get("/api/version")
+                version = _decoded(answer, _Version).version
+            except (httpx.HTTPError, ApiError) as error:
+                yield _unreachable(settings, error)
+                return
+            yield _version(version)
+            yield _clock(answer)
+            async for finding in _models(client, settings):
+                yield finding
+    finally:
+        upstream.pool.close()
+
+
+def _unreachable(settings: Settings, error: Exception) -> Finding:
+    text = f"no Ollama answers at {settings.ollama_base_url}: {error or type(error).__name__}"
+    if settings.ollama_client_cert or settings.ollama_headers:
+        advice = "it is behind a tunnel: python -m deploy.tunnel.check says where it ends"
+    else:
+        advice = "systemctl status ollama; is OLLAMA_BASE_URL right, as seen from this process?"
+    return problem("ollama", text, advice)
+
+
+def _version(version: str) -> Finding:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    numbers = (int(found[1]), int(found[2])) if found else (sys.maxsize, 0)
+    faults = [fault for fixed, fault in FAULTS.items() if numbers < fixed]
+    if faults:
+        return warning(
+            "ollama", f"answers, but is old ({version}): {'; '.join(faults)}", "upgrade Ollama"
+        )
+    return ok("ollama", f"version {version} answers")
+
+
+def _clock(answer: httpx.Response) -> Finding:
+    """Compare this machine's clock with Ollama's, by which tokens and certificates may expire."""
+    try:
+        skew_s = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return ok("clock", "Ollama does not tell the time")
+    if abs(skew_s) > MAX_CLOCK_SKEW_S:
+        return warning(
+            "clock",
+            f"differs from Ollama's by {skew_s:+.0f} s, so tokens and certificates may be refused",
+            "timedatectl set-ntp true, on both machines",
+        )
+    return ok("clock", "agrees with Ollama's")
+
+
+async def _models(client: httpx.AsyncClient, settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        installed = _decoded(await client.get("/api/tags"), _Models).models
+        loaded = _decoded(await client.get("/api/ps"), _Models).models
+    except (httpx.HTTPError, ApiError) as error:
+        yield problem("models", f"cannot be listed: {error}", "journalctl -u ollama")
+        return
+    names = [model.name for model in installed]
+    default = settings.default_model
+    if default.lower() in {name.lower() for name in (*names, *map(_untagged, names))}:
+        yield ok("models", f"{len(names)} installed, the default {default} among them")
+    else:
+        yield problem(
+            "models",
+            f"the default {default} is not installed, of {', '.join(names) or 'none'}",
+            f"ollama pull {default}, or set DEFAULT_MODEL",
+        )
+    if not loaded:
+        yield ok("gpu", "no model is loaded; ask something to see where it runs")
+    for model in loaded:
+        yield _place(model)
+
+
+def _place(model: _Model) -> Finding:
+    share = model.size_vram / model.size if model.size else 0
+    context = f", context {model.context_length}" if model.context_length else ""
+    if share < 1:
+        where = f"{share:.0%} of it on the GPU" if share else "wholly on the CPU"
+        return warning(
+            "gpu",
+            f"{model.name} is {where}{context}: slow",
+            "a smaller model or context; nvidia-smi shows who else uses the memory",
+        )
+    if 0 < model.context_length <= SMALL_CONTEXT:
+        return warning(
+            "gpu",
+            f"{model.name} is on the GPU{context}: long conversations are refused",
+            "start Ollama with a larger OLLAMA_CONTEXT_LENGTH",
+        )
+    return ok("gpu", f"{model.name} is on the GPU{context}")
+
+
+def _untagged(name: str) -> str:
+    return name.removesuffix(":latest")
+
+
+def _decoded(answer: httpx.Response, type_: type[_T]) -> _T:
+    if answer.status_code != httpx.codes.OK:
+        raise failed_response(answer, answer.content)
+    try:
+        return msgspec.json.decode(answer.content, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise not_ollama() from None

@@ -1,0 +1,35 @@
+"""Recognizes that several processes serve this application, where limits would deceive."""
+
+import logging
+import multiprocessing
+import sys
+
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
+
+_logger = logging.getLogger(__name__)
+
+
+def check(settings: Settings) -> None:
+    """Refuse to be one of several workers unless they share their counts, and say what they do not.
+
+    Raises:
+        SettingsError: each worker would count requests for itself.
+    """
+    if not _is_worker():
+        return
+    if settings.rate_limit_storage == "memory://":
+        raise SettingsError(
+            "Several workers need RATE_LIMIT_STORAGE=redis://..., or each of them would allow "
+            "every client its whole RATE_LIMIT. Without it, run one process: python -m handlers"
+        )
+    _logger.warning(
+        "This is one of several workers: MAX_CONCURRENT (%d), MAX_QUEUE, /api/stats and /metrics "
+        "are each worker's own. HAProxy's maxconn bounds them together: deploy/haproxy",
+        settings.max_concurrent,
+    )
+
+
+def _is_worker() -> bool:
+    """Return whether uvicorn has spawned this process beside others."""
+    return multiprocessing.parent_process() is not None and "--reload" not in sys.argv

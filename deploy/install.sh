@@ -1,0 +1,248 @@
+#!/usr/bin/env bash
+# Installs the gateway as a service of systemd, on Debian, Ubuntu or the like. It shows what it will do, and asks first.
+# Ollama is never touched.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+deploy/install.sh [--yes] [--dry-run] [--engine]   install this version, or upgrade to it
+deploy/install.sh [--yes] [--dry-run] --rollback   go back to the version before
+deploy/install.sh [--yes] [--dry-run] --uninstall  remove it; settings and keys stay, unless --purge is added
+
+--yes      do not ask
+--dry-run  only show what would be done
+--engine   also serve the small built-in model, for a machine without Ollama
+END
+}
+
+name=ollama-web-api
+home=/opt/$name
+settings=/etc/$name
+state=/var/lib/$name
+units=/etc/systemd/system
+command=/usr/local/bin/$name
+
+action=install yes='' dry_run='' engine='' purge=''
+for argument; do
+    case $argument in
+        --yes) yes=1 ;;
+        --dry-run) dry_run=1 ;;
+        --engine) engine=1 ;;
+        --rollback) action=rollback ;;
+        --uninstall) action=uninstall ;;
+        --purge) purge=1 ;;
+        --help | -h) usage; exit ;;
+        *) usage >&2; exit 2 ;;
+    esac
+done
+
+stop() { echo "$*" >&2; exit 1; }
+
+plan=() steps=()
+step() { plan+=("$1"); steps+=("$2"); }
+
+systemd_runs() { [ -d /run/systemd/system ]; }
+version_at() { basename "$(readlink "$home/$1" || true)"; }
+
+# --- install and upgrade
+
+# Every file of the service, the lock files among them, and the Python it runs on: what differs is another version.
+version_of_source() {
+    local number hash
+    number=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' core/__init__.py)
+    hash=$({ "${PYTHON:-python3}" --version; files | xargs -0 sha256sum; } | sha256sum)
+    echo "$number-${hash:0:12}"
+}
+
+files() {
+    find core handlers deploy requirements.txt pyproject.toml -type f \
+        ! -name '*.pyc' ! -path '*/node_modules/*' -print0 | LC_ALL=C sort -z
+}
+
+make_release() {
+    local release=$home/releases/$version
+    rm -rf "$release.partial"
+    mkdir -p "$release.partial"
+    files | xargs -0 cp --parents -t "$release.partial"
+    (
+        cd "$release.partial"
+        source deploy/venv.sh
+        install requirements.txt
+        .venv/bin/python -m compileall -q core handlers # the service may not write there
+    )
+    chmod -R u=rwX,go=rX "$release.partial"
+    mv -T "$release.partial" "$release"
+}
+
+add_engine() {
+    (
+        cd "$home/releases/$version"
+        source deploy/venv.sh
+        install core/engine/requirements.txt
+        chmod -R u=rwX,go=rX .venv
+    )
+}
+
+add_user() { useradd --system --user-group --home-dir "$state" --shell /usr/sbin/nologin "$name"; }
+
+add_state() { install -d -m 700 -o "$name" -g "$name" "$state"; }
+
+add_settings() {
+    install -d -m 750 -g "$name" "$settings"
+    install -m 640 -g "$name" deploy/systemd/gateway.env "$settings/gateway.env"
+    [ -z "$engine" ] || printf '\n%s\n' 'OLLAMA_BASE_URL=http://127.0.0.1:11436' \
+        'DEFAULT_MODEL=smollm2:135m' >>"$settings/gateway.env"
+}
+
+add_unit() { install -m 644 "deploy/systemd/$1" "$units/$1"; }
+
+add_command() { install -m 755 "deploy/systemd/$name" "$command"; }
+
+check_settings() {
+    runuser -u "$name" -- sh -c "set -a; . $settings/gateway.env; set +a
+        cd '$home/releases/$version' && exec .venv/bin/python -m core.settings" >/dev/null ||
+        stop "The settings in $settings/gateway.env do not fit this version; nothing that runs was changed"
+}
+
+point() { ln -sfnT "$2" "$home/$1.new" && mv -T "$home/$1.new" "$home/$1"; }
+
+switch() {
+    before=$(readlink "$home/previous" || true)
+    [ ! -e "$home/current" ] || point previous "$(readlink "$home/current")"
+    point current "releases/$version"
+}
+
+enable() {
+    ! systemd_runs || systemctl daemon-reload
+    systemctl --quiet enable "${services[@]}"
+}
+
+restart() {
+    systemctl daemon-reload
+    systemctl restart "${services[@]}" && return
+    journalctl --no-pager --lines 5 --unit "$name" >&2
+    [ "$switched" ] && [ -e "$home/previous" ] || stop "$name does not start: journalctl -u $name"
+    point current "$(readlink "$home/previous")"
+    if [ "$before" ]; then point previous "$before"; else rm "$home/previous"; fi
+    systemctl restart "${services[@]}"
+    stop "Version $version does not start, and $(version_at current) runs again: journalctl -u $name"
+}
+
+remove_old() {
+    local release
+    for release in "$home/releases"/*; do
+        case $(basename "$release") in
+            "$(version_at current)" | "$(version_at previous)") ;;
+            *) rm -rf "$release" ;;
+        esac
+    done
+}
+
+plan_install() {
+    [ -f deploy/systemd/$name.service ] || stop "Run this from a copy of the whole project"
+    "${PYTHON:-python3}" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        stop "Python 3.11 or newer with its venv module is needed: apt install python3-venv"
+    version=$(version_of_source) switched='' changed=''
+    services=("$name.service")
+    [ ! -e "$units/$name-engine.service" ] || engine=1
+    if [ "$engine" ]; then
+        services+=("$name-engine.service")
+        /sbin/ldconfig -p | grep -q libgomp.so.1 || stop "The built-in model needs libgomp: apt install libgomp1"
+    fi
+
+    id "$name" &>/dev/null || step "add the system user $name" add_user
+    [ -d "$state" ] || step "make $state, for its keys" add_state
+    [ -d "$home/releases/$version" ] ||
+        step "put version $version into $home, with the packages of requirements.txt from PyPI" make_release
+    [ -z "$engine" ] || [ -e "$home/releases/$version/.venv/core-engine-requirements.txt" ] ||
+        step "add the built-in model to it, from PyPI" add_engine
+    [ -e "$settings/gateway.env" ] || step "write $settings/gateway.env, which is yours to change" add_settings
+    local unit
+    for unit in "${services[@]}"; do
+        cmp -s "deploy/systemd/$unit" "$units/$unit" || {
+            step "write $units/$unit" "add_unit $unit"
+            changed=1
+        }
+    done
+    cmp -s "deploy/systemd/$name" "$command" || step "write $command, which makes keys" add_command
+    [ "$(version_at current)" = "$version" ] || {
+        step "check that the settings fit version $version" check_settings
+        step "make version $version the current one" switch
+        switched=1
+    }
+    systemctl --quiet is-enabled "${services[@]}" 2>/dev/null || step "let it start at boot" enable
+    if ! systemd_runs; then
+        echo "systemd does not run here: the service will start at the next boot"
+    elif [ "$switched$changed" ] || ! systemctl --quiet is-active "${services[@]}"; then
+        step "restart the service; running answers get time to end" restart
+    fi
+    [ ! "$switched" ] || step "remove versions older than the one before" remove_old
+}
+
+# --- back, and out
+
+roll_back() {
+    local back
+    back=$(readlink "$home/previous")
+    point previous "$(readlink "$home/current")"
+    point current "$back"
+}
+
+plan_rollback() {
+    [ -e "$home/previous" ] || stop "There is no version before this one"
+    version=$(version_at previous) switched=''
+    services=("$name.service")
+    [ ! -e "$units/$name-engine.service" ] || services+=("$name-engine.service")
+    step "make version $version the current one, in the place of $(version_at current)" roll_back
+    ! systemd_runs || step "restart the service; running answers get time to end" restart
+}
+
+remove_service() {
+    local unit
+    for unit in $name $name-engine; do
+        [ -e "$units/$unit.service" ] || continue
+        ! systemd_runs || systemctl stop "$unit"
+        systemctl --quiet disable "$unit"
+        rm "$units/$unit.service"
+    done
+    ! systemd_runs || systemctl daemon-reload
+}
+
+remove_files() { rm -rf "$home" "$command"; }
+
+purge() {
+    rm -rf "$settings" "$state" "/var/log/$name"
+    ! id "$name" &>/dev/null || userdel "$name"
+}
+
+plan_uninstall() {
+    local unit
+    for unit in "$units/$name.service" "$units/$name-engine.service"; do
+        [ ! -e "$unit" ] || { step "stop the service and remove its units" remove_service; break; }
+    done
+    [ ! -e "$home" ] && [ ! -e "$command" ] || step "remove $home and $command" remove_files
+    if [ -z "$purge" ]; then
+        [ ! -e "$settings" ] || echo "$settings, $state and /var/log/$name stay; --purge removes them"
+    elif [ -e "$settings" ] || [ -e "$state" ] || id "$name" &>/dev/null; then
+        step "remove $settings, $state (keys), /var/log/$name and the user $name" purge
+    fi
+}
+
+cd "$(dirname "$0")/.."
+"plan_$action"
+[ ${#plan[@]} -gt 0 ] || { echo "Nothing to do"; exit; }
+echo "This will:"
+printf '  - %s\n' "${plan[@]}"
+[ -z "$dry_run" ] || exit 0
+[ "$(id -u)" -eq 0 ] || stop "Only root may do that: sudo $0"
+if [ -z "$yes" ]; then
+    read -r -p "Go on? [y/N] " answer || true
+    [[ $answer = [yY]* ]] || stop "Nothing was done"
+fi
+exec 9<"$units"
+flock --nonblock 9 || stop "Another install.sh is at work"
+for index in "${!plan[@]}"; do
+    echo "${plan[index]} ..."
+    ${steps[index]}
+done
+echo Done

@@ -1,0 +1,128 @@
+"""WARM_UP: models are loaded before anyone asks, without holding anyone up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from core.chat import warm_up
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama, error, never_answers, no_tokens
+
+MODEL = "smollm2:135m"
+CHAT = {"message": "안녕", "model": MODEL}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_up, "WATCH_S", 0.02)
+    monkeypatch.setattr(warm_up, "RETRY_S", 0.02)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        yield client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def ready(client: httpx.AsyncClient, url: str, status: int = 200) -> httpx.Response:
+    async with asyncio.timeout(10):
+        while (answer := await client.get(f"{url}/api/ready")).status_code != status:
+            await asyncio.sleep(0.01)
+    return answer
+
+
+async def test_models_are_loaded_at_the_start_and_ready_waits_for_them(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    let_go = asyncio.Event()
+
+    async def slow(connection: object, request: object) -> None:
+        await let_go.wait()
+        await no_tokens(connection, request)  # type: ignore[arg-type]
+
+    fake.reply(slow, no_tokens)
+    url = await serve(warm_up=(MODEL, "qwen2.5:72b"))
+    request = await fake.wait_for(1)
+    assert request.json == {"model": MODEL, "messages": [], "stream": False}, (
+        "no prompt, and nothing pinned"
+    )
+    answer = await ready(client, url, 503)
+    assert answer.json()["error"].startswith(f"Models are being loaded: {MODEL}, qwen2.5:72b")
+    let_go.set()
+    await ready(client, url)
+    assert [request.json["model"] for request in fake.asked()] == [MODEL, "qwen2.5:72b"]
+
+
+async def test_they_are_loaded_again_when_ollama_has_come_back(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    url = await serve(warm_up=(MODEL,))
+    await ready(client, url)
+    assert len(fake.asked()) == 1
+    await fake.stop()
+    await ready(client, url, 503)
+    await fake.start()
+    await fake.wait_for(2)
+    await ready(client, url)
+
+
+async def test_an_ollama_that_comes_late_is_waited_for(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    await fake.stop()
+    url = await serve(warm_up=(MODEL,))
+    assert (await client.get(f"{url}/api/ready")).status_code == 503
+    await fake.start()
+    await fake.wait_for(1)
+    await ready(client, url)
+
+
+async def test_it_has_the_lowest_turn_of_all(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    await fake.stop()
+    url = await serve(warm_up=(MODEL,), max_concurrent=1)
+    await fake.start()
+    fake.reply(*[never_answers] * 10, path="/api/version")  # not before the others wait
+    chats = [asyncio.create_task(client.post(f"{url}/api/chat", json=CHAT)) for _ in range(5)]
+    await asyncio.gather(*chats)
+    fake._replies.clear()
+    await ready(client, url)
+    prompts = [bool(request.json["messages"]) for request in fake.asked()]
+    assert prompts == [True] * 5 + [False]
+
+
+async def test_a_model_that_is_not_there_does_not_keep_the_server_from_being_ready(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.reply(error(500, "out of memory"))
+    url = await serve(warm_up=(MODEL, "none:1b"))
+    await ready(client, url)
+    assert f"WARM_UP: {MODEL} was not loaded" in caplog.text
+    assert "WARM_UP: none:1b was not loaded" in caplog.text
+    assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
+
+
+async def test_nobody_who_is_slow_keeps_the_server_from_being_ready_for_ever(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    fake.reply(never_answers)
+    url = await serve(max_concurrent=1, warm_up=(MODEL,), request_timeout_s=0.3)
+    await ready(client, url)
+    assert len(fake.asked()) == 1
+
+
+async def test_without_it_nothing_is_loaded(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    url = await serve()
+    await ready(client, url)
+    assert fake.asked() == []

@@ -1,0 +1,184 @@
+"""`python -m core.doctor`, run as operators do, beside a server that has what it shall find."""
+
+import asyncio
+import json
+import sys
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from core.keys.editing import create
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama, error, page, whole
+from tests.programs import free_ports
+from tests.raw_server import Reply
+
+MODEL = "smollm2:135m"
+
+
+def always(fake: FakeOllama, path: str, reply: Reply) -> None:
+    """Answer every request for `path` with `reply` from now on."""
+    fake._replies[path] = deque([reply] * 100)
+
+
+async def doctor(*arguments: str, **environ: str) -> tuple[int, str]:
+    """Return the exit status and the output of the doctor, with nothing but `environ` set."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "core.doctor", *arguments),
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def findings(**environ: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    status, output = await doctor("--json", **environ)
+    report = json.loads(output)
+    assert report["ok"] is (status == 0)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for finding in report["findings"]:
+        assert finding["level"] == "ok" or finding["advice"]
+        found.setdefault(finding["check"], []).append((finding["level"], finding["text"]))
+    return status, found
+
+
+@pytest.fixture
+async def healthy(serve: Serve, fake: FakeOllama, tmp_path: Path) -> dict[str, str]:
+    """The settings of a server at which nothing is wrong."""
+    port = httpx.URL(await serve()).port
+    keys = tmp_path / "keys.json"
+    create(keys, "me")
+    always(fake, "/api/version", whole(200, "application/json", b'{"version":"0.33.1"}'))
+    return {
+        "OLLAMA_BASE_URL": fake.url,
+        "DEFAULT_MODEL": MODEL,
+        "PORT": str(port),
+        "WEB_PORT": "0",
+        "API_KEYS_FILE": str(keys),
+    }
+
+
+async def test_a_healthy_server_has_no_problem(healthy: dict[str, str]) -> None:
+    status, found = await findings(**healthy)
+    assert status == 0
+    levels = {level for entries in found.values() for level, _ in entries}
+    assert "problem" not in levels
+    assert found["ollama"] == [("ok", "version 0.33.1 answers")]
+    assert found["models"] == [("ok", f"2 installed, the default {MODEL} among them")]
+    assert found["ports"][0][0] == "ok"
+    assert found["access"] == [("ok", "strangers need a key or a token")]
+    status, text = await doctor(**healthy)
+    assert status == 0
+    assert "ok    ollama     version 0.33.1 answers\n" in text
+
+
+async def test_an_ollama_that_is_down_old_or_another_server_is_found(
+    healthy: dict[str, str], fake: FakeOllama
+) -> None:
+    always(fake, "/api/version", whole(200, "application/json", b'{"version":"0.24.0-rc1"}'))
+    _, found = await findings(**healthy)
+    ((level, text),) = found["ollama"]
+    assert level == "warning"
+    assert "token id" in text
+    assert "JSON schemas" in text
+    always(fake, "/api/version", page(200))
+    status, found = await findings(**healthy)
+    assert (status, found["ollama"][0][0]) == (1, "problem")
+    (nobody,) = free_ports(1)
+    healthy["OLLAMA_BASE_URL"] = f"http://127.0.0.1:{nobody}"
+    status, found = await findings(**healthy)
+    assert status == 1
+    assert "no Ollama answers at" in found["ollama"][0][1]
+    assert "models" not in found
+
+
+async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: FakeOllama) -> None:
+    status, found = await findings(**{**healthy, "DEFAULT_MODEL": "none:70b"})
+    assert (status, found["models"][0][0]) == (1, "problem")
+    loaded = {"name": MODEL, "size": 1000, "size_vram": 250, "context_length": 8192}
+    for change, level, text in (
+        ({}, "warning", "25% of it on the GPU, context 8192"),
+        ({"size_vram": 0}, "warning", "wholly on the CPU"),
+        ({"size_vram": 1000}, "ok", "is on the GPU, context 8192"),
+        ({"size_vram": 1000, "context_length": 4096}, "warning", "long conversations are refused"),
+    ):
+        body = json.dumps({"models": [{**loaded, **change}]}).encode()
+        always(fake, "/api/ps", whole(200, "application/json", body))
+        _, found = await findings(**healthy)
+        assert found["gpu"][0][0] == level
+        assert text in found["gpu"][0][1]
+    always(fake, "/api/tags", error(500, "boom"))
+    status, found = await findings(**healthy)
+    assert (status, found["models"][0][0]) == (1, "problem")
+
+
+async def test_a_clock_that_is_wrong_is_found(healthy: dict[str, str], fake: FakeOllama) -> None:
+    old = "Date: Mon, 23 Nov 2026 07:47:56 GMT"
+    body = b'{"version":"0.33.1"}'
+    always(fake, "/api/version", whole(200, "application/json", body, old))
+    _, found = await findings(**healthy)
+    assert found["clock"][0][0] == "warning"
+
+
+async def test_ports_that_are_free_or_taken_are_found(healthy: dict[str, str]) -> None:
+    (free,) = free_ports(1)
+    taken = str(httpx.URL(healthy["OLLAMA_BASE_URL"]).port)
+    status, found = await findings(**{**healthy, "PORT": taken, "WEB_PORT": str(free)})
+    assert status == 1
+    assert [level for level, _ in found["ports"]] == ["problem", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "check", "level"),
+    [
+        ({"ANONYMOUS_CLIENTS": "0.0.0.0/0,::/0"}, "access", "problem"),
+        ({"TRUSTED_PROXIES": "0.0.0.0/0"}, "access", "problem"),
+        ({"API_KEYS_FILE": ""}, "access", "warning"),
+        ({"API_KEYS": "no JSON"}, "keys", "problem"),
+        ({"QUEUE_TIMEOUT_S": "300"}, "time-outs", "warning"),
+        ({"REQUEST_TIMEOUT_S": "400"}, "time-outs", "warning"),
+        ({"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1"}, "store", "problem"),
+        ({"SSL_CERTFILE": "/none"}, "certificate", "problem"),
+        ({"PORT": "many"}, "settings", "problem"),
+        ({"OLLAMA_CA_FILE": "/none", "OLLAMA_BASE_URL": "https://x"}, "settings", "problem"),
+    ],
+)
+async def test_settings_that_are_dangerous_or_do_not_fit_are_found(
+    healthy: dict[str, str], environ: dict[str, str], check: str, level: str
+) -> None:
+    status, found = await findings(**{**healthy, **environ})
+    assert level in {entry[0] for entry in found[check]}
+    assert status == int(level == "problem")
+
+
+@pytest.mark.parametrize(("days", "level"), [(90, "ok"), (7, "warning"), (-1, "problem")])
+async def test_a_certificate_that_ends_is_found(
+    healthy: dict[str, str], tmp_path: Path, days: int, level: str
+) -> None:
+    make_certificate(tmp_path, days)
+    environ = {**healthy, "SSL_CERTFILE": str(tmp_path / "cert.pem")}
+    _, found = await findings(**environ)
+    assert found["certificate"][0][0] == level
+
+
+def make_certificate(folder: Path, days: int) -> None:
+    """Make one that ends in `days`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=30))
+        .not_valid_after(now + timedelta(days=days, hours=1))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -1,0 +1,178 @@
+"""The image of the Containerfile, built from a bare Debian, and run as compose.yaml says."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.deploy.debian.conftest import Debian
+from tests.fake_ollama import FakeOllama
+from tests.programs import ROOT, free_ports, program
+
+pytestmark = pytest.mark.timeout(400)  # the first test waits for the image to be made
+
+IMAGE = "localhost/ollama-web-api"
+BASE = "localhost/debian"
+KEYS = "/var/lib/ollama-web-api"
+
+
+class Podman:
+    """Podman and Buildah with a store of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = ["--root", f"{folder}/store", "--runroot", f"{folder}/run"]
+        self._podman = program("podman", "apt install podman")
+        self._buildah = program("buildah", "apt install buildah")
+        program("runc", "apt install runc")  # crun wants a cgroup of systemd
+
+    def __call__(self, *arguments: str | Path) -> str:
+        cgroups = ("--cgroup-manager", "cgroupfs", "--runtime", "runc")
+        return self._run(self._podman, *self._store, *cgroups, *arguments)
+
+    def build(self, wheels: Path) -> None:
+        """Build the image; packages of Debian come from where this machine's come from."""
+        mounts = {
+            f"{wheels}": "/wheels",
+            f"{wheels}/pip.conf": "/etc/pip.conf",
+            "/etc/apt": "/etc/apt",
+            "/usr/share/keyrings": "/usr/share/keyrings",
+        }
+        self._run(
+            *(self._buildah, *self._store, "bud", "--format", "docker", "--tag", IMAGE),
+            *("--isolation", "chroot", "--network", "host", "--build-arg", f"BASE={BASE}"),
+            *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
+            *("--file", ROOT / "deploy/Containerfile", ROOT),
+        )
+
+    @staticmethod
+    def _run(*command: str | Path) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def podman(debian: Debian, wheels: Path) -> Iterator[Podman]:
+    with tempfile.TemporaryDirectory(prefix="podman") as folder:
+        podman = Podman(Path(folder))
+        podman("import", debian.bare, BASE)
+        podman.build(wheels)
+        yield podman
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, Any]:
+    """The gateway's part of compose.yaml."""
+    text = (ROOT / "deploy/compose.yaml").read_text("utf-8")
+    service: dict[str, Any] = yaml.safe_load(text)["services"]["gateway"]
+    return service
+
+
+@contextmanager
+def running(podman: Podman, service: dict[str, Any], ollama: str) -> Iterator[tuple[str, str]]:
+    """Run the image as compose.yaml says, but on loopback; yield the container and its URL."""
+    (port,) = free_ports(1)
+    settings = {
+        **service["environment"],
+        "OLLAMA_BASE_URL": ollama,
+        "DEFAULT_MODEL": "smollm2:135m",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "WEB_PORT": "0",
+    }
+    assert service["read_only"]
+    container = podman(
+        *("run", "--detach", "--network", "host", "--read-only", "--user", service["user"]),
+        *(f"--cap-drop={capability}" for capability in service["cap_drop"]),
+        *(f"--security-opt={option}" for option in service["security_opt"]),
+        *(f"--env={name}={value}" for name, value in settings.items()),
+        # What a machine lets root have may be less than what runc would give.
+        *("--ulimit=nofile=1024:1024", "--ulimit=nproc=512:512"),
+        IMAGE,
+    )
+    try:
+        yield container, f"http://127.0.0.1:{port}"
+    finally:
+        podman("rm", "--force", "--volumes", container)
+
+
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text("utf-8")
+
+
+async def healthy(url: str) -> httpx.Response:
+    transport = httpx.AsyncHTTPTransport(retries=8)  # half a second, one, two ...
+    async with httpx.AsyncClient(transport=transport, timeout=20) as client:
+        return await client.get(f"{url}/api/health")
+
+
+async def test_the_container_answers_with_few_rights(
+    podman: Podman, service: dict[str, Any], fake: FakeOllama
+) -> None:
+    with running(podman, service, fake.url) as (container, url):
+        assert (await healthy(url)).json()["ollama_status"] == "connected"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+            answer = await client.post("/api/chat", json={"message": "안녕하세요!"})
+            assert answer.status_code == 200
+            assert podman("healthcheck", "run", container) == ""
+            key = podman(
+                *("exec", container, ".venv/bin/python", "-m", "core.keys"),
+                *("create", "--name", "me"),
+            ).splitlines()[-1]
+            stranger = {"X-Forwarded-For": "192.0.2.1"}
+            refused = await client.get("/api/models", headers=stranger)
+            assert refused.status_code == 401
+            answer = await client.get("/api/models", headers={**stranger, "X-API-Key": key})
+            assert answer.status_code == 200
+        state = json.loads(podman("inspect", container))[0]
+        assert state["HostConfig"]["ReadonlyRootfs"]
+        assert state["EffectiveCaps"] in (None, [])
+        status = status_of(state["State"]["Pid"])
+        assert "Uid:\t65534\t65534" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+async def test_it_ends_when_told_to(
+    podman: Podman, service: dict[str, Any], fake: FakeOllama
+) -> None:
+    with running(podman, service, fake.url) as (container, url):
+        await healthy(url)
+        podman("stop", "--time", "20", container)
+        state = json.loads(podman("inspect", container))[0]["State"]
+        assert state["ExitCode"] in {0, 128 + 15}, "it was killed"
+
+
+def test_the_image_is_small_and_has_no_shell(podman: Podman) -> None:
+    (image,) = json.loads(podman("inspect", IMAGE))
+    assert image["Size"] < 150_000_000
+    listing = podman(
+        "run",
+        "--rm",
+        "--ulimit=nofile=1024:1024",
+        "--ulimit=nproc=512:512",
+        "--network=none",
+        IMAGE,
+        ".venv/bin/python",
+        "-c",
+        "import os; print(*os.listdir('/usr/bin'))",
+    ).split()
+    assert not {"sh", "bash", "dash", "apt", "dpkg", "perl"} & set(listing)
+    assert image["Config"]["User"] == "65534:65534"
+    assert image["Healthcheck"]
+
+
+def test_compose_gives_the_gpu_to_ollama_and_ollama_to_nobody_else() -> None:
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text("utf-8"))["services"]
+    (device,) = services["ollama"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert "ports" not in services["ollama"]
+    assert all(port.startswith("127.0.0.1:") for port in services["gateway"]["ports"])
+    assert services["gateway"]["volumes"] == [f"keys:{KEYS}"]

@@ -1,0 +1,252 @@
+"""Caddy and nginx before the gateway, with the configurations that operators copy."""
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.settings.networks import Networks
+from core.settings.schema import Settings
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama, never_answers, stalls_after
+from tests.programs import ROOT, free_ports, program, started
+
+Run = Callable[..., AbstractContextManager["Front"]]
+"""(folder, address of the gateway, changes ...) -> a front."""
+LOCAL = Networks("127.0.0.1/32")
+CHAT = {"message": "안녕", "model": "smollm2:135m"}
+NGINX = """
+daemon off;
+pid nginx.pid;
+events {}
+http {
+    access_log off;
+    client_body_temp_path files;
+    proxy_temp_path files;
+    fastcgi_temp_path files;
+    scgi_temp_path files;
+    uwsgi_temp_path files;
+    include front.conf;
+}
+"""
+CADDY = """
+	admin off
+	auto_https disable_redirects
+	storage file_system ./caddy
+	skip_install_trust
+"""
+
+
+@dataclass(frozen=True)
+class Front:
+    """A front that runs on loopback."""
+
+    port: int
+    authority: Path
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.authority)
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def client(self, address: str = "127.0.0.1") -> httpx.AsyncClient:
+        """Return a client that calls from `address`."""
+        transport = httpx.AsyncHTTPTransport(verify=self.context, local_address=address)
+        return httpx.AsyncClient(base_url=self.url, transport=transport, timeout=30)
+
+
+def edited(path: str, *changes: tuple[str, object]) -> str:
+    """Return a file of deploy/ with `changes` as an operator makes them."""
+    text = (ROOT / "deploy" / path).read_text("utf-8")
+    for old, new in changes:
+        assert old in text, f"{path} has no {old}"
+        text = text.replace(old, str(new))
+    return text
+
+
+@contextmanager
+def caddy(folder: Path, gateway: str, *changes: tuple[str, object]) -> Iterator[Front]:
+    command = program("caddy", "apt install caddy")
+    (port,) = free_ports(1)
+    text = edited(
+        "caddy/Caddyfile",
+        ("{\n\t# A client that", f"{{\n{CADDY}\n\t# A client that"),
+        ("\napi.example.com {", f"\nhttps://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls internal"),
+        ("127.0.0.1:5000", gateway),
+        *changes,
+    )
+    (folder / "Caddyfile").write_text(text, "utf-8")
+    authority = folder / "caddy/pki/authorities/local/root.crt"
+    arguments = [command, "run", "--config", "Caddyfile", "--adapter", "caddyfile"]
+    with started(arguments, {"HOME": str(folder)}, cwd=folder):
+        yield listening(Front(port, authority))
+
+
+@contextmanager
+def nginx(folder: Path, gateway: str, *changes: tuple[str, object]) -> Iterator[Front]:
+    command = program("nginx", "apt install nginx")
+    port, plain_port = free_ports(2)
+    made = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost")
+    subprocess.run(
+        [
+            *(program("openssl", "apt install openssl"), "req", "-x509", "-nodes"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "1", *made),
+            *("-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    text = edited(
+        "nginx/ollama-web-api.conf",
+        ("listen 443 ", f"listen 127.0.0.1:{port} "),
+        ("listen 80;", f"listen 127.0.0.1:{plain_port};"),
+        ("api.example.com;", "localhost;"),
+        ("/etc/letsencrypt/live/api.example.com/fullchain.pem", "cert.pem"),
+        ("/etc/letsencrypt/live/api.example.com/privkey.pem", "key.pem"),
+        ("127.0.0.1:5000", gateway),
+        *changes,
+    )
+    (folder / "front.conf").write_text(text, "utf-8")
+    (folder / "nginx.conf").write_text(NGINX, "utf-8")
+    arguments: list[str | Path] = [command, "-e", "error.log", "-p", folder, "-c", "nginx.conf"]
+    with started(arguments, {}):
+        yield listening(Front(port, folder / "cert.pem"))
+
+
+def listening(front: Front) -> Front:
+    """Return `front` once it has its certificate, and shows it."""
+    for attempt in range(200):
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", front.port), 5) as sock,
+                front.context.wrap_socket(sock, server_hostname="localhost"),
+            ):
+                return front
+        except OSError:
+            assert attempt < 199
+            time.sleep(0.1)
+    raise AssertionError
+
+
+@pytest.fixture(params=[caddy, nginx])
+def run(request: pytest.FixtureRequest) -> Run:
+    run: Run = request.param
+    return run
+
+
+@pytest.fixture
+async def gateway(serve: Serve) -> str:
+    """The address of a gateway as the fronts' comments set it up."""
+    url = await serve(trusted_proxies=Networks("127.0.0.1/32"), anonymous_clients=LOCAL)
+    return httpx.URL(url).netloc.decode()
+
+
+async def test_a_token_is_handed_on_at_once_and_a_client_that_leaves_stops_its_model(
+    run: Run, tmp_path: Path, gateway: str, fake: FakeOllama
+) -> None:
+    fake.default = stalls_after(1)
+    with run(tmp_path, gateway) as front:
+        async with front.client() as client, asyncio.timeout(10):
+            async with client.stream("POST", "/api/chat/stream", json=CHAT) as answer:
+                assert "strict-transport-security" in answer.headers
+                assert json.loads(await anext(answer.aiter_lines()))["response"] == " 0"
+            request = await fake.wait_for(1)
+            await request.disconnected.wait()
+
+
+async def test_the_gateway_learns_the_address_of_the_client_and_not_what_it_says(
+    run: Run, tmp_path: Path, gateway: str
+) -> None:
+    headers = {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=127.0.0.1"}
+    with run(tmp_path, gateway) as front:
+        async with front.client() as near, front.client("127.0.0.2") as far:
+            assert (await near.get("/api/models")).status_code == 200
+            assert (await near.get("/api/models", headers=headers)).status_code == 200
+            for sent in ({}, headers):
+                refused = await far.get("/api/models", headers=sent)
+                assert refused.status_code == 401
+                assert "127.0.0.2" in refused.json()["error"]
+
+
+async def test_http_2_is_spoken_and_errors_have_the_one_shape(
+    run: Run, tmp_path: Path, gateway: str
+) -> None:
+    with run(tmp_path, gateway) as front:
+        done = await asyncio.to_thread(curl, front, "--http2", f"{front.url}/api/models")
+        assert done == {"success": True, "version": "2", "status": 200}
+        async with front.client() as client:
+            hidden = await client.get("/metrics")
+            assert (hidden.status_code, hidden.json()["success"]) == (404, False)
+            unknown = await client.get("/api/none")
+            assert unknown.json()["error"].startswith("Unknown endpoint")
+        large = tmp_path / "large"
+        large.write_bytes(b"[" * 33 * 2**20)
+        asked = ("--json", f"@{large}", f"{front.url}/api/chat")
+        done = await asyncio.to_thread(curl, front, "--http2", *asked)
+        assert done == {"success": False, "version": "2", "status": 413}
+
+
+async def test_a_gateway_that_is_late_or_down_is_an_error_of_the_one_shape(
+    run: Run, tmp_path: Path, gateway: str, fake: FakeOllama
+) -> None:
+    fake.default = never_answers
+    with run(tmp_path, gateway, ("310s", "1s")) as front:
+        async with front.client() as client:
+            late = await client.post("/api/chat", json=CHAT)
+    assert (late.status_code, late.json()) == (
+        504,
+        {"success": False, "error": "The gateway has not answered in time"},
+    )
+    assert late.headers["content-type"].startswith("application/json")
+    (nobody,) = free_ports(1)
+    with run(tmp_path, f"127.0.0.1:{nobody}") as front:
+        async with front.client() as client:
+            down = await client.get("/api/health")
+    assert (down.status_code, down.json()) == (
+        502,
+        {
+            "success": False,
+            "error": "The gateway does not answer. Is ollama-web-api running?",
+        },
+    )
+
+
+async def test_a_front_allows_for_more_time_than_the_gateway(run: Run) -> None:
+    paths: dict[Run, str] = {caddy: "caddy/Caddyfile", nginx: "nginx/ollama-web-api.conf"}
+    path = paths[run]
+    text = (ROOT / "deploy" / path).read_text("utf-8")
+    waits = [
+        int(seconds) for seconds in re.findall(r"(?:read|response_header)_timeout (\d+)s", text)
+    ]
+    assert waits
+    assert min(waits) > Settings().request_timeout_s
+
+
+def curl(front: Front, *arguments: str) -> dict[str, object]:
+    """Call with curl, which speaks HTTP/2, and return how it went."""
+    done = subprocess.run(
+        [
+            *(program("curl", "apt install curl"), "--silent", "--cacert", front.authority),
+            *("--write-out", "\n%{http_version} %{http_code}", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *body, last = done.stdout.strip().split("\n")
+    version, status = last.split()
+    success = json.loads("".join(body))["success"]
+    return {"success": success, "version": version, "status": int(status)}
