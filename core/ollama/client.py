@@ -93,6 +93,10 @@ class OllamaClient:
         except (ApiError, TimeoutError):
             return None
 
+    async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
+        """Return the capabilities and context lengths of `names`, as `ModelFacts.describe` does."""
+        return await self._facts.describe(names)
+
     async def loaded(self) -> list[str]:
         """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
         try:
