@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 if TYPE_CHECKING:
+    from core.chat.leases import LeasedQueue
     from core.usage.ledger import Ledger
 
 
@@ -62,11 +64,17 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         logs.configure(settings)
     elif instrumented:
         workers.check(settings)
+    if settings.rate_limit_storage != "memory://" and find_spec("redis") is None:
+        raise SettingsError(
+            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
+            "deploy/package.py --redis"
+        )
     upstream = Upstream(settings)
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
     memory = MemoryBudget(settings.max_memory_bytes)
+    queue = _queue(settings)
     recorder = Recorder(memory.release, logs.log_request)
 
     @asynccontextmanager
@@ -76,6 +84,8 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
         app.state.close_traces()
         upstream.pool.close()
         await limiter.aclose()
+        if not isinstance(queue, FairQueue):
+            await queue.aclose()
         if ledger:
             ledger.close()
 
@@ -88,7 +98,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.settings = settings
     app.state.upstream = upstream
     app.state.keys = keys
-    app.state.queue = FairQueue(settings)
+    app.state.queue = queue
     app.state.memory = memory
     app.state.recorder = recorder
     app.state.loading = []
@@ -119,6 +129,15 @@ async def _warm_up(app: Starlette) -> AsyncIterator[None]:
             await task
 
 
+def _queue(settings: Settings) -> "FairQueue | LeasedQueue":
+    shared = {"never": False, "functions": is_function(settings), "always": True}
+    if settings.rate_limit_storage == "memory://" or not shared[settings.share_queue]:
+        return FairQueue(settings)
+    from core.chat.leases import LeasedQueue  # noqa: PLC0415 - takes 0.1 s
+
+    return LeasedQueue(settings)
+
+
 class _Parts(NamedTuple):
     """What middleware and endpoints share."""
 
@@ -133,10 +152,10 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
     """Return the middleware, outermost first."""
     settings, keys, limiter, recorder, ledger = parts
     function = is_function(settings)
-    gateway = [Middleware(GatewayMiddleware)] if function else []
+    gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
     cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
     return [
-        *gateway,
+        *(gateway if function else []),
         Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
         Middleware(SecurityHeadersMiddleware),
         *(cors if settings.cors_origins else []),  # outermost, so pages can read errors
@@ -180,7 +199,7 @@ def _instrument(
     from core.observe.stats import Stats  # noqa: PLC0415
 
     recorder: Recorder = app.state.recorder
-    queue: FairQueue = app.state.queue
+    queue: FairQueue | LeasedQueue = app.state.queue
     memory: MemoryBudget = app.state.memory
     app.state.stats = Stats()
     app.state.ledger = ledger

@@ -22,15 +22,20 @@ PACKAGES = (
     "anyio",
     "certifi",
     "click",
+    "deprecated",
     "httptools",
     "httpx",  # without httpcore, for which core/ollama/pool.py stands
     "idna",
+    "limits",
     "mangum",
     "msgspec",
+    "packaging",
     "pyjwt",  # without cryptography, which HS256 does not need and which is too large
+    "redis",
     "starlette",
     "typing-extensions",
     "uvicorn",
+    "wrapt",
 )
 UVICORN = (
     "uvicorn.__main__",
@@ -39,6 +44,8 @@ UVICORN = (
     "uvicorn.protocols.http.httptools_impl",
 )
 """What run.sh starts, and what it names."""
+SHARED_STORE = ("core.gate.redis_hits", "core.chat.leases")
+"""What RATE_LIMIT_STORAGE needs if it names Redis or Valkey."""
 FUNCTIONS = {"health": (), "models": (), "chat": UVICORN, "chat_stream": UVICORN}
 
 _TRACE = """
@@ -61,9 +68,13 @@ def main() -> None:
     parser.add_argument("--python", default="3.13", help="its version")
     parser.add_argument("--output", type=Path, default=ROOT / "build", help="folder for the zips")
     parser.add_argument("--jwt", action="store_true", help="pack what JWT_SECRET needs, too")
+    parser.add_argument(
+        "--redis", action="store_true", help="pack what a RATE_LIMIT_STORAGE in Redis needs, too"
+    )
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    lazy = ("certifi", "jwt") if arguments.jwt else ("certifi",)
+    lazy = ("certifi", "core.keys.secret", *(["jwt"] if arguments.jwt else []))
+    lazy += SHARED_STORE if arguments.redis else ()
     with TemporaryDirectory() as folder:
         here, there = Path(folder, "here"), Path(folder, "there")
         install(here, arguments.python)
@@ -84,11 +95,11 @@ def main() -> None:
 def install(folder: Path, python: str, *options: str) -> None:
     """Put the packages, as the lock file has them, and this project into `folder`."""
     lock = (ROOT / "requirements.txt").read_text("utf-8")
-    locked = {entry.partition("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}
+    entries = re.split(r"\n(?=\S)", lock)
     uv(
         *("pip", "install", "--target", str(folder), "--python-version", python, *options),
         *("--only-binary", ":all:", "--no-deps", "--require-hashes", "--requirements", "-"),
-        stdin="\n".join(locked[name] for name in PACKAGES),
+        stdin="\n".join(entry for entry in entries if entry.partition("==")[0] in PACKAGES),
     )
     for own in ("core", "handlers"):
         copytree(ROOT / own, folder / own, ignore=ignore_patterns("__pycache__"))
@@ -142,9 +153,14 @@ def run_python(version: str, *arguments: str) -> str:
 def uv(*arguments: str, stdin: str = "") -> str:
     """Run uv, and return its output; what it complains of goes to the terminal."""
     command = ["uv", "--quiet", *arguments]
-    return subprocess.run(  # noqa: S603
-        command, input=stdin, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    try:
+        return subprocess.run(  # noqa: S603
+            command, input=stdin, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+    except FileNotFoundError:
+        sys.exit("uv is not installed. Install it with: pipx install uv, or pip install uv")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"uv has failed with exit code {error.returncode}; what it says is above")
 
 
 if __name__ == "__main__":

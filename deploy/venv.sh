@@ -1,14 +1,14 @@
 # Sourced by start.sh and test.sh in the project's root; sets up .venv from the lock files.
 
-python=${PYTHON:-python3}
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "Python 3.11 or newer is required; set PYTHON to its path if it is not \"python3\"" >&2
-    exit 1
-fi
-if [ ! -x .venv/bin/pip ] && ! "$python" -m venv .venv; then
+source deploy/python.sh
+[ -w . ] || stop "cannot write to $PWD, which is where .venv belongs; use a copy that is yours"
+if [ -e .venv ] && ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    echo "the Python of .venv is gone: setting it up again" >&2
     rm -rf .venv
-    echo "\"$python -m venv\" failed; on Debian and Ubuntu: apt install python3-venv" >&2
-    exit 1
+fi
+if [ ! -e .venv ] && ! "$python" -m venv .venv; then
+    rm -rf .venv
+    stop "\"$python -m venv\" failed; on Debian and Ubuntu: apt install python3-venv"
 fi
 
 # install LOCKFILE: install its packages, checked against their hashes, unless already done
@@ -17,6 +17,9 @@ install() {
     cmp -s "$1" "$done" && return
     echo "Installing $1 ..." >&2
     .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps \
-        --only-binary :all: -r "$1" >&2
+        --only-binary :all: -r "$1" >&2 ||
+        stop "cannot install $1. Is the package index reachable? PIP_INDEX_URL names a mirror;" \
+            "PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER installs from a folder of wheels that" \
+            "\"pip download\" made elsewhere"
     cp "$1" "$done"
 }

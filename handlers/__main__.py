@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = Settings.from_env(os.environ)
         if not settings.built_in_model:
-            logging.basicConfig(handlers=[logging.NullHandler()])  # Ollama may start later
             asyncio.run(_warn(settings))
         serve(app, settings)
     except SettingsError as error:
@@ -48,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _warn(settings: Settings) -> None:
     """Say on stderr if the default model is not the expected one, unless Ollama is slow or down."""
+    logging.getLogger("core").addHandler(logging.NullHandler())  # no log is configured yet
     upstream = Upstream(settings)
     client = OllamaClient(settings, HTTPTransport(upstream.pool), upstream.headers)
     with suppress(ApiError, TimeoutError):

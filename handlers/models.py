@@ -15,13 +15,14 @@ from core.serving.aws import create_handler
 async def models(request: Request) -> Response:
     """Answer with the installed models that the client may use, in Ollama's order.
 
-    Capabilities are included only on request: they take one question to Ollama per model.
+    Capabilities and context lengths are included only on request: they take one question to
+    Ollama per model.
     """
     ollama, caller = ollama_client(request.app.state), Caller.of(request.scope)
     names = [name for name in await ollama.models() if caller.may_use(name)]
     answer = Models(models=names, count=len(names))
     if request.query_params.get("capabilities") == "true":
-        answer.capabilities = await ollama.capabilities(names)
+        answer.capabilities, answer.context_lengths = await ollama.describe(names)
     return JSONResponse(answer)
 
 

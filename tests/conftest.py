@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport, shut_down
 from tests.log_lines import Lines
 from tests.processes import running
+from tests.redis_server import RedisServer
 
 Connect = Callable[..., httpx.AsyncClient]
 """(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""
@@ -121,3 +123,23 @@ def lines(tmp_path: Path) -> Iterator[Lines]:
     yield Lines(path)
     logging.root.handlers[0].close()
     logging.root.handlers[:], logging.root.level = handlers, level
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: apt-get install redis-server")
+    servers: list[RedisServer] = []
+
+    def start(*arguments: str) -> RedisServer:
+        servers.append(RedisServer(tmp_path, *arguments))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    return start_redis()

@@ -199,6 +199,8 @@ class FakeOllama(RawServer):
         self.remote: set[str] = set()
         """The models that run in Ollama's cloud, whatever their names."""
         self.capabilities: list[str] | None = ["completion"]
+        self.context_length = 2048
+        """What the models were trained for; a loaded one has 2048, as in the recording."""
         self.check_host = False
         self.default: Reply = tokens()
 
@@ -244,8 +246,11 @@ class FakeOllama(RawServer):
         if model.lower() not in self.models:
             connection.send_json(404, {"error": f"model '{model}' not found"})
             return
-        info: dict[str, Any] = {"general.architecture": "llama", "llama.context_length": 2048}
-        info["llama.vocab_size"] = VOCABULARY_SIZE
+        info: dict[str, Any] = {
+            "general.architecture": "llama",
+            "llama.context_length": self.context_length,
+            "llama.vocab_size": VOCABULARY_SIZE,
+        }
         can = {} if self.capabilities is None else {"capabilities": self.capabilities}
         connection.send_json(200, {"model_info": info, **can, **self._place(model)})
 

@@ -1,22 +1,30 @@
 """The answer as NDJSON: whole lines, sent as they arrive."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from core.contract.responses import NDJSON
-from core.contract.schemas import StreamToken
+from core.contract.responses import NDJSON, PREFERENCE_APPLIED
+from core.contract.schemas import Heartbeat, StreamToken
 from core.ollama.wire import Lines
 
 MAX_PIECE_BYTES = 16 * 1024 - 16
 """How much fits into one TLS record as a single HTTP chunk."""
 HEARTBEAT = Lines([""])
+PREFERRED_HEARTBEAT = Lines([""])
+"""Sent to a client that prefers heartbeats, as a `Heartbeat`."""
+MAX_HEARTBEAT_S = 60
+
+_HEARTBEAT = re.compile(r'heartbeat\s*=\s*"?([0-9]{1,2})"?', re.IGNORECASE)
 
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
+_BEAT = _encode_lines([Heartbeat("", done=False)])
 _START, _END = _encode(StreamToken("", done=False)).split(b'""')
 
 
@@ -27,23 +35,32 @@ class StreamResponse:
     to the client.
     """
 
-    def __init__(self, lines: AsyncGenerator[Lines], *, heartbeat_s: float = 0) -> None:
-        """Send an empty token after every `heartbeat_s` seconds without a line; 0 disables it."""
-        self.lines = with_heartbeats(lines, heartbeat_s) if heartbeat_s else lines
+    def __init__(
+        self, lines: AsyncGenerator[Lines], *, heartbeat_s: float = 0, preferred_s: int = 0
+    ) -> None:
+        """Send an empty token after every `heartbeat_s` seconds without a line; 0 disables it.
+
+        The client's own preference, `preferred_s`, takes precedence unless it is 0.
+        """
+        self.preferred_s = preferred_s
+        if preferred_s:
+            lines = with_heartbeats(lines, preferred_s, PREFERRED_HEARTBEAT)
+        elif heartbeat_s:
+            lines = with_heartbeats(lines, heartbeat_s, HEARTBEAT)
+        self.lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        start = {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")],
-        }
+        headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")]
+        if self.preferred_s:
+            headers.append((PREFERENCE_APPLIED, f"heartbeat={self.preferred_s}".encode()))
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
         async with aclosing(self.lines) as batches:
             async for batch in batches:
                 if start:
                     await send(start)
                     start = {}
-                rest = encoded(batch)
+                rest = _BEAT if batch is PREFERRED_HEARTBEAT else encoded(batch)
                 while rest:
                     piece, rest = cut(rest)
                     more = bool(rest) or not batch.end
@@ -71,15 +88,28 @@ def cut(lines: bytes) -> tuple[bytes, bytes]:
     return lines[:end], lines[end:]
 
 
-async def with_heartbeats(lines: AsyncGenerator[Lines], idle_s: float) -> AsyncGenerator[Lines]:
-    """Yield what `lines` yields, and an empty token after every `idle_s` seconds of silence."""
+def preferred_heartbeat_s(headers: Headers) -> int:
+    """Return N of a request's `Prefer: heartbeat=N` (RFC 7240), 1 to 60 seconds; else 0.
+
+    As the RFC wants it, a preference that cannot be met is ignored.
+    """
+    for preference in ",".join(headers.getlist("prefer")).split(","):
+        if match := _HEARTBEAT.fullmatch(preference.strip()):
+            return int(match[1]) if int(match[1]) <= MAX_HEARTBEAT_S else 0
+    return 0
+
+
+async def with_heartbeats(
+    lines: AsyncGenerator[Lines], idle_s: float, heartbeat: Lines
+) -> AsyncGenerator[Lines]:
+    """Yield what `lines` yields, and `heartbeat` after every `idle_s` seconds of silence."""
     timeout: float | None = idle_s
     async with aclosing(lines):
         while True:
             upcoming = asyncio.ensure_future(anext(lines, None))
             try:
                 while not (await asyncio.wait({upcoming}, timeout=timeout))[0]:
-                    yield HEARTBEAT
+                    yield heartbeat
             finally:
                 if not upcoming.done():
                     upcoming.cancel()

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from core.chat.conversation import context_of
 from core.chat.request import PendingChat, read_chat_request
-from core.chat.stream import StreamResponse
+from core.chat.stream import StreamResponse, preferred_heartbeat_s
 from core.context import Caller, Record
 from core.contract.errors import ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest, StreamEnd
@@ -24,6 +24,7 @@ class Turn:
         self.wants_stream = pending.stream
         self._pending = pending
         self._model = model
+        self._preferred_s = preferred_heartbeat_s(request.headers)
         self._app = request.app.state
         self._caller = Caller.of(request.scope)
         self._record = Record.of(request.scope)
@@ -68,7 +69,11 @@ class Turn:
 
     def stream(self) -> StreamResponse:
         """Return the answer as a stream that has not started yet."""
-        return StreamResponse(self._lines(), heartbeat_s=self._app.settings.stream_heartbeat_s)
+        return StreamResponse(
+            self._lines(),
+            heartbeat_s=self._app.settings.stream_heartbeat_s,
+            preferred_s=self._preferred_s,
+        )
 
     async def _lines(self) -> AsyncGenerator[Lines]:
         slot = self._app.queue.slot(self._caller)

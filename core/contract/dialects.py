@@ -47,6 +47,11 @@ class Dialect:
         """Return what ends a stream that has failed with `error`."""
         return msgspec.json.encode(StreamError(error=str(error))) + b"\n"
 
+    def late_refusal(self, error: ApiError) -> bytes:
+        """Return what ends a stream with preferred heartbeats, which may have preceded `error`."""
+        line = StreamError(error=str(error), status=error.status)
+        return msgspec.json.encode(line) + b"\n"
+
 
 class OpenAI(Dialect):
     """OpenAI's chat completions, completions, embeddings and models."""

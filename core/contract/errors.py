@@ -20,8 +20,8 @@ ApiError
 └── TryAgainLater
     ├── RateLimited 429
     │   └── QuotaExceeded 429
-    └── JWKSUnavailable, MemoryFull, NotReady, OllamaBusy, QueueFull, RateLimiterDown,
-        ServerStopping, TooManyConnections 503
+    └── JWKSUnavailable, KeysUnavailable, MemoryFull, NotReady, OllamaBusy, QueueFull,
+        RateLimiterDown, ServerStopping, TooManyConnections 503
 """
 
 from collections.abc import Mapping, Sequence
@@ -247,13 +247,22 @@ class JWKSUnavailable(TryAgainLater):
         )
 
 
-class OllamaBusy(TryAgainLater):
-    """Ollama's own queue is full, or a relay in front of it limits requests."""
+class KeysUnavailable(TryAgainLater):
+    """API keys cannot be checked yet: the secret they are in could not be read."""
 
     status = 503
 
-    def __init__(self, retry_after_s: int, reason: str = "its queue is full") -> None:
-        super().__init__(f"Ollama is busy: {reason}", retry_after_s)
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("API keys cannot be checked now", retry_after_s)
+
+
+class OllamaBusy(TryAgainLater):
+    """Ollama's own queue is full, a relay limits requests, or a pool's machines are down."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int, problem: str = "busy: its queue is full") -> None:
+        super().__init__(f"Ollama is {problem}", retry_after_s)
 
 
 class QueueFull(TryAgainLater):

@@ -6,6 +6,8 @@ import msgspec
 from starlette.responses import Response
 
 NDJSON = "application/x-ndjson; charset=utf-8"
+PREFERENCE_APPLIED = b"preference-applied"
+"""A header of streams whose client asked for heartbeats (RFC 7240)."""
 
 _encode = msgspec.json.Encoder().encode
 

@@ -154,6 +154,12 @@ class StreamToken(Struct, gc=False):
     done: bool
 
 
+class Heartbeat(StreamToken):
+    """A line sent to a client that prefers heartbeats: its stream is alive, but nothing is new."""
+
+    heartbeat: bool = True
+
+
 class StreamEnd(Struct, kw_only=True):
     """The last line of a successful stream, with the fields of a `ChatAnswer`."""
 
@@ -178,6 +184,16 @@ class StreamError(Error, kw_only=True):
     """The last line of a stream that failed after its first line."""
 
     done: bool = True
+    status: (
+        Annotated[
+            int,
+            Meta(
+                description="With heartbeats preferred: the HTTP status that the failure would "
+                "have had before the first line"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Health(Struct, kw_only=True):
@@ -252,6 +268,17 @@ class Models(Struct, kw_only=True):
             Meta(
                 description="With ?capabilities=true: what each model can do, in Ollama's words, "
                 "such as `vision`; models that Ollama does not describe are left out"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    context_lengths: (
+        Annotated[
+            dict[str, Count],
+            Meta(
+                description="With ?capabilities=true: how many tokens each model holds at a time, "
+                "question and answer together. For a loaded model it is what Ollama has set; for "
+                "another it is the model's own maximum, and Ollama may set less"
             ),
         ]
         | UnsetType

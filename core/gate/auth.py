@@ -16,7 +16,7 @@ from core.gate.public import is_probe, is_public
 from core.gate.rates import FailureLimiter
 from core.gate.sites import Sites
 from core.gate.tokens import TokenVerifier
-from core.keys.records import PREFIX
+from core.keys.records import PREFIX, key_id
 from core.keys.store import KeyStore
 from core.settings.networks import UNKNOWN, Address, parse_address
 from core.settings.schema import Settings
@@ -82,7 +82,8 @@ class AuthMiddleware:
 
     async def _holder(self, credential: str, record: Record, address: Address) -> Caller:
         try:
-            if self.tokens is None or credential.startswith(PREFIX):
+            if self.tokens is None or credential.startswith(PREFIX) or key_id(credential):
+                await self.keys.refresh()
                 key = self.keys.authenticate(credential)
                 return Caller(
                     id=f"key:{key.name}",

@@ -13,7 +13,8 @@ def is_public(scope: Scope) -> bool:
     """
     path = scope["path"]
     return scope["method"] in {"GET", "HEAD"} and (
-        path in {"/", "/api/health", "/api/health/"} or path.startswith("/static/")
+        path in {"/", "/service-worker.js", "/api/health", "/api/health/"}
+        or path.startswith("/static/")
     )
 
 

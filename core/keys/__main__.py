@@ -37,6 +37,7 @@ def _run(options: argparse.Namespace, path: Path) -> None:
                 path,
                 options.name,
                 lifetime=options.expires,
+                alphanumeric=options.alphanumeric,
                 rate=options.rate,
                 concurrent=options.concurrent,
                 tokens=options.tokens,
@@ -44,7 +45,7 @@ def _run(options: argparse.Namespace, path: Path) -> None:
             )
             _show(text)
         case "rotate":
-            _show(rotate(path, options.name))
+            _show(rotate(path, options.name, alphanumeric=options.alphanumeric))
         case "revoke":
             revoke(path, options.name)
         case "list":
@@ -63,8 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; default: all")
     new.add_argument("--expires", type=_lifetime, help="lifetime in h, d or w, such as 90d")
     commands.add_parser("list", help="list the keys, without their secrets")
-    for command, effect in {"revoke": "revoke a key", "rotate": "replace a key"}.items():
-        commands.add_parser(command, help=effect).add_argument("name")
+    commands.add_parser("revoke", help="revoke a key").add_argument("name")
+    again = commands.add_parser("rotate", help="replace a key")
+    again.add_argument("name")
+    for command in (new, again):
+        command.add_argument(
+            "--alphanumeric",
+            action="store_true",
+            help="letters and digits only, as AWS' API Gateway wants its keys",
+        )
     return parser
 
 

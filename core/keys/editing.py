@@ -29,15 +29,22 @@ class Limits(TypedDict, total=False):
 
 
 def create(
-    path: Path, name: str, *, lifetime: timedelta | None = None, **limits: Unpack[Limits]
+    path: Path,
+    name: str,
+    *,
+    lifetime: timedelta | None = None,
+    alphanumeric: bool = False,
+    **limits: Unpack[Limits],
 ) -> str:
     """Add a key to the file at `path` and return its text, which is stored nowhere.
+
+    An `alphanumeric` one has letters and digits only.
 
     Raises:
         KeysError: the name is taken, or a value is invalid.
         SettingsError: the file is invalid.
     """
-    text, fields = _new_key(lifetime)
+    text, fields = _new_key(lifetime, alphanumeric=alphanumeric)
     try:
         key = msgspec.convert({"name": name, **fields, **limits}, ApiKey)
     except msgspec.ValidationError as error:
@@ -55,7 +62,7 @@ def revoke(path: Path, name: str) -> None:
         del keys[_find(keys, name)]
 
 
-def rotate(path: Path, name: str) -> str:
+def rotate(path: Path, name: str, *, alphanumeric: bool = False) -> str:
     """Replace the key with a new one of the same lifetime, and return its text.
 
     The old key is invalid from then on.
@@ -67,15 +74,18 @@ def rotate(path: Path, name: str) -> str:
     with _edited(path) as keys:
         index = _find(keys, name)
         old = keys[index]
-        text, fields = _new_key(old.expires - old.created if old.expires else None)
+        lifetime = old.expires - old.created if old.expires else None
+        text, fields = _new_key(lifetime, alphanumeric=alphanumeric)
         keys[index] = msgspec.structs.replace(old, **fields)
     return text
 
 
-def _new_key(lifetime: timedelta | None) -> tuple[str, dict[str, Any]]:
+def _new_key(lifetime: timedelta | None, *, alphanumeric: bool) -> tuple[str, dict[str, Any]]:
     """Return the text of a new key, and the fields to store."""
     key_id = secrets.token_hex(4)
     text = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
+    if alphanumeric:
+        text = f"{PREFIX.rstrip('_')}{key_id}{secrets.token_hex(32)}"
     now = datetime.now(UTC).replace(microsecond=0)
     expires = now + lifetime if lifetime else None
     return text, {"id": key_id, "sha256": digest(text), "created": now, "expires": expires}

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from core.settings.schema import Rate
 
 PREFIX = "owa_"
 """Starts every key, so that secret scanners and people recognize one."""
+_TEXT = re.compile(r"owa_?([0-9a-f]{8})_?[A-Za-z0-9_-]+")
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +38,12 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def expired(self) -> bool:
         """Return whether the key has expired."""
         return self.expires is not None and self.expires <= datetime.now(UTC)
+
+
+def key_id(credential: str) -> str | None:
+    """Return the ID in the text of a key, None if it is no key of ours."""
+    match = _TEXT.fullmatch(credential)
+    return match[1] if match else None
 
 
 def digest(credential: str) -> str:

@@ -4,14 +4,17 @@ import hmac
 import logging
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from core.contract.errors import InvalidCredentials
-from core.keys.records import PREFIX, ApiKey, digest, parse_keys, read_keys
+from core.keys.records import ApiKey, digest, key_id, parse_keys, read_keys
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from core.keys.secret import SecretKeys
 
 CHECK_INTERVAL_S = 1
 """Minimum seconds between checks of API_KEYS_FILE for changes; only the use of a key checks it."""
@@ -20,7 +23,9 @@ _logger = logging.getLogger(__name__)
 
 
 class KeyStore:
-    """Holds the keys of API_KEYS and API_KEYS_FILE, and reloads the file when it changes."""
+    """Holds the keys of API_KEYS, API_KEYS_FILE and API_KEYS_SECRET, and notices changes."""
+
+    _secret: "SecretKeys | None" = None
 
     def __init__(self, *, inline: str = "", path: Path | None = None) -> None:
         """Read the keys from the JSON text `inline` and the file at `path`.
@@ -35,6 +40,7 @@ class KeyStore:
                 "API_KEYS is invalid: expected the JSON that python -m core.keys writes"
             ) from None
         self._path = path
+        self._secret_keys: list[ApiKey] = []
         self._next_check = 0.0
         self._version: tuple[int, ...] | None = None
         self._existed = False
@@ -44,7 +50,21 @@ class KeyStore:
     def from_settings(cls, settings: Settings) -> Self:
         """Read the keys that `settings` names; raises SettingsError if they are invalid."""
         path = Path(settings.api_keys_file) if settings.api_keys_file else None
-        return cls(inline=settings.api_keys, path=path)
+        store = cls(inline=settings.api_keys, path=path)
+        if settings.api_keys_secret:
+            from core.keys.secret import SecretKeys  # noqa: PLC0415 - only functions need it
+
+            store._secret = SecretKeys(settings, store._use_secret)
+        return store
+
+    async def refresh(self) -> None:
+        """Read API_KEYS_SECRET if it is time to.
+
+        Raises:
+            KeysUnavailable: it could not be read yet.
+        """
+        if self._secret:
+            await self._secret.refresh()
 
     def authenticate(self, credential: str) -> ApiKey:
         """Return the key whose text is `credential`.
@@ -53,7 +73,7 @@ class KeyStore:
             InvalidCredentials: there is no such key, or it has expired.
         """
         self._reload_if_changed()
-        key = self._keys.get(credential.removeprefix(PREFIX).partition("_")[0])
+        key = self._keys.get(key_id(credential) or "")
         if key is None or not hmac.compare_digest(key.sha256, digest(credential)):
             name = key.name if key else ""
             raise InvalidCredentials("the API key is unknown or has been revoked", key=name)
@@ -84,7 +104,11 @@ class KeyStore:
                 self._version = None
                 raise SettingsError("API_KEYS_FILE is gone")
             self._existed = bool(self._version)
-        self._keys = {key.id: key for key in keys}
+        self._keys = {key.id: key for key in (*keys, *self._secret_keys)}
+
+    def _use_secret(self, keys: list[ApiKey]) -> None:
+        self._secret_keys = keys
+        self.reload()
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

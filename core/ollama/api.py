@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import ssl
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
@@ -176,6 +177,11 @@ def _not_connected(error: httpx.TransportError, *, built_in: bool) -> str:
         )
     if isinstance(error, httpx.ConnectTimeout):
         return "Ollama did not accept a connection in time. Is its machine up?"
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate at its address is not valid ({error.__cause__.verify_message}). "
+            "Renew it there, or check OLLAMA_CA_FILE here"
+        )
     return "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
 
 

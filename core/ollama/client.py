@@ -93,6 +93,10 @@ class OllamaClient:
         except (ApiError, TimeoutError):
             return None
 
+    async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
+        """Return the capabilities and context lengths of `names`, as `ModelFacts.describe` does."""
+        return await self._facts.describe(names)
+
     async def loaded(self) -> list[str]:
         """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
         try:
@@ -121,7 +125,7 @@ class OllamaClient:
         body = await read(response.stream)
         if response.status_code != httpx.codes.OK:
             if says_model_is_missing(response, body):
-                raise ModelNotFound(model, await self.models_for_hint())
+                raise ModelNotFound(model, None)
             raise failed_response(response, body)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:

@@ -57,11 +57,17 @@ def failure(text: str, status: int = 500) -> ApiError:
 
 def failed_response(response: httpx.Response, body: bytes) -> ApiError:
     """Return the error for a response from Ollama that is not a 200."""
+    text = _error_in(body)
     if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        if isinstance(text, str) and re.search(r"\b(down|reached)$", text):
+            return OllamaBusy(
+                _retry_after_s(response), f"not available: {_without_internals(text)}"
+            )
         return OllamaBusy(_retry_after_s(response))
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        return OllamaBusy(_retry_after_s(response), "it, or a relay in front, limits requests")
-    text = _error_in(body)
+        return OllamaBusy(
+            _retry_after_s(response), "busy: it, or a relay in front, limits requests"
+        )
     if text is None:
         return OllamaError(_unexplained(response.status_code))
     return failure(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 from weakref import WeakValueDictionary
 
 import httpx
@@ -27,11 +28,22 @@ class Model(msgspec.Struct):
 
     capabilities: list[str] | None
     is_cloud: bool
+    context_length: int | None = None  # the most it was trained for, in tokens
 
 
 class _Show(msgspec.Struct):
     capabilities: list[str] | None = None  # since 0.6.4
     remote_model: str = ""
+    model_info: dict[str, Any] = {}
+
+
+class _Loaded(msgspec.Struct):
+    name: str
+    context_length: int | None = None  # since 0.10
+
+
+class _LoadedModels(msgspec.Struct):
+    models: list[_Loaded]
 
 
 class _Lookup:
@@ -97,6 +109,43 @@ class ModelFacts:
         answers = zip(names, await asyncio.gather(*map(of, names)), strict=True)
         return {name: capabilities for name, capabilities in answers if capabilities is not None}
 
+    async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
+        """Return what each model in `names` can do, and its context length in tokens.
+
+        Capabilities are in Ollama's words. The context length of a loaded model is that of its
+        runner; of another it is the model's own, which Ollama may cut down when it loads it. What
+        Ollama does not say in time is left out; no model is loaded.
+        """
+        few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
+        deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
+
+        async def of(name: str) -> Model | None:
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout_at(deadline), few_at_once:
+                    return await self.of(name)
+            return None
+
+        async def runners() -> dict[str, int | None]:
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout_at(deadline), few_at_once:
+                    return await self._loaded()
+            return {}
+
+        loaded, found = await asyncio.gather(runners(), asyncio.gather(*map(of, names)))
+        models = {name: model for name, model in zip(names, found, strict=True) if model}
+        lengths = {name: loaded.get(name) or model.context_length for name, model in models.items()}
+        can = {name: model.capabilities for name, model in models.items()}
+        can |= {name: self._listed[name] for name in names if name in self._listed}
+        return (
+            {name: capabilities for name, capabilities in can.items() if capabilities is not None},
+            {name: length for name, length in lengths.items() if length},
+        )
+
+    async def _loaded(self) -> dict[str, int | None]:
+        """Return the context length of each model that is loaded now."""
+        answer = parse(*await self._api.ask("GET", "/api/ps"), _LoadedModels)
+        return {model.name: model.context_length for model in answer.models}
+
     def _is_known(self, key: str) -> bool:
         return key in self._known and time.monotonic() < self._known[key][1]
 
@@ -113,4 +162,14 @@ class ModelFacts:
             show = parse(response, content, _Show)
         except ApiError:
             return None  # /api/chat will say what is wrong, unless a relay interferes
-        return Model(show.capabilities, bool(show.remote_model))
+        return Model(
+            show.capabilities,
+            bool(show.remote_model),
+            _number(show.model_info, ".context_length"),
+        )
+
+
+def _number(model_info: dict[str, Any], ending: str) -> int | None:
+    """Return the value whose key is the model's architecture and `ending`, if it is a number."""
+    values = [value for key, value in model_info.items() if key.endswith(ending)]
+    return values[0] if values and isinstance(values[0], int) else None

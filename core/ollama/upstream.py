@@ -85,7 +85,12 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
         if settings.ollama_client_cert:
             key = settings.ollama_client_key or None
             context.load_cert_chain(settings.ollama_client_cert, key)
-    except OSError:  # includes ssl.SSLError
+    except OSError as error:  # includes ssl.SSLError
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise SettingsError(
+                "OLLAMA_CLIENT_KEY does not fit OLLAMA_CLIENT_CERT: expected the key that the "
+                "certificate was made for"
+            ) from None
         raise SettingsError(
             "OLLAMA_CA_FILE, OLLAMA_CLIENT_CERT or OLLAMA_CLIENT_KEY is invalid: expected the "
             "path of a readable PEM file"

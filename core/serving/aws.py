@@ -1,6 +1,8 @@
 """AWS Lambda: everything specific to running as a function behind a gateway."""
 
 import asyncio
+import json
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +14,19 @@ from mangum.types import Scope as MangumScope
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.contract.errors import InternalError
 from core.settings.schema import Settings
 
 MARGIN_S = 0.5
 """Seconds of a function's time reserved for returning a 504."""
+MAX_ANSWER_BYTES = 6 * 2**20
+"""What Lambda takes of a function that does not stream, as JSON:
+https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+"""
+_MAX_ESCAPE = 6
+"""JSON writes a character in up to so many bytes."""
+
+_logger = logging.getLogger(__name__)
 
 
 def is_function(settings: Settings) -> bool:
@@ -33,7 +44,10 @@ def remaining_s(scope: Scope) -> float | None:
 
 
 class Handler:
-    """An application as an AWS Lambda handler, with an event loop of its own."""
+    """An application as an AWS Lambda handler, with an event loop of its own.
+
+    Where Lambda would reject an answer as too large, it returns an error of ours.
+    """
 
     def __init__(self, app: ASGI) -> None:
         """Adapt `app`; nothing is created before the first event."""
@@ -41,7 +55,15 @@ class Handler:
 
     def __call__(self, event: LambdaEvent, context: LambdaContext) -> dict[str, Any]:
         """Answer an event of a gateway or a load balancer."""
-        return self._mangum(event, context)
+        answer = self._mangum(event, context)
+        if len(answer["body"]) * _MAX_ESCAPE < MAX_ANSWER_BYTES:
+            return answer
+        # As awslambdaric encodes it on the Pythons that provider.yml may name.
+        size = len(json.dumps(answer, ensure_ascii=False).encode())
+        if size <= MAX_ANSWER_BYTES:
+            return answer
+        _logger.error("an answer of %d bytes is more than AWS Lambda takes", size)
+        return _in_place_of(answer)
 
     @cached_property
     def _mangum(self) -> Mangum:
@@ -61,6 +83,26 @@ def create_handler(app: ASGI) -> Handler:
     return Handler(app)
 
 
+def _in_place_of(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an error with those headers of `answer` that are not about its body."""
+    error = InternalError(
+        "The answer is over 6 MB, the most that AWS Lambda takes. Start a new conversation, or ask "
+        "for a shorter answer with a lower num_predict"
+    ).response()
+    body = bytes(error.body).decode()
+    headers = {
+        "content-type": error.headers["content-type"],
+        "content-length": str(len(error.body)),
+    }
+    changed = {"statusCode": error.status_code, "body": body, "isBase64Encoded": False}
+    if "headers" in answer:
+        changed["headers"] = {**answer["headers"], **headers}
+    if "multiValueHeaders" in answer:
+        lists = {name: [value] for name, value in headers.items()}
+        changed["multiValueHeaders"] = {**answer["multiValueHeaders"], **lists}
+    return {**answer, **changed}
+
+
 class StagedHTTPGateway(HTTPGateway):
     """Removes a named stage, which Mangum leaves in an HTTP API's path, unlike `$default`."""
 
@@ -75,19 +117,28 @@ class StagedHTTPGateway(HTTPGateway):
 
 
 class GatewayMiddleware:
-    """Sets `scope["client"]` and `scope["scheme"]` to what the gateway reports about its client.
+    """Undoes what the gateway does to a request.
+
+    `scope["client"]` and `scope["scheme"]` become what the gateway reports about its client.
 
     Mangum puts the address into the scope; for a load balancer it is all of X-Forwarded-For, and
     the load balancer itself appended the last entry. The Lambda Web Adapter passes the gateway's
     request context in a header that it always overwrites.
+
+    A custom domain's base path, which stays in the path of every kind of event, is left out.
+    Mangum's own option for it wants to know it at import, and the adapter's removes it as often
+    as it can (https://awslabs.github.io/aws-lambda-web-adapter/features/base-path-removal.html).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, base_path: str = "") -> None:
         self.app = app
+        self.base_path = f"/{base_path.strip('/')}" if base_path.strip("/") else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application."""
         if scope["type"] == "http":
+            if scope["path"].startswith(f"{self.base_path}/"):
+                scope["path"] = scope["path"].removeprefix(self.base_path)
             if "aws.event" in scope:
                 host, port = scope["client"]
                 scope["client"] = ((host or "").rpartition(",")[2], port)

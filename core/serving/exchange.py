@@ -22,6 +22,7 @@ from core.contract.errors import (
     RequestTimeout,
     ServerStopping,
 )
+from core.contract.responses import PREFERENCE_APPLIED
 from core.serving.aws import remaining_s
 
 LAST_WORDS_S = 5
@@ -114,6 +115,7 @@ class _Exchange:
         self._dialect = dialect_of(record.path)
         self._request = _Request.UNREAD
         self._answer = _Answer.DUE
+        self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
@@ -150,6 +152,7 @@ class _Exchange:
             headers = list(message.get("headers", ()))
             is_stream = (b"content-type", self._dialect.stream_type) in headers
             self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
+            self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
         elif not message.get("more_body"):
             self._answer = _Answer.COMPLETE
@@ -176,7 +179,10 @@ class _Exchange:
                 if self._answer is _Answer.DUE:
                     await self._refuse(error, scope)
                 elif self._answer is _Answer.STREAMING:
-                    body = self._dialect.last_words(error, self._record.request_id)
+                    if self._has_heartbeats:
+                        body = self._dialect.late_refusal(error)
+                    else:
+                        body = self._dialect.last_words(error, self._record.request_id)
                     await self.send({"type": "http.response.body", "body": body})
 
     async def _refuse(self, error: ApiError, scope: Scope) -> None:

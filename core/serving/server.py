@@ -47,10 +47,10 @@ class Server(uvicorn.Server):
         self._model = model
         self._settings = settings
         self._exit_at = float("inf")
+        self._systemd = Notifier(os.environ)
         self._is_full = False
         self.ended_by: signal.Signals | None = None
         """The first signal that told it to stop."""
-        self._systemd = Notifier(os.environ)
         super().__init__(configuration(app, settings))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -46,6 +46,10 @@ BaseURL = Annotated[
         "an http:// or https:// URL without user, query or fragment",
     ),
 ]
+BasePath = Annotated[str, _form(r"[A-Za-z0-9._~!$'()*+,/-]*", "a path such as ai")]
+SecretName = Annotated[
+    str, _form(r"(secretsmanager|ssm):[\w/+=.@:-]+", "secretsmanager:NAME or ssm:NAME")
+]
 StorageURL = Annotated[
     str,
     _form(
@@ -197,6 +201,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="file of API keys, written by python -m core.keys")
     ] = ""
     api_keys: Annotated[str, _SECRET, Meta(description="the contents of such a file")] = ""
+    api_keys_secret: Annotated[
+        SecretName,
+        Meta(description="AWS secret or parameter with that JSON, read through AWS' extension"),
+    ] = ""
     jwt_secret: Annotated[
         str,
         _SECRET,
@@ -256,9 +264,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: Annotated[
         Seconds, Meta(description="seconds a request may wait for a slot")
     ] = 120
+    share_queue: Annotated[
+        Literal["functions", "always", "never"],
+        Meta(description="processes that share one queue and MAX_CONCURRENT in RATE_LIMIT_STORAGE"),
+    ] = "functions"
 
     aws_lambda_function_name: Annotated[
         str, Meta(description="set by AWS Lambda, where the gateway reports the client's address")
+    ] = ""
+    aws_session_token: Annotated[
+        str, _SECRET, Meta(description="set by AWS Lambda: opens its extension for secrets")
+    ] = ""
+    parameters_secrets_extension_http_port: Annotated[
+        Port, Meta(description="port of that extension")
+    ] = 2773
+    api_gateway_base_path: Annotated[
+        BasePath, Meta(description="what a custom domain of AWS' API Gateway has before /api")
     ] = ""
 
     @classmethod

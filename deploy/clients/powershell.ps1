@@ -48,7 +48,7 @@ catch {
 }
 
 # A key, from the environment and not from the script.
-if ($env:OLLAMA_API_KEY) {
-    $headers = @{ Authorization = "Bearer $env:OLLAMA_API_KEY" }
+if ($env:OLLAMA_WEB_API_KEY) {
+    $headers = @{ Authorization = "Bearer $env:OLLAMA_WEB_API_KEY" }
     (Invoke-RestMethod -Uri "$BaseUri/api/models" -Headers $headers).models
 }

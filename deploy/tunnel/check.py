@@ -11,9 +11,12 @@ import socket
 import ssl
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import msgspec
+from cryptography import x509
 
 from core.ollama.failures import failed_response
 from core.ollama.transport import HTTPTransport
@@ -23,6 +26,7 @@ from core.settings.schema import Settings
 
 ANSWER_TIMEOUT_S = 10
 """Ollama tells its version from memory, in milliseconds."""
+WARNING_DAYS = 30
 
 # OpenSSL's X509_V_ERR_*, of x509_vfy.h
 _EXPIRED = 10
@@ -64,6 +68,11 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
         ) from None
     except httpx.ConnectError as error:
         raise Broken(_no_connection(error.__cause__, url)) from None
+    except httpx.RemoteProtocolError:
+        raise Broken(
+            "what answers is not Ollama. On the relay, ss -ltnp shows which program has the "
+            "tunnel's port"
+        ) from None
     except httpx.TransportError as error:
         raise Broken(f"the relay broke the connection: {error}. Look into its log") from None
     finally:
@@ -76,6 +85,32 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
         raise Broken(
             f"something that is not Ollama answers at {url}. Check OLLAMA_BASE_URL"
         ) from None
+
+
+def expiring(settings: Settings, days: int = WARNING_DAYS) -> list[str]:
+    """Return a warning for each certificate that ends within `days`.
+
+    Raises:
+        OSError, ValueError: one of them cannot be read.
+    """
+    url = httpx.URL(settings.ollama_base_url)
+    found = {
+        f"the certificate in {name}": Path(path).read_bytes()
+        for name, path in (
+            ("OLLAMA_CA_FILE", settings.ollama_ca_file),
+            ("OLLAMA_CLIENT_CERT", settings.ollama_client_cert),
+        )
+        if path
+    }
+    if url.scheme == "https":
+        pem = ssl.get_server_certificate((url.host, _port(url)), timeout=ANSWER_TIMEOUT_S)
+        found["the relay's certificate"] = pem.encode()
+    soon = datetime.now(UTC) + timedelta(days=days)
+    return [
+        f"{name} ends on {end:%Y-%m-%d}. Renew it with certificates.sh"
+        for name, content in found.items()
+        if (end := x509.load_pem_x509_certificate(content).not_valid_after_utc) < soon
+    ]
 
 
 def _no_connection(cause: BaseException | None, url: httpx.URL) -> str:
@@ -122,6 +157,8 @@ def main() -> None:
     except (Broken, SettingsError) as error:
         sys.exit(str(error))
     elapsed_ms = (time.monotonic() - started) * 1000
+    for warning in expiring(Settings.from_env(os.environ)):
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     print(f"Ollama {found} answers through the tunnel, in {elapsed_ms:.0f} ms")  # noqa: T201
 
 

@@ -70,7 +70,10 @@ def zips(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def task_roots(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that has each function unpacked, in a folder of its name, as Lambda does."""
-    folder = tmp_path_factory.mktemp("var")
+    return unpack(zips, tmp_path_factory.mktemp("var"))
+
+
+def unpack(zips: Path, folder: Path) -> Path:
     for archive in zips.iterdir():
         with ZipFile(archive) as zip_file:
             for entry in zip_file.infolist():
@@ -119,20 +122,21 @@ def sandbox(python: Path, task_roots: Path, runtime_client: Path, fake: FakeOlla
     """Run a function from its zip alone, by AWS' own runtime client, in front of the fake."""
 
     @contextmanager
-    def sandbox(function: str, **environ: str) -> Iterator[RuntimeAPI]:
+    def sandbox(function: str, roots: Path = task_roots, **environ: str) -> Iterator[RuntimeAPI]:
         with RuntimeAPI() as api:
             environ = {
                 "AWS_EXECUTION_ENV": f"AWS_Lambda_python{LAMBDA_PYTHON}",
                 "AWS_LAMBDA_FUNCTION_NAME": f"ollama-web-api-dev-{function}",
                 "AWS_LAMBDA_RUNTIME_API": api.address,
-                "LAMBDA_TASK_ROOT": str(task_roots / function),
+                "LAMBDA_TASK_ROOT": str(roots / function),
                 "PYTHONPATH": str(runtime_client),
                 "OLLAMA_BASE_URL": fake.url,
                 "ANONYMOUS_CLIENTS": "0.0.0.0/0",
                 **environ,
             }
             command = [str(python), "-S", "-m", "awslambdaric", f"handlers.{function}.handler"]
-            with started(command, environ, cwd=task_roots / function):
+            with started(command, environ, cwd=roots / function) as process:
+                api.sandbox = process
                 yield api
 
     return sandbox

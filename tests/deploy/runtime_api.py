@@ -7,6 +7,7 @@ from email.message import Message
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import SimpleQueue
+from subprocess import Popen
 from threading import Thread
 from typing import Any, Self
 
@@ -37,6 +38,8 @@ class RuntimeAPI(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.events: SimpleQueue[tuple[bytes, float] | None] = SimpleQueue()
         self.answers: SimpleQueue[Answer] = SimpleQueue()
+        self.sandbox: Popen[str] | None = None
+        """The process that asks for events, once it is started."""
         self._thread = Thread(target=partial(self.serve_forever, poll_interval=0.01))
 
     @property

@@ -75,6 +75,28 @@ def check(function: str, result: Any) -> None:
         assert body == ANSWERS[function]
 
 
+@pytest.mark.parametrize("gateway", [rest_api, http_api])
+async def test_a_custom_domain_has_a_base_path(
+    sandbox: Sandbox, gateway: Callable[[httpx.Request], Event]
+) -> None:
+    with sandbox("models", API_GATEWAY_BASE_PATH="ai") as api:
+        for path in ("/ai/api/models", "/api/models"):
+            request = httpx.Request("GET", f"https://x.example.com{path}")
+            result = await invoke(api, gateway(request))
+            assert (result["statusCode"], json.loads(result["body"])) == (200, ANSWERS["models"])
+
+
+async def test_an_answer_over_6_mb_is_an_error(sandbox: Sandbox, fake: FakeOllama) -> None:
+    fake.default = tokens(["안" * 2**21, "!"])
+    with sandbox("chat", MAX_PREDICT="100000") as api:
+        result = await invoke(api, rest_api(REQUESTS["chat"]))
+        assert result["statusCode"] == 500
+        assert "6 MB" in json.loads(result["body"])["error"]
+        fake.default = tokens(["안" * 2**20, "!"])
+        result = await invoke(api, rest_api(REQUESTS["chat"]))
+        assert result["statusCode"] == 200
+
+
 @pytest.mark.parametrize("gateway", GATEWAYS)
 async def test_the_gateway_tells_the_clients_address(
     sandbox: Sandbox, gateway: Callable[[httpx.Request], Event]

@@ -24,11 +24,12 @@ HANGUL = "안녕하세요!"
 def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> Iterator[str]:
     """The URL of the gateway; what only a cloud account has is taken out of the configuration."""
     folder = tmp_path_factory.mktemp("offline")
-    for name in ("functions.yml", "params.yml"):
+    for name in ("functions.yml", "options.js", "params.yml"):
         copy(ROOT / "deploy" / name, folder)
     provider = (ROOT / "deploy/provider.yml").read_text("utf-8")
-    provider = re.sub(r"(?m)^.*(/opt/tunnel|resolve:|apiKeys:|- name:).*\n", "", provider)
-    provider = re.sub(r"(?m)^layers:\n.*\n", "", provider)
+    provider = re.sub(
+        r"(?m)^.*(/opt/tunnel|resolve:|API_KEYS:|apiKeys:|- name:|layers:).*\n", "", provider
+    )
     provider = provider.replace("environment:\n", "environment:\n  ANONYMOUS_CLIENTS: 0.0.0.0/0\n")
     (folder / "provider.yml").write_text(provider, "utf-8")
     config = (ROOT / "deploy/serverless-mangum.yml").read_text("utf-8")

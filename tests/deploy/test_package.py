@@ -1,24 +1,28 @@
 """The zips as AWS Lambda gets them: their bytes, their contents, their size."""
 
 import subprocess
+import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from tests.deploy.conftest import pack
+from tests.programs import ROOT
 
 FUNCTIONS = ("health", "models", "chat", "chat_stream")
 CORE = {
     *("app", "context"),
-    *("chat/queue", "contract/errors", "contract/responses", "contract/schemas"),
+    *("chat/queue", "contract/dialects", "contract/errors"),
+    *("contract/responses", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
-    *("gate/tokens", "keys/records", "keys/store", "observe/logs"),
+    *("gate/tokens", "keys/records", "keys/secret", "keys/store", "observe/logs"),
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
     *("serving/application", "serving/aws", "serving/exchange"),
     *("settings/environment", "settings/networks", "settings/schema"),
 }
-CLIENT = {f"ollama/{name}" for name in ("api", "client", "failures", "models", "transport", "wire")}
+CLIENT_MODULES = ("api", "client", "default", "failures", "models", "transport", "wire")
+CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}
 CHAT = {f"chat/{name}" for name in ("conversation", "phrases", "request", "stream", "turn")}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
@@ -98,3 +102,34 @@ def test_jwt_is_packed_on_demand(uv: str, python_version: str, tmp_path: Path) -
     with zipfile.ZipFile(tmp_path / "health.zip") as archive:
         assert "jwt/__init__.py" in archive.namelist()
         assert not any("cryptography" in name for name in archive.namelist())
+
+
+def test_a_missing_uv_is_one_line_that_says_where_to_get_it(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "deploy/package.py"), "--output", str(tmp_path)]
+    ended = subprocess.run(
+        command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "uv is not installed. Install it with: pipx install uv, or pip install uv\n"
+    )
+
+
+@pytest.mark.parametrize("function", ["models", "chat"])
+def test_a_store_needs_packages_that_its_own_option_packs(
+    task_roots: Path, python: Path, function: str
+) -> None:
+    code = f"""
+import sys; sys.path.insert(0, ".")
+from handlers.{function} import app
+app._assembled
+"""
+    ended = subprocess.run(
+        [str(python), "-I", "-S", "-c", code],
+        cwd=task_roots / function,
+        env={"RATE_LIMIT_STORAGE": "redis://localhost", "AWS_LAMBDA_FUNCTION_NAME": function},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "deploy/package.py --redis" in ended.stderr.splitlines()[-1]

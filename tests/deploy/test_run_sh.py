@@ -96,6 +96,14 @@ async def test_a_plain_answer_and_what_fails_have_their_status(
         assert (await client.post("/api/chat", json={})).status_code == 400
 
 
+async def test_a_custom_domain_has_a_base_path(start: Start) -> None:
+    url = await start("chat", API_GATEWAY_BASE_PATH="/ai")
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        for path in ("/ai/api/chat", "/api/chat"):
+            assert (await client.post(path, json=CHAT)).json()["success"] is True
+        assert (await client.post("/aid/api/chat", json=CHAT)).status_code == 404
+
+
 async def test_the_gateway_tells_who_calls(start: Start) -> None:
     url = await start("chat", ANONYMOUS_CLIENTS="127.0.0.0/8")
     context = {"x-amzn-request-context": json.dumps({"identity": {"sourceIp": CLIENT}})}

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,38 @@ STREAM_LIMIT_S, HTTP_API_LIMIT_S, LAMBDA_LIMIT_S = 900, 30, 900
 SECRETS = {"API_KEYS", "OLLAMA_HEADERS"}
 RESOLVED = re.compile(r"\{\{resolve:secretsmanager:[\w-]+:SecretString:\w+\}\}")
 
+ORIGINS = ["https://chat.example.com", "https://other.example.com"]
+EVERYTHING = {
+    "corsOrigins": ", ".join(ORIGINS),
+    "concurrency": "2",
+    "keys": "secretsmanager:ollama-web-api",
+    "extensionArn": "arn:aws:lambda:us-east-1:123456789012:layer:Extension-Arm64:24",
+    "requestsPerSecond": "3",
+    "requestBurst": "7",
+    "alarmEmail": "operator@example.com",
+    "budget": "12",
+    "logRetentionDays": "30",
+    "tracing": "on",
+    "domain": "api.example.com",
+    "certificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/0123abcd",
+    "basePath": "ai",
+    "subnets": "subnet-0123456789abcdef0, subnet-0123456789abcdef1",
+    "securityGroups": "sg-0123456789abcdef0",
+}
+"""A value for every parameter that turns something on."""
+
 Template = dict[str, Any]
+Make = Callable[..., Template]
+"""(config, parameter=value ...) -> the template that osls makes."""
 
 
 @pytest.fixture(scope="session")
-def templates(osls: list[str], service: Path) -> dict[str, Template]:
-    def template(config: str) -> Template:
+def make(osls: list[str], service: Path) -> Make:
+    def template(config: str, **parameters: str) -> Template:
         path = service / config
         command = [*osls, "package", "--config", path.name]
+        for parameter in parameters.items():
+            command += ["--param", "=".join(parameter)]
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(service)}
         ended = subprocess.run(
             command, cwd=path.parent, env=environ, capture_output=True, text=True, check=False
@@ -40,7 +65,19 @@ def templates(osls: list[str], service: Path) -> dict[str, Template]:
         result: Template = json.loads(made.read_text("utf-8"))
         return result
 
-    return {config: template(config) for config in (STREAMING, MANGUM)}
+    return template
+
+
+@pytest.fixture(scope="session")
+def templates(make: Make) -> dict[str, Template]:
+    """What the two configurations are without any parameter."""
+    return {config: make(config) for config in (STREAMING, MANGUM)}
+
+
+@pytest.fixture(scope="session")
+def full(make: Make) -> dict[str, Template]:
+    """What they are with everything that a parameter can turn on."""
+    return {config: make(config, **EVERYTHING) for config in (STREAMING, MANGUM)}
 
 
 def resources(template: Template, type_: str) -> dict[str, Any]:
@@ -51,17 +88,27 @@ def resources(template: Template, type_: str) -> dict[str, Any]:
     }
 
 
+def resources_of(template: Template, type_: str, name: str = "") -> list[Any]:
+    """Return the whole resources of a type, not only their properties."""
+    return [
+        resource
+        for key, resource in template["Resources"].items()
+        if resource["Type"] == type_ and key.startswith(name)
+    ]
+
+
 def functions(template: Template) -> dict[str, Any]:
     found = resources(template, "AWS::Lambda::Function")
     return {name: found[f"{key}LambdaFunction"] for key, name in FUNCTIONS.items()}
 
 
+@pytest.mark.parametrize("which", ["templates", "full"])
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
 def test_cloudformation_would_take_the_template(
-    templates: dict[str, Template], tmp_path: Path, config: str
+    request: pytest.FixtureRequest, tmp_path: Path, config: str, which: str
 ) -> None:
     path = tmp_path / "template.json"
-    path.write_text(json.dumps(templates[config]), "utf-8")
+    path.write_text(json.dumps(request.getfixturevalue(which)[config]), "utf-8")
     linter = [
         program("cfn-lint", "pip install cfn-lint"),
         "--non-zero-exit-code",
@@ -83,8 +130,6 @@ def test_each_function_is_its_own_small_program(
         assert function["Code"]["S3Key"].endswith(f"/{name}.zip")
         assert (service / "build" / f"{name}.zip").is_file()
         assert function["Timeout"] <= LAMBDA_LIMIT_S
-        reserved = function.get("ReservedConcurrentExecutions")
-        assert reserved == (2 if name.startswith("chat") else None)
 
 
 def test_the_chat_functions_stream_and_the_others_do_not(templates: dict[str, Template]) -> None:
@@ -111,13 +156,12 @@ def test_the_gateway_is_regional_and_streams(templates: dict[str, Template]) -> 
     assert api["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
     methods = resources(template, "AWS::ApiGateway::Method")
     assert {name.removeprefix("ApiGatewayMethod") for name in methods} == {
-        *("ApiHealthGet", "ApiModelsGet", "ApiModelsOptions"),
-        *("ApiChatPost", "ApiChatOptions", "ApiChatStreamPost", "ApiChatStreamOptions"),
+        *("ApiHealthGet", "ApiModelsGet", "ApiChatPost", "ApiChatStreamPost"),
     }
     for name, method in methods.items():
         streams = method["Integration"].get("ResponseTransferMode") == "STREAM"
         assert streams == ("Chat" in name)
-        assert method["ApiKeyRequired"] == (not name.endswith(("Options", "HealthGet")))
+        assert method["ApiKeyRequired"] == (not name.endswith("HealthGet"))
 
 
 def test_whoever_is_asked_gives_up_before_the_one_who_asks(templates: dict[str, Template]) -> None:
@@ -138,7 +182,7 @@ def test_whoever_is_asked_gives_up_before_the_one_who_asks(templates: dict[str, 
 def test_the_functions_may_write_their_logs_and_nothing_else(
     templates: dict[str, Template], config: str
 ) -> None:
-    (role,) = resources(templates[config], "AWS::IAM::Role").values()
+    role = resources(templates[config], "AWS::IAM::Role")["IamRoleLambdaExecution"]
     assert "ManagedPolicyArns" not in role
     (policy,) = role["Policies"]
     for statement in policy["PolicyDocument"]["Statement"]:
@@ -151,6 +195,192 @@ def test_the_functions_may_write_their_logs_and_nothing_else(
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_a_new_account_has_no_concurrency_to_reserve(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    for function in functions(templates[config]).values():
+        assert "ReservedConcurrentExecutions" not in function
+    for name, function in functions(full[config]).items():
+        reserved = function.get("ReservedConcurrentExecutions")
+        assert reserved == (2 if name.startswith("chat") else None)
+
+
+def test_a_preflight_runs_no_function(full: dict[str, Template]) -> None:
+    methods = resources(full[STREAMING], "AWS::ApiGateway::Method")
+    preflights = {name: method for name, method in methods.items() if "Options" in name}
+    assert {name.removeprefix("ApiGatewayMethod") for name in preflights} == {
+        *("ApiHealthOptions", "ApiModelsOptions", "ApiChatOptions", "ApiChatStreamOptions"),
+    }
+    (deployment,) = resources_of(full[STREAMING], "AWS::ApiGateway::Deployment")
+    for name, method in preflights.items():
+        assert method["Integration"]["Type"] == "MOCK"
+        assert name in deployment["DependsOn"]
+        (answer,) = method["Integration"]["IntegrationResponses"]
+        headers = answer["ResponseParameters"]
+        allowed = headers["method.response.header.Access-Control-Allow-Headers"].lower()
+        assert {"content-type", "x-api-key"} <= set(allowed.strip("'").split(","))
+        for origin in ORIGINS:
+            assert origin.replace(".", "[.]") in answer["ResponseTemplates"]["application/json"]
+
+
+def test_an_http_api_answers_preflights_itself(
+    templates: dict[str, Template], full: dict[str, Template]
+) -> None:
+    (api,) = resources(templates[MANGUM], "AWS::ApiGatewayV2::Api").values()
+    assert "CorsConfiguration" not in api
+    (api,) = resources(full[MANGUM], "AWS::ApiGatewayV2::Api").values()
+    assert api["CorsConfiguration"]["AllowOrigins"] == ORIGINS
+    assert "Retry-After" in api["CorsConfiguration"]["ExposeHeaders"]
+    for template in (templates[MANGUM], full[MANGUM]):
+        routes = resources(template, "AWS::ApiGatewayV2::Route").values()
+        assert not [route for route in routes if route["RouteKey"].startswith("OPTIONS")]
+
+
+def stage(template: Template) -> Any:
+    """Return the settings of the stage, whatever kind of gateway it is of."""
+    if deployments := resources(template, "AWS::ApiGateway::Deployment"):
+        (deployment,) = deployments.values()
+        return deployment["StageDescription"]
+    (http_stage,) = resources(template, "AWS::ApiGatewayV2::Stage").values()
+    return {**http_stage, **http_stage["DefaultRouteSettings"]}
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_every_method_is_throttled_with_or_without_a_key(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    for template, rate, burst in ((templates, 10, 20), (full, 3, 7)):
+        assert stage(template[config])["ThrottlingRateLimit"] == rate
+        assert stage(template[config])["ThrottlingBurstLimit"] == burst
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_alarms_and_a_budget_where_there_is_an_address(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    kinds = ("AWS::CloudWatch::Alarm", "AWS::Budgets::Budget", "AWS::SNS::Topic")
+    assert not any(resources(templates[config], kind) for kind in kinds)
+    alarms = resources(full[config], "AWS::CloudWatch::Alarm").values()
+    watched = {
+        (alarm["MetricName"], alarm["Dimensions"][0]["Value"]["Ref"]): alarm["Threshold"]
+        for alarm in alarms
+    }
+    names = {f"{key}LambdaFunction": name for key, name in FUNCTIONS.items()}
+    assert {(metric, names[function]) for metric, function in watched} == {
+        *((metric, name) for metric in ("Errors", "Throttles") for name in names.values()),
+        *(("Duration", name) for name in names.values() if name.startswith("chat")),
+    }
+    for (metric, function), threshold in watched.items():
+        if metric == "Duration":
+            assert threshold == 900 * functions(full[config])[names[function]]["Timeout"]
+    (topic,) = resources(full[config], "AWS::SNS::Topic").values()
+    assert topic["Subscription"] == [{"Protocol": "email", "Endpoint": EVERYTHING["alarmEmail"]}]
+    assert all(
+        full[config]["Resources"][alarm["AlarmActions"][0]["Ref"]]["Type"] == "AWS::SNS::Topic"
+        for alarm in alarms
+    )
+    (budget,) = resources(full[config], "AWS::Budgets::Budget").values()
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": 12, "Unit": "USD"}
+    for notification in budget["NotificationsWithSubscribers"]:
+        assert notification["Subscribers"][0]["Address"] == EVERYTHING["alarmEmail"]
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_the_access_log_is_json_without_query_strings(
+    templates: dict[str, Template], make: Make, config: str
+) -> None:
+    settings = stage(templates[config])
+    setting = settings.get("AccessLogSetting") or settings["AccessLogSettings"]
+    line = json.loads(setting["Format"])
+    assert {"$context.path", "$context.status", "$context.identity.sourceIp"} <= set(line.values())
+    assert not any(word in setting["Format"] for word in ("query", "resourcePath", "header"))
+    group = templates[config]["Resources"][setting["DestinationArn"]["Fn::GetAtt"][0]]
+    assert group["Type"] == "AWS::Logs::LogGroup"
+
+    silent = make(config, accessLog="off")
+    assert not {"AccessLogSetting", "AccessLogSettings"} & set(stage(silent))
+    assert not resources(silent, "AWS::ApiGateway::Account")
+    own = make(config, accessLog="keep-role")
+    assert {"AccessLogSetting", "AccessLogSettings"} & set(stage(own))
+    assert not resources(own, "AWS::ApiGateway::Account")
+
+
+def test_the_account_keeps_its_role_for_logs_when_the_stack_goes(
+    templates: dict[str, Template],
+) -> None:
+    template = templates[STREAMING]["Resources"]
+    for name in ("GatewayLogAccount", "GatewayLogRole"):
+        assert template[name]["DeletionPolicy"] == "Retain"
+    (deployment,) = resources_of(templates[STREAMING], "AWS::ApiGateway::Deployment")
+    assert "GatewayLogAccount" in deployment["DependsOn"]
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_logs_are_kept_as_long_as_the_parameter_says(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    for template, days in ((templates, 14), (full, 30)):
+        groups = resources(template[config], "AWS::Logs::LogGroup").values()
+        assert [group["RetentionInDays"] for group in groups] == [days] * 5
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_x_ray_is_off_by_default(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    for function in functions(templates[config]).values():
+        assert "TracingConfig" not in function
+    for function in functions(full[config]).values():
+        assert function["TracingConfig"] == {"Mode": "Active"}
+    if config == STREAMING:
+        assert stage(templates[config])["TracingEnabled"] is False
+        assert stage(full[config])["TracingEnabled"] is True
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_the_bucket_is_not_public(templates: dict[str, Template], config: str) -> None:
+    (bucket,) = resources(templates[config], "AWS::S3::Bucket").values()
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_a_domain_of_one_s_own_with_a_base_path(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    assert not resources(templates[config], "AWS::ApiGatewayV2::DomainName")
+    template = full[config]
+    (domain,) = resources(template, "AWS::ApiGatewayV2::DomainName").values()
+    assert domain["DomainName"] == EVERYTHING["domain"]
+    (mapping,) = resources(template, "AWS::ApiGatewayV2::ApiMapping").values()
+    assert mapping["ApiMappingKey"] == "ai"
+    assert template["Resources"][mapping["ApiId"]["Ref"]]["Type"] in {
+        "AWS::ApiGateway::RestApi",
+        "AWS::ApiGatewayV2::Api",
+    }
+    (mapping,) = resources_of(template, "AWS::ApiGatewayV2::ApiMapping")
+    needed = template["Resources"][mapping["DependsOn"][0]]["Type"]
+    assert needed in {"AWS::ApiGateway::Deployment", "AWS::ApiGatewayV2::Stage"}
+    assert "DomainTarget" in template["Outputs"]
+    for function in functions(template).values():
+        assert function["Environment"]["Variables"]["API_GATEWAY_BASE_PATH"] == "ai"
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_functions_in_a_vpc(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    for function in functions(templates[config]).values():
+        assert "VpcConfig" not in function
+    for function in functions(full[config]).values():
+        assert function["VpcConfig"] == {
+            "SubnetIds": EVERYTHING["subnets"].split(", "),
+            "SecurityGroupIds": [EVERYTHING["securityGroups"]],
+        }
+    (role,) = resources_of(full[config], "AWS::IAM::Role", "IamRoleLambdaExecution")
+    assert "AWSLambdaVPCAccessExecutionRole" in json.dumps(role["Properties"]["ManagedPolicyArns"])
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
 def test_secrets_are_looked_up_by_cloudformation(
     templates: dict[str, Template], config: str
 ) -> None:
@@ -160,6 +390,42 @@ def test_secrets_are_looked_up_by_cloudformation(
             assert RESOLVED.fullmatch(variables[name])
     for key in resources(templates[config], "AWS::ApiGateway::ApiKey").values():
         assert RESOLVED.fullmatch(key["Value"])
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+@pytest.mark.parametrize(
+    ("keys", "action", "resource"),
+    [
+        (
+            "secretsmanager:ollama-web-api",
+            "secretsmanager:GetSecretValue",
+            "secret:ollama-web-api-",
+        ),
+        ("ssm:/ollama/keys", "ssm:GetParameter", "parameter/ollama/keys"),
+    ],
+)
+def test_keys_may_be_read_while_running(
+    full: dict[str, Template], make: Make, config: str, keys: str, action: str, resource: str
+) -> None:
+    template = full[config]
+    if keys != EVERYTHING["keys"]:
+        template = make(config, **{**EVERYTHING, "keys": keys})
+    for function in functions(template).values():
+        variables = function["Environment"]["Variables"]
+        assert variables["API_KEYS_SECRET"] == keys
+        assert variables["API_KEYS"] == ""
+        assert EVERYTHING["extensionArn"] in function["Layers"]
+    role = resources(template, "AWS::IAM::Role")["IamRoleLambdaExecution"]
+    statements = [
+        statement
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "logs:" not in json.dumps(statement) and "xray:" not in json.dumps(statement)
+    ]
+    assert [statement["Action"] for statement in statements] == [[action]]
+    arn = statements[0]["Resource"]["Fn::Sub"]
+    assert f":{resource}" in arn
+    assert "*" not in arn
 
 
 def test_the_gateway_limits_each_key(templates: dict[str, Template]) -> None:
@@ -178,9 +444,14 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
         assert body["success"] is False
         assert body["error"]
     assert {answer["ResponseType"] for answer in answers.values()} >= {"DEFAULT_4XX", "DEFAULT_5XX"}
-    limits = {"THROTTLED", "QUOTA_EXCEEDED"}
+    assert not {"500", "502"} & {answer.get("StatusCode") for answer in answers.values()}
+    later = {"THROTTLED", "QUOTA_EXCEEDED", "DEFAULT_5XX", "INTEGRATION_FAILURE"}
+    statuses = {answer["ResponseType"]: answer.get("StatusCode") for answer in answers.values()}
+    assert statuses["DEFAULT_5XX"] == statuses["INTEGRATION_FAILURE"] == "503"
+    assert statuses["INTEGRATION_TIMEOUT"] == "504"
+    assert later <= set(statuses)
     for answer in answers.values():
-        if answer["ResponseType"] in limits:
+        if answer["ResponseType"] in later:
             header = answer["ResponseParameters"]["gatewayresponse.header.Retry-After"]
             assert int(header.strip("'")) > 0
     # A deployment has only what there is when it is made, and waits for the methods.
@@ -188,7 +459,8 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
 
 
 def test_the_guide_makes_the_secret_that_is_looked_up() -> None:
-    wanted = set(re.findall(r"SecretString:(\w+)", (ROOT / "deploy/provider.yml").read_text()))
+    sources = [(ROOT / "deploy" / name).read_text() for name in ("provider.yml", "options.js")]
+    wanted = set(re.findall(r"SecretString:(\w+)", "".join(sources)))
     guide = (ROOT / "deploy/README.md").read_text("utf-8")
     command = guide.partition("```sh\n")[2].partition("```")[0]
     assert wanted == set(re.findall(r'"([A-Z_]+)"', command)) - {"API_KEYS_FILE"}

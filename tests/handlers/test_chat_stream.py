@@ -6,8 +6,10 @@ from unittest.mock import ANY
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from core.chat.conversation import decoded
+from core.chat.stream import preferred_heartbeat_s
 from core.serving import exchange
 from handlers import chat_stream
 from tests.conftest import Connect, Serve
@@ -204,6 +206,58 @@ async def test_heartbeats_fill_the_silence(connect: Connect, fake: FakeOllama) -
     assert [line["response"] for line in lines].count("") >= 3
     assert lines[0] == {"response": "", "done": False}
     assert lines[-1]["context"]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("heartbeat=1", 1),
+        ('respond-async, Heartbeat = "2"', 2),
+        ("heartbeat=0", 0),
+        ("heartbeat=61", 0),
+        ("heartbeat=1.5", 0),
+        ("heartbeat=-1", 0),
+        ("heartbeat", 0),
+        ("heartbeats=1", 0),
+    ],
+)
+def test_a_heartbeat_is_preferred_in_whole_seconds_within_bounds(header: str, seconds: int) -> None:
+    assert preferred_heartbeat_s(Headers({"prefer": header})) == seconds
+
+
+async def test_a_client_may_prefer_heartbeats(connect: Connect, fake: FakeOllama) -> None:
+    fake.reply(tokens(["a", "b"], pace_s=1.2))
+    client = connect(chat_stream, stream_heartbeat_s=0.1)
+    client.headers["prefer"] = "heartbeat=1"
+    answer = await post(client)
+    assert answer.headers["preference-applied"] == "heartbeat=1"
+    lines = lines_of(answer)
+    beat = {"response": "", "done": False, "heartbeat": True}
+    assert lines[:2] == [beat, {"response": "a", "done": False}]
+    assert lines.count(beat) == 2
+    del client.headers["prefer"]
+    assert "preference-applied" not in (await post(client)).headers
+
+
+async def test_a_failure_behind_preferred_heartbeats_keeps_its_status(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    async def late(connection: Connection, request: object) -> None:
+        await asyncio.sleep(1.2)
+        connection.send_json(404, {"error": "model 'llama3.1:70b' not found"})
+
+    client = connect(chat_stream)
+    fake.reply(late)
+    assert (await post(client)).status_code == 404
+    client.headers["prefer"] = "heartbeat=1"
+    fake.reply(error(503, "busy"))
+    assert (await post(client)).status_code == 503
+    fake.reply(late)
+    answer = await post(client)
+    assert answer.status_code == 200
+    last = lines_of(answer)[-1]
+    assert last.pop("error").startswith("Model 'smollm2:135m' is not installed")
+    assert last == {"success": False, "done": True, "status": 404}
 
 
 async def test_nothing_follows_the_last_line_even_if_the_body_continues(

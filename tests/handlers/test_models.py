@@ -8,11 +8,13 @@ from tests.conftest import Connect
 from tests.fake_ollama import (
     Connection,
     FakeOllama,
+    Reply,
     Request,
     error,
     never_answers,
     page,
     recorded,
+    whole,
 )
 
 
@@ -130,4 +132,34 @@ async def test_an_ollama_without_capabilities_gives_an_empty_object(
         "models": fake.models,
         "count": 2,
         "capabilities": {},
+        "context_lengths": dict.fromkeys(fake.models, 2048),
     }
+
+
+async def test_context_length_is_that_of_the_loaded_runner(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.loaded.add("smollm2:135m")
+    ps = json.dumps({"models": [{"name": "smollm2:135m", "context_length": 1024}]}).encode()
+    fake.reply(whole(200, "application/json", ps), path="/api/ps")
+    answer = await connect(models).get("/api/models?capabilities=true")
+    assert answer.json()["context_lengths"] == {"smollm2:135m": 1024, "llama3.1:70b": 2048}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(404, "no such page"),  # a relay lets only some paths through
+        error(500, "no"),
+        whole(200, "application/json", b'{"models": [{"name": "smollm2:135m"}]}'),  # up to 0.9
+        never_answers,
+    ],
+)
+async def test_context_length_without_the_runners(
+    reply: Reply, connect: Connect, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.5)
+    fake.reply(reply, path="/api/ps")
+    answer = (await connect(models).get("/api/models?capabilities=true")).json()
+    assert answer["context_lengths"] == dict.fromkeys(fake.models, 2048)
+    assert list(answer["capabilities"].values()) == [["completion"]] * 2

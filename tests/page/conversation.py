@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.fake_ollama import FakeOllama
+
 
 async def say(page: Any, text: str) -> None:
     """Write a message and send it with Enter."""
@@ -38,8 +40,21 @@ async def stored(page: Any) -> list[dict[str, Any]]:
     conversations: list[dict[str, Any]] = await page.evaluate(
         """async () => {
           const url = document.querySelector("script[src$='main.js']").src;
-          const { exportAll } = await import(new URL("store.js", url));
+          const { exportAll } = await import(new URL("archive.js", url));
           return JSON.parse(await exportAll()).conversations;
         }"""
     )
     return conversations
+
+
+def prompt_of(fake: FakeOllama, at: int) -> str:
+    """Return what the model was asked in its request number `at`."""
+    text: str = fake.asked()[at].json["messages"][-1]["content"]
+    return text
+
+
+def system_of(fake: FakeOllama, at: int) -> str:
+    """Return the system prompt of the model's request number `at`."""
+    first = fake.asked()[at].json["messages"][0]
+    assert first["role"] == "system"
+    return str(first["content"])

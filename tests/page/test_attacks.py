@@ -13,8 +13,22 @@ INSPECT = """() => {
     + "h6 hr li ol p pre span strong svg table tbody td th thead tr ul use").split(" "));
   const attributes = new Set(["align", "aria-hidden", "class", "href", "rel", "start", "tabindex",
     "target", "type"]);
+  const mathTags = new Set(("math menclose mfrac mi mmultiscripts mn mo mover mpadded mphantom "
+    + "mprescripts mroot mrow mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder "
+    + "munderover none").split(" "));
+  const mathAttributes = new Set(("accent accentunder class columnalign depth display displaystyle "
+    + "fence form height largeop linethickness lspace mathbackground mathcolor mathsize "
+    + "mathvariant maxsize minsize movablelimits notation rowspacing rspace scriptlevel separator "
+    + "stretchy style symmetric voffset width").split(" "));
   const wrong = [];
-  for (const element of document.querySelectorAll(".answer *")) {
+  for (const element of document.querySelectorAll(".answer math, .answer math *")) {
+    const fine = element.namespaceURI.endsWith("MathML") && mathTags.has(element.localName)
+      && element.closest("p.math, span.math")
+      && element.getAttributeNames().every((name) => mathAttributes.has(name))
+      && !/url|position|expression|image/i.test(element.getAttribute("style"));
+    if (!fine) wrong.push(element.outerHTML);
+  }
+  for (const element of document.querySelectorAll(".answer *:not(math, math *)")) {
     const { tagName, outerHTML } = element;
     if (!tags.has(tagName.toLowerCase())) wrong.push(outerHTML);
     for (const { name } of element.attributes) if (!attributes.has(name)) wrong.push(outerHTML);
@@ -96,7 +110,10 @@ async def test_all_attacks_in_an_answer_and_after_a_reload(
 
 async def test_depth_is_no_weapon(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
-    fake.reply(tokens([">" * 20_000, " deep\n\n", "[" * 20_000, "\n\n", "*a " * 5_000, "end"]))
+    groups, fractions = "{" * 400 + "x" + "}" * 400, r"\frac{1}{" * 150 + "x" + "}" * 150
+    markdown = [">" * 20_000, " deep", f"${groups}$", f"$${fractions}$$", "[" * 20_000]
+    markdown.append("*a " * 5_000 + "end")
+    fake.reply(tokens([f"{part}\n\n" for part in markdown]))
     await say(page, "Go deep")
     answer = await answered(page)
     assert (await answer.inner_text()).rstrip().count("end") == 1

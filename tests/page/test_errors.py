@@ -1,6 +1,7 @@
 """Every failure is told in words, with what to do about it, and loses nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ FAILURES: list[tuple[Reply, str]] = [
     (error(400, "this model does not support images"), "did not understand"),
     (error(404, "model 'llama3.1:70b' not found"), "not installed"),
     (error(500, "llama runner process has terminated"), "could not answer"),
-    (after(3, lambda connection: connection.reset()), "broke off"),
+    (after(3, lambda connection: connection.reset()), "cut off"),
 ]
 
 
@@ -44,13 +45,14 @@ async def test_key_is_asked_for_and_kept_for_the_session(
         settings={"anonymous_clients": Networks("none"), "api_keys_file": str(file)}
     )
     await page.wait_for_selector("#key[open]")  # the models are not everybody's
+    assert "API key is needed" in await page.inner_text("#key-why")
     await page.fill("#key-value", "owa_wrong")
     await page.press("#key-value", "Enter")
     await page.wait_for_selector("#key[open]")
     await page.keyboard.press("Escape")
     await say(page, "Hello")
     await page.wait_for_selector("#key[open]")
-    assert "API key is needed" in await page.inner_text("#key-why")
+    assert "wrong or has expired" in await page.inner_text("#key-why")
     await page.fill("#key-value", key)
     await page.press("#key-value", "Enter")
     await page.wait_for_selector(".answer:has-text('Paris')")
@@ -95,7 +97,9 @@ async def test_busy_server_is_tried_again_on_request(open_page: Open, fake: Fake
     await page.wait_for_selector(".answer:has-text('Paris')")
 
 
-async def test_lost_connection_keeps_what_had_come(open_page: Open, fake: FakeOllama) -> None:
+async def test_lost_connection_keeps_what_had_come(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     await page.route(
         "**/api/chat/stream",
@@ -108,7 +112,7 @@ async def test_lost_connection_keeps_what_had_come(open_page: Open, fake: FakeOl
     assert "connection was lost" in await answer.inner_text()
     await say(page, "Go on")
     await answered(page, 2)
-    assert "Assistant: Half an ans" in fake.asked()[-1].json["prompt"]
+    assert sent[-1]["messages"][1] == {"role": "assistant", "content": "Half an ans"}
 
 
 @pytest.mark.parametrize(
@@ -183,3 +187,20 @@ async def test_status_tells_of_ollama(open_page: Open, fake: FakeOllama) -> None
     await fake.stop()
     page = await open_page()
     await page.wait_for_selector("#status:text('Ollama is not reachable')")
+
+
+async def test_the_key_is_remembered_on_request(open_page: Open, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = keys.create(file, "page")
+    page = await open_page(settings={"api_keys_file": str(file)})
+    for remembered in (True, False):
+        await page.click("#open-settings")
+        await page.click("#change-key")
+        assert await page.is_checked("#key-remember") is not remembered  # as left before
+        await page.fill("#key-value", key)
+        await page.set_checked("#key-remember", remembered)
+        await page.press("#key-value", "Enter")
+        await page.wait_for_selector("#key", state="hidden")
+        await page.keyboard.press("Escape")
+        kept = await page.evaluate("[localStorage['api-key'], sessionStorage['api-key']]")
+        assert kept == ([key, None] if remembered else [None, key])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from tests.fake_ollama import CONTEXT, FakeOllama, stalls_after, tokens
+from tests.fake_ollama import FakeOllama, stalls_after, tokens
 from tests.page.conftest import Open
 from tests.page.conversation import answered, say, stored, wait_for_count
 
@@ -16,7 +16,7 @@ async def _titles(page: Any) -> list[str]:
 
 
 async def test_reload_keeps_a_conversation_and_goes_on_with_it(
-    open_page: Open, fake: FakeOllama
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
 ) -> None:
     page = await open_page()
     await say(page, "안녕하세요!\nMore")
@@ -26,7 +26,11 @@ async def test_reload_keeps_a_conversation_and_goes_on_with_it(
     assert await _titles(page) == ["안녕하세요!"]
     await say(page, "Go on")
     await answered(page, 2)
-    assert fake.asked()[-1].json["context"] == CONTEXT
+    assert [message["content"] for message in sent[-1]["messages"]] == [
+        "안녕하세요!\nMore",
+        "The capital of France is Paris.",
+        "Go on",
+    ]
 
 
 async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
@@ -38,36 +42,6 @@ async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllam
     await page.reload()
     await page.wait_for_selector(".answer:has-text('0 1 2')")
     assert "The page was closed before" in await page.inner_text(".assistant")
-
-
-async def test_only_the_longest_context_is_kept(open_page: Open, fake: FakeOllama) -> None:
-    """A context begins with those before it; one that does not, is kept beside."""
-    page = await open_page()
-    grown = [[*range(length)] for length in (3, 6, 9)]
-    for count, context in enumerate([*grown, [9, 9]], 1):
-        fake.reply(tokens(context=context))
-        await say(page, f"{count}")
-        await answered(page, count)
-    (conversation,) = await stored(page)
-    kept = [message.get("context") for message in conversation["messages"][1::2]]
-    assert kept == [3, 6, 9, [9, 9]]
-    assert conversation["contexts"] == {"llama3.1:70b": grown[-1]}
-
-    await page.reload()
-    await page.locator(".assistant").last.get_by_label("Regenerate").click()
-    await fake.wait_for(5)
-    await answered(page, 4)
-    second = page.locator(".user").nth(1)
-    await second.hover()
-    await second.get_by_label("Edit").click()
-    await page.press(".edit textarea", "Enter")
-    await answered(page, 2)
-    assert [request.json.get("context") for request in fake.asked()] == [
-        None,
-        *grown,
-        grown[2],
-        grown[0],
-    ]
 
 
 async def test_search_finds_hangul_in_either_form(open_page: Open, fake: FakeOllama) -> None:
@@ -103,7 +77,6 @@ async def test_list(open_page: Open, fake: FakeOllama) -> None:
     await page.press(".list-name", "Enter")
     await page.wait_for_selector(".open:text('About puppies')")
 
-    page.on("dialog", lambda dialog: dialog.accept())
     await page.focus(".open:text('About cats')")
     await page.click("[aria-label='Delete: About cats']")
     await wait_for_count(page, "#list .open", 2)
@@ -140,8 +113,7 @@ async def test_export_and_import(open_page: Open, fake: FakeOllama, tmp_path: Pa
     await other.wait_for_selector("#import-result:has-text('1 conversation imported')")
     (after,) = await stored(other)
     assert {**after, "messages": []} == {**before[0], "messages": []}
-    assert after["messages"][1]["context"] == len(CONTEXT)
-    assert after["contexts"] == {"llama3.1:70b": CONTEXT}
+    assert after["messages"] == before[0]["messages"]
     (tmp_path / "other.txt").write_text("# No export")
     await other.set_input_files("#import-file", tmp_path / "other.txt")
     await other.wait_for_selector("#import-result:has-text('neither an export')")
@@ -184,3 +156,23 @@ async def test_nothing_is_stored_elsewhere(open_page: Open, fake: FakeOllama) ->
     kept = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
     assert "secret" not in kept
     assert await page.context.cookies() == []
+
+
+async def test_pins_dates_and_what_was_found(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens(["Lyon lies on the Rhône, where it meets the **Saône**."]))
+    for text in ("About Lyon", "About dogs"):
+        await page.click("#new")
+        await say(page, text)
+        await answered(page)
+    assert await page.locator("#list .day").all_inner_texts() == ["Today"]
+    await page.focus(".open:text('About Lyon')")
+    await page.click("[aria-label='Pin: About Lyon']")
+    await page.wait_for_selector("[aria-label='Pin: About Lyon'][aria-pressed=true]")
+    assert await page.locator("#list .day").all_inner_texts() == ["Pinned", "Today"]
+    assert (await _titles(page))[0] == "About Lyon"
+    await page.reload()
+    await wait_for_count(page, "#list .day", 2)
+    await page.fill("#search", "saône meets")
+    await page.wait_for_selector("#list mark")
+    assert await page.locator("#list mark").all_inner_texts() == ["meets", "Saône"]

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import FakeOllama, error, tokens
+from tests.fake_ollama import FakeOllama, error, never_answers, stalls_after, tokens
 from tests.page.conftest import Open
-from tests.page.conversation import answered, say, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, wait_for_count
 
 MARKDOWN = """# 제목
 
@@ -77,7 +77,7 @@ async def test_enter_in_a_composition_does_not_send(open_page: Open, fake: FakeO
     assert fake.asked() == []
     await page.keyboard.press("Enter")
     await answered(page)
-    assert fake.asked()[0].json["prompt"] == "한\n!"
+    assert prompt_of(fake, 0) == "한\n!"
 
 
 async def test_keyboard_alone_suffices(open_page: Open, fake: FakeOllama) -> None:
@@ -95,7 +95,7 @@ async def test_keyboard_alone_suffices(open_page: Open, fake: FakeOllama) -> Non
     await page.keyboard.type(" again")
     await page.keyboard.press("Enter")
     await fake.wait_for(3)
-    assert fake.asked()[-1].json["prompt"] == "Hello again"
+    assert prompt_of(fake, -1) == "Hello again"
     await answered(page)
     await page.keyboard.press("Alt+n")
     await wait_for_count(page, ".message", 0)
@@ -151,7 +151,8 @@ async def test_response_times(open_page: Open, fake: FakeOllama) -> None:
 async def test_phone(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     fake.reply(tokens(["Verylongword" * 30, f"\n\n{MARKDOWN}\n\n", f"`{'x' * 200}`"]))
-    await say(page, "Hello")
+    await page.fill("#message", "Hello")
+    await page.tap("#send")
     await answered(page)
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
     assert await page.evaluate("document.querySelector('#scroller').scrollWidth") <= 360
@@ -225,3 +226,88 @@ async def test_no_barriers(scheme: str, open_page: Open, fake: FakeOllama) -> No
     await page.set_viewport_size({"width": 360, "height": 640})
     await page.click("#open-sidebar")
     await check("phone")
+
+
+async def test_the_server_speaks_korean_to_koreans(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(locale="ko-KR", settings={"rate_limit": "off"})
+    fake.reply(
+        error(404, "model 'llama3.1:70b' not found"), error(500, "llama runner has terminated")
+    )
+    for count, words in enumerate(
+        (
+            "설치된 모델: smollm2:135m, llama3.1:70b. 설치 명령: ollama pull",
+            "Ollama 연결 오류: llama runner has terminated",
+        ),
+        1,
+    ):
+        await say(page, "안녕하세요")
+        answer = await answered(page, count)
+        await answer.locator(f".said:has-text('{words}')").wait_for()
+
+
+async def test_waiting_is_told_to_screen_readers(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(never_answers)
+    await say(page, "Hello")
+    await page.wait_for_selector("#waiting:text('Waiting for llama3.1:70b')", state="attached")
+    await page.wait_for_selector("#waiting:text('is loading')", state="attached")
+    assert await page.get_attribute("#waiting", "role") == "status"
+    await page.click("#stop")
+    await answered(page)
+    assert await page.text_content("#waiting") == ""
+
+
+async def test_a_double_click_on_send_sends_and_does_not_stop(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await page.fill("#message", "Hello")
+    await page.dblclick("#send")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    assert await page.locator(".aside").count() == 0
+    await page.wait_for_timeout(500)  # as long as a double-click may take
+    await page.click("#stop")
+    await page.wait_for_selector(".aside:has-text('Stopped.')")
+
+
+async def test_escape_in_the_search_field_ends_the_search(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Hello")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await page.fill("#search", "nowhere")
+    await page.wait_for_selector("#list:has-text('Nothing found')")
+    await page.press("#search", "Escape")
+    await wait_for_count(page, "#list .open", 1)
+    assert await page.input_value("#search") == ""
+    assert await page.is_visible("#stop")
+
+
+async def test_forced_colours_show_the_focus(open_page: Open) -> None:
+    page = await open_page(forced_colors="active")
+    await page.focus("#message")
+    style = "getComputedStyle(document.querySelector('#composer .card')).outlineStyle"
+    assert await page.evaluate(style) == "solid"
+
+
+async def test_the_model_picker_is_as_wide_as_its_name(open_page: Open, fake: FakeOllama) -> None:
+    fake.models = ["a:1b", "a-model-with-a-very-long-name-indeed:70b"]
+    page = await open_page()
+    await wait_for_count(page, "#model option", 2)
+    await page.select_option("#model", "a:1b")
+    short = (await page.locator("#model").bounding_box())["width"]
+    await page.select_option("#model", "a-model-with-a-very-long-name-indeed:70b")
+    assert (await page.locator("#model").bounding_box())["width"] > 2 * short
+
+
+async def test_ones_own_answer_is_no_queue(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(never_answers)
+    await say(page, "Hello")
+    async with page.expect_response("**/api/stats"):
+        pass
+    await page.wait_for_selector(".progress:text('is loading')")
+    assert not await page.is_visible("#queue")

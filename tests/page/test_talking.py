@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import CONTEXT, FakeOllama, never_answers, stalls_after, tokens
-from tests.page.conftest import Open
-from tests.page.conversation import answered, say, wait_for_count
+from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
+from tests.page.conftest import IN_BOTH, Open
+from tests.page.conversation import answered, say, system_of, wait_for_count
 
 CODE = "Look:\n\n```python\ndef hello() -> str:\n    return '안녕'\n```\n\nDone."
 
 
+@IN_BOTH
 async def test_words_appear_as_they_come(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     fake.reply(stalls_after(3))
@@ -21,33 +22,30 @@ async def test_words_appear_as_they_come(open_page: Open, fake: FakeOllama) -> N
     assert await page.title() == "Count · Ollama Web"
 
 
-async def test_conversation_goes_on_through_its_context(open_page: Open, fake: FakeOllama) -> None:
+def _told(request: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in request["messages"]]
+
+
+async def test_what_is_on_the_screen_is_sent(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     await say(page, "What is the capital of France?")
     answer = await answered(page)
     assert "The capital of France is Paris." in await answer.inner_text()
+    await page.select_option("#model", "smollm2:135m")
     await say(page, "안녕하세요!")
     await answered(page, 2)
-    first, second = fake.asked()
-    assert "context" not in first.json
-    assert first.json["model"] == "llama3.1:70b"
-    assert second.json["context"] == CONTEXT
-    assert second.json["prompt"] == "안녕하세요!"
-
-
-async def test_another_model_is_told_what_was_said(open_page: Open, fake: FakeOllama) -> None:
-    page = await open_page()
-    await say(page, "Hello")
-    await answered(page)
-    await page.select_option("#model", "smollm2:135m")
-    await say(page, "Go on")
-    await answered(page, 2)
-    request = fake.asked()[-1].json
-    assert request["model"] == "smollm2:135m"
-    assert not request.get("context")
-    assert request["prompt"] == (
-        "User: Hello\n\nAssistant: The capital of France is Paris.\n\nUser: Go on"
-    )
+    assert sent[0] == {
+        "model": "llama3.1:70b",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    assert sent[1]["model"] == "smollm2:135m"
+    assert _told(sent[1]) == [
+        ("user", "What is the capital of France?"),
+        ("assistant", "The capital of France is Paris."),
+        ("user", "안녕하세요!"),
+    ]
 
 
 @pytest.mark.parametrize("how", ["button", "key"])
@@ -72,7 +70,9 @@ async def test_stop_closes_the_connection_to_ollama(
     assert await page.is_visible("#send")
 
 
-async def test_regenerate_asks_the_same_again(open_page: Open, fake: FakeOllama) -> None:
+async def test_regenerate_asks_the_same_again(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     await say(page, "Hello")
     await answered(page)
@@ -80,11 +80,12 @@ async def test_regenerate_asks_the_same_again(open_page: Open, fake: FakeOllama)
     await page.click(".assistant [aria-label=Regenerate]")
     await page.wait_for_selector(".answer :text('Something else')")
     assert await page.locator(".message").count() == 2
-    first, second = fake.asked()
-    assert first.json == second.json
+    assert sent[0] == sent[1]
 
 
-async def test_edit_and_resend(open_page: Open, fake: FakeOllama) -> None:
+async def test_edit_and_resend(
+    open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
+) -> None:
     page = await open_page()
     for count, text in enumerate(["One", "Two", "Three"], 1):
         await say(page, text)
@@ -96,11 +97,15 @@ async def test_edit_and_resend(open_page: Open, fake: FakeOllama) -> None:
     await page.press(".edit textarea", "Enter")
     await wait_for_count(page, ".message", 4)
     await answered(page, 2)
-    assert fake.asked()[-1].json["prompt"] == "Two and a half"
-    assert fake.asked()[-1].json["context"] == CONTEXT
+    assert _told(sent[-1]) == [
+        ("user", "One"),
+        ("assistant", "The capital of France is Paris."),
+        ("user", "Two and a half"),
+    ]
 
 
 async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "thinking"]
     page = await open_page()
     await page.click("#open-settings")
     await page.fill("#system", "You are a pirate.")
@@ -110,17 +115,18 @@ async def test_settings_of_a_conversation(open_page: Open, fake: FakeOllama) -> 
     fake.reply(tokens(["Arr"], thinking=["What ", "would a pirate say?"]))
     await say(page, "Hello")
     answer = await answered(page)
-    assert fake.asked()[-1].json["system"] == "You are a pirate."
+    assert system_of(fake, -1) == "You are a pirate."
     assert fake.asked()[-1].json["options"]["temperature"] == 0.3
     assert fake.asked()[-1].json["think"] is True
     await answer.locator("summary").click()
     assert "What would a pirate say?" in await answer.inner_text()
     await say(page, "Again")
     await answered(page, 2)
-    assert fake.asked()[-1].json["system"] == "You are a pirate."  # else it is the model's own
+    assert system_of(fake, -1) == "You are a pirate."  # else it is the model's own
 
 
 async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "thinking"]
     page = await open_page()
     await page.click("#open-settings")
     await page.check("#think")
@@ -132,6 +138,7 @@ async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama)
     await answered(page)
 
 
+@IN_BOTH
 async def test_code_is_coloured_and_copied(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     fake.reply(tokens(list(CODE)))
@@ -143,6 +150,7 @@ async def test_code_is_coloured_and_copied(open_page: Open, fake: FakeOllama) ->
     assert copied == "def hello() -> str:\n    return '안녕'\n"
 
 
+@IN_BOTH
 async def test_copying_works_over_plain_http(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await page.add_init_script(
@@ -170,6 +178,7 @@ MARKDOWN: list[tuple[str, str, int]] = [
 ]
 
 
+@IN_BOTH
 async def test_markdown(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page(settings={"rate_limit": "off"})
     for count, (source, selector, expected) in enumerate(MARKDOWN, 1):
@@ -246,7 +255,7 @@ async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
     await page.route("**/api/stats", refuse)
     fake.reply(tokens(["A"], pace_s=7))
     await say(page, "Hello")
-    await page.wait_for_selector(".progress:text('is being loaded')")
+    await page.wait_for_selector(".progress:text('is loading')")
     await answered(page)
     assert len(asked) == 1
     assert await page.locator("#key[open], .notice").count() == 0
@@ -254,7 +263,8 @@ async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "offered"), [(["completion"], False), (["vision"], True), (None, True)]
+    ("capabilities", "offered"),
+    [(["completion"], False), (["completion", "vision"], True), (None, True)],
 )
 async def test_images_are_offered_to_models_that_see(
     capabilities: list[str] | None, offered: bool, open_page: Open, fake: FakeOllama
@@ -262,7 +272,8 @@ async def test_images_are_offered_to_models_that_see(
     fake.capabilities = capabilities
     page = await open_page()
     await wait_for_count(page, "#model option", 2)
-    assert await page.is_visible("#attach") is offered
+    label = "Add images or files" if offered else "Add files"
+    assert await page.get_attribute("#attach", "aria-label") == label
     transfer = await page.evaluate_handle(
         """() => {
           const transfer = new DataTransfer();
@@ -289,17 +300,17 @@ async def test_image_is_sent_as_small_jpeg(open_page: Open, fake: FakeOllama) ->
         }"""
     )
     await page.dispatch_event("#message", "drop", {"dataTransfer": transfer})
-    await page.wait_for_selector("#images img")
+    await page.wait_for_selector("#attachments img")
     await page.evaluate(
         """(clipboardData) => document.querySelector("#message")
           .dispatchEvent(new ClipboardEvent("paste", { clipboardData, cancelable: true }))""",
         transfer,
     )
-    await wait_for_count(page, "#images img", 2)
-    await page.locator("#images button").last.click()
+    await wait_for_count(page, "#attachments img", 2)
+    await page.locator("#attachments button").last.click()
     await say(page, "What is this?")
     await answered(page)
-    (image,) = fake.asked()[-1].json["images"]
+    (image,) = fake.asked()[-1].json["messages"][-1]["images"]
     assert image.startswith("/9j/")
     assert len(image) < 20_000
     assert await page.locator(".user img").count() == 1

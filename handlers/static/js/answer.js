@@ -2,6 +2,7 @@
 
 import { blocks, draw, sourceOf, splitRows } from "./markdown.js";
 import { make } from "./dom.js";
+import { reuse } from "./math.js";
 
 /** A list or table of more rows than this is drawn piece by piece. */
 const LONG = 20;
@@ -13,6 +14,7 @@ export class Answer {
   #live = [];
   #open = null; // the list or table that the next rows belong to
   #frame = 0;
+  #finished = null; // the tail that is drawn as it will stay
   #notBefore = 0;
 
   constructor(text = "") {
@@ -29,6 +31,8 @@ export class Answer {
   /** Draws what is left as it will stay. */
   finish() {
     cancelAnimationFrame(this.#frame);
+    if (this.#finished === this.#tail) return;
+    this.#finished = this.#tail;
     this.#replaceLive(blocks(this.#tail), true);
   }
 
@@ -66,6 +70,7 @@ export class Answer {
   }
 
   #replaceLive(tokens, finished) {
+    reuse(this.#live);
     for (const node of this.#live) node.remove();
     const fragment = draw(tokens, finished);
     this.#live = [];

@@ -1,14 +1,26 @@
 /** Talks to the server that this page comes from. */
 
-import { session } from "./storage.js";
+import { Silence } from "./silence.js";
+import { local, session } from "./storage.js";
 
 const KEY = "api-key";
+const HEARTBEAT = "heartbeat=3";
 
-export const apiKey = () => session.getItem(KEY) ?? "";
-export const keepApiKey = (key) =>
-  key ? session.setItem(KEY, key) : session.removeItem(KEY);
+export const apiKey = () => session.getItem(KEY) ?? local.getItem(KEY) ?? "";
 
-/** What went wrong: `kind` is an HTTP status, "unreachable", "lost" or "stream". */
+/** Whether the key outlives this tab. */
+export const isKeyRemembered = () => local.getItem(KEY) !== null;
+
+/** Keeps the key until this tab is closed, or for good on this device; without a key forgets it. */
+export function keepApiKey(key, remembered) {
+  for (const storage of [local, session]) storage.removeItem(KEY);
+  if (key) (remembered ? local : session).setItem(KEY, key);
+}
+
+/** Whether a failure of this kind is one of the API key's. */
+export const needsKey = (kind) => [401, "badKey"].includes(kind);
+
+/** What went wrong: `kind` is an HTTP status, "badKey", "unreachable", "lost" or "stream". */
 export class Failure extends Error {
   constructor(kind, said = "", retryAfter = 0) {
     super(said);
@@ -26,33 +38,44 @@ async function call(path, options = {}) {
   });
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
-  throw new Failure(response.status, error, Number(response.headers.get("Retry-After")) || 0);
+  const kind = response.status === 401 && apiKey() ? "badKey" : response.status;
+  throw new Failure(kind, error, Number(response.headers.get("Retry-After")) || 0);
 }
 
 export const get = async (path, signal) => (await call(path, { signal })).json();
 
 /** Yields the lines of an answer as they come; aborting `signal` stops the model too. */
 export async function* streamChat(request, signal) {
-  const response = await call("/api/chat/stream", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(request),
-    signal,
-  });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read().catch((error) => {
-      throw signal.aborted ? error : new Failure("lost");
-    });
-    if (done) throw new Failure("lost");
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const text of lines) {
-      const line = JSON.parse(text);
-      if (line.success === false) throw new Failure("stream", line.error);
-      yield line;
-      if (line.done) return;
+  const silence = new Silence(signal, () => get("/api/health", AbortSignal.timeout(3000)));
+  const failure = (kind) => (error) => {
+    throw signal.aborted || !silence.signal.aborted && error instanceof Failure ? error : new Failure(kind);
+  };
+  try {
+    const response = await call("/api/chat/stream", {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Prefer: HEARTBEAT },
+      body: JSON.stringify(request),
+      signal: silence.signal,
+    }).catch(failure("unreachable"));
+    silence.broken(response.headers.get("Preference-Applied") === HEARTBEAT);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    let begun = false;
+    for (;;) {
+      const { value, done } = await reader.read().catch(failure("lost"));
+      if (done) throw new Failure("lost");
+      silence.broken();
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const text of lines) {
+        const line = JSON.parse(text);
+        if (line.success === false) throw new Failure((!begun && line.status) || "stream", line.error);
+        begun ||= line.response !== "";
+        yield line;
+        if (line.done) return;
+      }
     }
+  } finally {
+    silence.end();
   }
 }

@@ -1,193 +1,220 @@
 /** The open conversation, and the answers that are being written: another may be opened meanwhile. */
 
-import { streamChat } from "./api.js";
+import { needsKey } from "./api.js";
 import { byId } from "./dom.js";
 import { AnswerMessage, drawQuestion } from "./message.js";
-import { keepContext, toRequest } from "./request.js";
+import { toRequest } from "./request.js";
+import { Run } from "./run.js";
 import { follow } from "./scroll.js";
-import { say, Speech } from "./speech.js";
-import { lookAtQueue, theQueue } from "./status.js";
-import { create } from "./store.js";
+import { absorb, create } from "./store.js";
+import { isElsewhere, tell } from "./tabs.js";
+import { add, branchOf, newestLeaf, versionsOf } from "./tree.js";
+import { dropUnsaved, isLeaving, keepUnsaved, LEAVING } from "./unsaved.js";
 import { words } from "./words.js";
 
-const SAVE_EVERY_MS = 2000;
-const LOOK_EVERY_MS = 3000;
-const LONG_WAIT_S = 4;
 const TITLE_LENGTH = 60;
 
 export class Conversation {
   #runs = new Map();
-  #questions = [];
+  #drawn = new Map();
+  #views = new Map(); // of answers that have just ended: they stay as they are
   #hooks;
 
-  /** `hooks`: model() to ask, sees() images or not, save(data), changed() in what is possible, unlock() with a key. */
+  /**
+   * `hooks`: model() to ask, sees() images or not, thinks() or not, save(data), changed() in what is
+   * possible, unlock(retry, kind of failure) with a key, open(data).
+   */
   constructor(hooks) {
     this.#hooks = hooks;
     this.data = create();
   }
 
+  get branch() {
+    return branchOf(this.data);
+  }
+
+  /** The conversation without its other branches. */
+  get inView() {
+    return { ...this.data, messages: this.branch };
+  }
+
   get running() {
-    return this.#runs.has(this.data.id);
+    return this.isRunning(this.data.id);
+  }
+
+  isRunning(id) {
+    return this.#runs.has(id);
+  }
+
+  /** Whether another tab is writing the last answer. */
+  get runningElsewhere() {
+    return !this.running && isElsewhere(this.data.leaf);
   }
 
   get lastAnswer() {
-    return this.data.messages.findLast(({ role }) => role === "assistant")?.text ?? "";
+    return this.branch.findLast(({ role }) => role === "assistant")?.text ?? "";
   }
 
   open(data) {
     this.data = this.#runs.get(data.id)?.data ?? data;
+    this.#drawn.clear();
+    byId("messages").replaceChildren();
     this.draw();
     follow();
     this.#hooks.changed();
   }
 
-  draw() {
-    const run = this.#runs.get(this.data.id);
-    this.#questions = [];
-    const articles = this.data.messages.map((message, index) => {
-      if (message === run?.message) return run.view.element;
-      if (message.role === "assistant") return this.#settled(message);
-      const resend = (text) => this.send(text, message.images, index);
-      const article = drawQuestion(message, { resend });
-      this.#questions.push(article);
-      return article;
-    });
-    byId("messages").replaceChildren(...articles);
+  /** Takes over what another tab has stored. */
+  absorb(stored) {
+    absorb(this.data, stored);
+    this.draw();
+    this.#hooks.changed();
   }
 
-  #settled(message) {
-    const view = new AnswerMessage(message);
-    view.settle(message, this.#actions());
+  /** Shows the branch; articles that are as they were keep their place, and the focus in them. */
+  draw() {
+    const branch = this.branch;
+    const articles = branch.map((message) => this.#articleOf(message));
+    const holder = byId("messages");
+    articles.forEach((article, at) => {
+      if (holder.children[at] !== article) holder.insertBefore(article, holder.children[at] ?? null);
+    });
+    while (holder.children.length > articles.length) holder.lastElementChild.remove();
+  }
+
+  #articleOf(message) {
+    const run = this.#runs.get(this.data.id);
+    if (message === run?.message) return run.view.element;
+    const versions = versionsOf(this.data, message);
+    const written = isElsewhere(message.id);
+    const { text, ended, tokens, runs, failure } = message;
+    const state = JSON.stringify([text, ended, tokens, runs, failure, versions.map(({ id }) => id), written]);
+    const drawn = this.#drawn.get(message.id);
+    if (drawn?.state === state) return drawn.article;
+    const article = this.#drawMessage(message, versions, written);
+    this.#drawn.set(message.id, { state, article });
+    return article;
+  }
+
+  #drawMessage(message, versions, written) {
+    const shown = {
+      at: versions.indexOf(message),
+      count: versions.length,
+      show: (at) => this.show(versions[at]),
+    };
+    if (message.role === "user") {
+      const resend = (text) => this.send(text, message, message.parent);
+      return drawQuestion(message, { resend, versions: shown });
+    }
+    const view = this.#views.get(message.id) ?? new AnswerMessage(message);
+    this.#views.delete(message.id);
+    if (written) view.progress = words.elsewhere;
+    else view.settle(message, { ...this.#actions(message), versions: shown });
     return view.element;
   }
 
-  #actions() {
-    const regenerate = () => this.regenerate();
-    return { regenerate, unlock: () => this.#hooks.unlock(regenerate) };
+  #actions(message) {
+    const regenerate = () => this.regenerate(message);
+    return {
+      regenerate,
+      resume: () => this.resume(message),
+      unlock: () => this.#hooks.unlock(regenerate, message.failure.kind),
+      split: () => this.split(message),
+    };
   }
 
-  /** Says something, in the place of all that was said from message `index` on. */
-  send(text, images = [], index = this.data.messages.length) {
+  /** Shows another version of a message, with what was said after it last. */
+  show(version) {
     if (this.running) return;
-    const { data } = this;
-    data.messages.splice(index, Infinity, { role: "user", text, images });
-    data.title ||= text.split("\n")[0].slice(0, TITLE_LENGTH);
+    const focused = document.activeElement;
+    const at = [...byId("messages").children].findIndex((article) => article.contains(focused));
+    this.data.leaf = newestLeaf(this.data, version.id);
+    this.draw();
+    const steps = [...(byId("messages").children[at]?.querySelectorAll(".versions button:enabled") ?? [])];
+    (steps.find(({ ariaLabel }) => ariaLabel === focused.ariaLabel) ?? steps[0])?.focus();
+    this.#hooks.save(this.data);
+  }
+
+  /** Opens a new conversation that begins as this one does, up to a message. */
+  split(message) {
+    const { id, created, leaf, ...rest } = structuredClone(this.data);
+    const messages = branchOf({ ...this.data, leaf: message.id });
+    const data = { ...create(), ...rest, messages: structuredClone(messages), leaf: message.id };
+    this.#hooks.save(Object.assign(data, { updated: Date.now(), pinned: false }));
+    this.#hooks.open(data);
+  }
+
+  /** Says something behind the message `parent`; what was said there before stays another version. */
+  send(text, { images = [], files = [] } = {}, parent = this.data.leaf) {
+    if (this.running) return null;
+    add(this.data, { role: "user", text, images, files }, parent);
+    this.data.title ||= (text.split("\n")[0] || files[0]?.name || words.imageAlone).slice(0, TITLE_LENGTH);
+    return this.#answer();
+  }
+
+  /** Has a message answered once more; its other answers stay other versions, if they have words. */
+  regenerate(message = this.branch.at(-1)) {
+    if (this.running || !message) return;
+    if (message.role === "assistant" && !message.text) return this.resume(message);
+    if (message.role === "assistant") this.data.leaf = message.parent;
     this.#answer();
   }
 
-  regenerate() {
-    if (this.running || !this.data.messages.length) return;
-    if (this.data.messages.at(-1).role === "assistant") this.data.messages.pop();
-    this.#answer();
+  /** Has an answer that broke off gone on with. */
+  resume(message) {
+    if (this.running) return;
+    const branch = branchOf({ ...this.data, leaf: message.id });
+    delete message.failure;
+    Object.assign(message, { model: this.#hooks.model(), ended: "unfinished", runs: (message.runs ?? 0) + 1 });
+    this.#run(message, branch);
   }
 
   editLast() {
-    if (!this.running) this.#questions.at(-1)?.edit();
+    if (!this.running) [...byId("messages").querySelectorAll(".user")].at(-1)?.edit();
   }
 
-  stop() {
-    this.#runs.get(this.data.id)?.controller.abort();
+  stop(id = this.data.id) {
+    this.#runs.get(id)?.stop();
+    return this.#runs.get(id)?.ended;
   }
 
-  /** Stops what is being written in a conversation that is no more. */
-  forget(id) {
-    const run = this.#runs.get(id);
-    if (run) run.forgotten = true;
-    run?.controller.abort();
-  }
-
-  async #answer() {
-    const { data } = this;
+  #answer() {
+    const branch = this.branch;
     const model = this.#hooks.model();
-    const request = toRequest(data, model, this.#hooks.sees());
-    const message = { role: "assistant", model, text: "", ended: "unfinished" };
-    const controller = new AbortController();
-    const run = { data, message, controller, view: new AnswerMessage(message) };
+    const message = add(this.data, { role: "assistant", model, text: "", ended: "unfinished" });
+    return this.#run(message, branch);
+  }
+
+  /** Runs the model on a branch; returns what fulfils when the question is stored. */
+  #run(message, branch) {
+    const { data } = this;
+    const { model, sees, thinks } = this.#hooks;
+    const request = toRequest(data, branch, model(), { sees: sees(), thinks: thinks() });
+    const run = new Run(data, message, new AnswerMessage(message));
     this.#runs.set(data.id, run);
-    data.messages.push(message);
     data.updated = Date.now();
     this.draw();
     follow();
     this.#hooks.changed();
-    this.#hooks.save(data);
-    const saver = setInterval(() => this.#hooks.save(data), SAVE_EVERY_MS);
-    await write(request, run);
-    clearInterval(saver);
-    if (!run.forgotten) await this.#hooks.save(data);
+    const saved = this.#hooks.save(data);
+    run.ended = this.#finish(run, request);
+    return saved;
+  }
+
+  async #finish(run, request) {
+    const { data, message } = run;
+    const keep = () => keepUnsaved(data, message);
+    for (const event of LEAVING) addEventListener(event, keep);
+    await run.write(request, () => this.#hooks.save(data));
+    await this.#hooks.save(data);
+    for (const event of LEAVING) removeEventListener(event, keep);
+    if (!isLeaving()) dropUnsaved(message);
     this.#runs.delete(data.id);
-    if (run.forgotten) return;
-    run.view.settle(message, this.#actions());
+    tell({ written: message.id, saved: data.id });
+    if (data !== this.data) return;
+    this.#views.set(message.id, run.view);
+    this.draw();
     this.#hooks.changed();
-    if (message.failure?.kind === 401 && data === this.data) this.#actions().unlock();
-  }
-}
-
-/** Has the model write the message of a run, and notes how it ended. */
-async function write(request, { data, message, view, controller: { signal } }) {
-  const speech = new Speech();
-  const start = performance.now();
-  let first = 0;
-  let count = 0;
-  let thinks = false;
-
-  function showProgress() {
-    const now = performance.now();
-    const s = Math.floor((now - start) / 1000);
-    const since = s ? `, ${words.seconds(s)}` : "";
-    if (first) view.progress = words.writing(Math.round((count * 1000) / Math.max(now - first, 250)));
-    else if (thinks) view.progress = words.thinking(since);
-    else if (theQueue()?.waiting) view.progress = words.queued(message.model, theQueue(), since);
-    else view.progress = (s < LONG_WAIT_S ? words.waiting : words.loading)(message.model, since);
-  }
-
-  showProgress();
-  const clock = setInterval(showProgress, 500);
-  const watch = setInterval(lookAtQueue, LOOK_EVERY_MS);
-  try {
-    for await (const line of streamChat(request, signal)) {
-      clearInterval(watch);
-      if (line.done) finish(line);
-      else if (line.response) append(line.response);
-      else if (request.think && !thinks) {
-        thinks = true;
-        showProgress();
-      }
-    }
-  } catch (error) {
-    if (signal.aborted) message.ended = "stopped";
-    else fail(error);
-  } finally {
-    clearInterval(clock);
-    clearInterval(watch);
-    if (performance.now() - start > LOOK_EVERY_MS) setTimeout(lookAtQueue, 500); // what is left of it
-    speech.finish();
-  }
-
-  function append(text) {
-    count += 1;
-    if (!first) {
-      first = performance.now();
-      showProgress();
-    }
-    message.text += text;
-    view.append(text);
-    speech.append(text);
-  }
-
-  function finish(line) {
-    const end = performance.now();
-    keepContext(data, message, line.context);
-    message.thinking = line.thinking;
-    message.ended = line.done_reason;
-    message.tokens = line.eval_count ?? count;
-    message.seconds = (end - start) / 1000;
-    message.rate = (message.tokens * 1000) / Math.max(end - (first || start), 1);
-  }
-
-  function fail(error) {
-    const { kind = "other", message: said, retryAfter = 0 } = error;
-    message.ended = "failed";
-    message.failure = { kind, said, retryAt: Date.now() + 1000 * retryAfter };
-    say((words.errors[kind] ?? words.errors.other).join(" "));
+    if (needsKey(message.failure?.kind)) this.#actions(message).unlock();
   }
 }

@@ -16,6 +16,10 @@ export function make(tag, { dataset, attributes = {}, ...properties } = {}, ...c
   return element;
 }
 
+/** Writes a number as the page's language does. */
+export const number = (value, digits = 0) =>
+  value.toLocaleString(document.documentElement.lang, { maximumFractionDigits: digits });
+
 export function makeSvg(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -30,21 +34,29 @@ export const icon = (name) =>
 export const iconButton = (name, label, onclick) =>
   make("button", { type: "button", className: "quiet", title: label, ariaLabel: label, onclick }, icon(name));
 
-/** Copies text; over plain HTTP browsers have no `navigator.clipboard`. */
-export async function toClipboard(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+/** Copies text, and `html` beside it; over plain HTTP browsers have no `navigator.clipboard`. */
+export async function toClipboard(text, html) {
+  const forms = Object.entries({ "text/plain": text, ...(html && { "text/html": html }) });
+  if (navigator.clipboard?.write) {
+    const blobs = forms.map(([type, form]) => [type, new Blob([form], { type })]);
+    return navigator.clipboard.write([new ClipboardItem(Object.fromEntries(blobs))]);
+  }
   const focused = document.activeElement;
   const field = make("textarea", { className: "unseen", value: text });
   document.body.append(field);
   field.select();
+  field.oncopy = (event) => {
+    event.preventDefault();
+    for (const [type, form] of forms) event.clipboardData.setData(type, form);
+  };
   document.execCommand("copy");
   field.remove();
   focused.focus();
 }
 
-/** Copies text, and lets `button` say so for a moment. */
-export async function copy(text, button) {
-  await toClipboard(text);
+/** Copies text, and `html` beside it, and lets `button` say so for a moment. */
+export async function copy(text, button, html) {
+  await toClipboard(text, html);
   const before = [...button.childNodes];
   button.replaceChildren(icon("check"), words.copied);
   setTimeout(() => button.replaceChildren(...before), 1500);

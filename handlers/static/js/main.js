@@ -1,33 +1,55 @@
 /** The page: its parts put together. */
 
-import { Failure } from "./api.js";
-import { onSend, showRunning } from "./composer.js";
+import { Failure, needsKey } from "./api.js";
+import { onSend, onStop, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { byId, toClipboard } from "./dom.js";
-import { choose, loadModels, model, sees, showModels } from "./models.js";
-import { askForKey, setUpSettings, showSettings } from "./settings.js";
+import { byId, number, toClipboard } from "./dom.js";
+import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
+import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
+import "./install.js";
+import { askForKey } from "./key.js";
+import { lengthOf } from "./length.js";
+import { choose, contextLength, learnContextLength, loadModels, model, sees, showModels, thinks } from "./models.js";
+import { addressed, onNavigation, visit } from "./navigation.js";
+import { usualPrompt } from "./prompts.js";
+import { toRichText } from "./rich.js";
+import { setUpSettings, showSettings } from "./settings.js";
 import { setUpShortcuts } from "./shortcuts.js";
 import { listConversations, markCurrent, refresh } from "./sidebar.js";
 import { say } from "./speech.js";
+import "./starters.js";
 import { showStats } from "./stats.js";
 import { showStatus, watchStatus } from "./status.js";
 import * as store from "./store.js";
+import { onNews } from "./tabs.js";
+import { toast } from "./toast.js";
+import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
-const narrow = matchMedia("(max-width: 46rem)");
+/** Tokens that every model holds. */
+const SHORT = 1000;
 
 const conversation = new Conversation({
   model,
   sees,
+  thinks,
   save,
   changed() {
     showRunning(conversation.running);
-    const { title } = conversation.data;
-    byId("title").textContent = title || words.newChat;
-    document.title = title ? `${title} · Ollama Web` : "Ollama Web";
+    showTitle();
+    if (!conversation.running && lengthOf(conversation.inView) > SHORT) learnContextLength();
   },
-  unlock: (retry) => unlock(retry),
+  unlock,
+  open: show,
 });
+
+function showTitle() {
+  const { title } = conversation.data;
+  byId("title").textContent = title || words.newChat;
+  document.title = title ? `${title} · Ollama Web` : "Ollama Web";
+}
+
+const newData = () => ({ ...store.create(), system: usualPrompt().text });
 
 function storageFailed() {
   byId("notice").textContent = words.storageFailed;
@@ -35,72 +57,111 @@ function storageFailed() {
 
 async function save(data) {
   try {
-    await store.save(data);
+    if (!(await store.save(data))) leave(data);
     await refresh();
   } catch {
     storageFailed();
   }
 }
 
+/** Leaves a conversation that another tab has deleted; what was asked just now is kept to be sent. */
+function leave(data) {
+  const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user").text;
+  conversation.stop(data.id);
+  if (data.id !== conversation.data.id) return;
+  show(newData());
+  byId("message").value ||= asked || "";
+  toast(words.deletedElsewhere);
+}
+
 function show(data) {
   conversation.open(data);
+  showDraft(data);
   choose(data.messages.findLast((message) => message.model)?.model);
-  history.replaceState(null, "", data.messages.length ? `#${data.id}` : " ");
+  visit(data.messages.length ? data.id : "");
   markCurrent(data.id);
-  showSidebar(false);
+  showDrawer(false);
+}
+
+/** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
+async function openConversation(id, wanted = () => true) {
+  const data = id ? await store.load(id).catch(() => null) : newData();
+  if (!wanted()) return;
+  if (!data) visit("", { place: true });
+  show(data ?? newData());
+  if (data === null) storageFailed();
+  else if (!data) byId("notice").textContent = words.notHere;
 }
 
 function startNew() {
-  show(store.create());
+  show(newData());
   byId("message").focus();
 }
 
-async function unlock(retry) {
-  if (!(await askForKey(words.errors[401].join(" ")))) return;
+async function unlock(retry, kind) {
+  if (!(await askForKey(words.errors[kind].join(" ")))) return;
   await start();
   retry();
 }
 
+let again = 0;
+
+/** Loads the models; where that fails, says so and tries again. */
 async function start() {
+  clearTimeout(again);
   try {
     await loadModels();
+    if (byId("notice").textContent === words.modelsFailed) byId("notice").textContent = "";
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    if (error.kind === 401) await unlock(() => {});
+    if (needsKey(error.kind)) return unlock(() => {}, error.kind);
+    byId("notice").textContent = words.modelsFailed;
+    again = setTimeout(start, Math.max(10_000, 1000 * error.retryAfter));
   }
 }
 
-function showSidebar(shown) {
-  document.body.classList.toggle("sidebar-open", shown);
-  byId("open-sidebar").ariaExpanded = String(shown);
-  if (shown) byId("close-sidebar").focus();
-  else if (narrow.matches && byId("sidebar").contains(document.activeElement)) byId("open-sidebar").focus();
-}
-
 function search() {
-  showSidebar(narrow.matches);
+  showDrawer(true);
   byId("search").focus();
 }
 
-onSend((text, images) => {
+onSend((text, attached) => {
   if (conversation.running) return false;
-  conversation.send(text, images);
-  history.replaceState(null, "", `#${conversation.data.id}`);
+  const length = lengthOf(conversation.inView, { text, ...attached });
+  const limit = contextLength();
+  const problem =
+    (conversation.runningElsewhere && words.elsewhere) ||
+    (length > limit && words.tooLong(model(), number(length), number(limit)));
+  byId("notice").textContent = problem || "";
+  if (problem) return false;
+  forgetDraft(text, conversation.send(text, attached));
+  moveDraft(conversation.data);
+  visit(conversation.data.id, { place: true });
   markCurrent(conversation.data.id);
   return true;
 });
 listConversations({
   failed: storageFailed,
-  open: async (id) => show((await store.load(id)) ?? store.create()),
-  removed(id) {
-    conversation.forget(id);
-    if (id === conversation.data.id) show(store.create());
+  open: (id) => openConversation(id),
+  async removing(id) {
+    await conversation.stop(id);
+    dropDraft(id);
+    if (id === conversation.data.id) show(newData());
   },
-  async renamed(id, title) {
+  async changed(id, values) {
     const data = id === conversation.data.id ? conversation.data : await store.load(id);
-    await save(Object.assign(data, { title }));
+    if (data) await save(Object.assign(data, values));
+    if (id === conversation.data.id) showTitle();
   },
 });
+onNews(async ({ saved, deleted }) => {
+  const { data } = conversation;
+  if (saved || deleted) refresh();
+  if (deleted === data.id) leave(data);
+  if (saved === data.id) conversation.absorb(await store.load(saved));
+});
+document.addEventListener("elsewhere", () => conversation.draw());
+document.addEventListener("reconnected", start);
 setUpSettings({
   data: () => conversation.data,
   save,
@@ -108,7 +169,7 @@ setUpSettings({
   keyChanged: start,
 });
 setUpShortcuts({
-  Escape: () => (document.body.classList.contains("sidebar-open") ? showSidebar(false) : conversation.stop()),
+  Escape: escape,
   ArrowUp: () => conversation.editLast(),
   Slash: () => byId("message").focus(),
   KeyN: startNew,
@@ -118,19 +179,24 @@ setUpShortcuts({
   KeyF: search,
 });
 
+/** Ends what is nearest: a search, the open list of conversations, an answer. */
+function escape() {
+  if (document.activeElement === byId("search")) {
+    byId("search").value = "";
+    refresh();
+  } else if (drawerIsOpen()) showDrawer(false);
+  else conversation.stop();
+}
+
 async function copyLast() {
-  await toClipboard(conversation.lastAnswer);
+  const answers = byId("messages").querySelectorAll(".answer");
+  await toClipboard(conversation.lastAnswer, answers.length ? toRichText([...answers].at(-1)) : "");
   say(words.copied);
 }
 
 byId("new").onclick = startNew;
-byId("stop").onclick = () => conversation.stop();
+onStop(() => conversation.stop());
 byId("open-stats").onclick = showStats;
-byId("open-sidebar").onclick = () => showSidebar(true);
-byId("close-sidebar").onclick = () => showSidebar(false);
-byId("conversation").addEventListener("click", ({ target }) => {
-  if (!byId("open-sidebar").contains(target)) showSidebar(false);
-});
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
 }
@@ -142,8 +208,9 @@ document.addEventListener("languagechange", () => {
 });
 
 watchStatus();
+await saveUnsaved().catch(storageFailed);
 refresh();
-const wanted = location.hash && (await store.load(location.hash.slice(1)).catch(() => null));
-show(wanted || store.create());
+onNavigation((id) => openConversation(id, () => addressed() === id));
+await openConversation(addressed());
 await start();
-if (!narrow.matches) byId("message").focus();
+if (!isNarrow()) byId("message").focus();

@@ -6,17 +6,22 @@
 import DOMPurify from "../vendor/dompurify/purify.es.mjs";
 import { Marked } from "../vendor/marked/marked.esm.js";
 import { copy, icon, make } from "./dom.js";
+import { typeset } from "./math.js";
 import { words } from "./words.js";
 
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
 const LONGEST_HIGHLIGHTED = 50_000;
+
+/** A number, a date, an amount with its unit: never to be broken. */
+const FIGURE = /^[\p{N}\p{P}\p{S}\s]{1,24}\p{L}{0,4}$/u;
+const LONG_CELL = 40;
 
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
 /** Whether mathematics at the text's end may still be open: more of it is to come. */
 let growing = false;
 
-/** An extension that leaves TeX as it is written. */
+/** An extension that leaves TeX as it is written, for `typeset` to draw. */
 const math = (level, start, rule, tag) => ({
   name: `${level}Math`,
   level,
@@ -45,7 +50,7 @@ const marked = new Marked({
     math(
       "inline",
       /\$|\\[([]/,
-      /^(?:\$(?![\s$])(?:[^$\n\\]|\\.){0,999}?(?<![\s\\])\$(?!\d)|\$\$[^]{1,999}?\$\$|\\\([^]{1,999}?\\\)|\\\[[^]{1,999}?\\\])/,
+      /^(?:\$(?![\s$])(?:[^$\n\\`]|\\.){0,999}?(?<![\s\\])\$(?!\d)|\$\$[^]{1,999}?\$\$|\\\([^]{1,999}?\\\)|\\\[[^]{1,999}?\\\])/,
       "span",
     ),
   ],
@@ -120,6 +125,11 @@ export function draw(tokens, finished) {
     anchor.target = "_blank";
     anchor.rel = "noopener noreferrer";
   }
+  for (const cell of fragment.querySelectorAll("td")) {
+    const text = cell.textContent.trim();
+    if (FIGURE.test(text)) cell.classList.add("number");
+    else if (text.length > LONG_CELL) cell.classList.add("long");
+  }
   for (const table of fragment.querySelectorAll("table")) {
     const frame = make("div", { className: "table", tabIndex: 0 });
     table.replaceWith(frame);
@@ -136,6 +146,7 @@ export function draw(tokens, finished) {
     figure.append(make("figcaption", {}, make("span", {}, language), button), pre);
     if (finished) highlight(code, language);
   }
+  typeset(fragment, finished);
   return fragment;
 }
 

@@ -1,16 +1,21 @@
 /** Draws messages: what was said, what can be done with it, and what went wrong. */
 
 import { Answer } from "./answer.js";
-import { copy, icon, iconButton, make } from "./dom.js";
+import { describe } from "./attachments.js";
+import { copy, iconButton, make, number } from "./dom.js";
+import { isComposing, meansSend } from "./enter.js";
+import { endingOf } from "./notice.js";
+import { toRichText } from "./rich.js";
+import { drawTyped } from "./typed.js";
 import { words } from "./words.js";
-
-const number = (value, digits = 0) =>
-  value.toLocaleString(document.documentElement.lang, { maximumFractionDigits: digits });
 
 const picture = (image) => make("img", { src: `data:image/jpeg;base64,${image}`, alt: "" });
 
-/** A message of the user's; `resend` is called with its new text. */
-export function drawQuestion(message, { resend }) {
+const drawFile = (file) =>
+  make("details", { className: "file" }, make("summary", {}, ...describe(file)), make("pre", { tabIndex: 0 }, file.text));
+
+/** A message of the user's; `resend` is called with its new text; `versions` are its own, see `steps`. */
+export function drawQuestion(message, { resend, versions }) {
   const article = make("article", { className: "message user", ariaLabel: words.you });
 
   function show() {
@@ -19,8 +24,9 @@ export function drawQuestion(message, { resend }) {
       ...(message.images.length
         ? [make("div", { className: "pictures" }, ...message.images.map(picture))]
         : []),
-      make("div", { className: "text" }, message.text),
-      make("div", { className: "tools" }, copyButton(() => message.text), edit),
+      ...(message.files ?? []).map(drawFile),
+      ...(message.text ? [make("div", { className: "text" }, ...drawTyped(message.text))] : []),
+      make("div", { className: "tools" }, copyButton(() => message.text), edit, ...steps(versions)),
     );
   }
 
@@ -39,12 +45,12 @@ export function drawQuestion(message, { resend }) {
     );
     form.onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim()) resend(field.value.trim());
+      if (field.value.trim() || message.files?.length) resend(field.value.trim());
     };
     form.onkeydown = (event) => {
-      if (event.isComposing || event.keyCode === 229) return;
+      if (isComposing(event)) return;
       if (event.key === "Escape") show();
-      else if (event.key === "Enter" && !event.shiftKey && event.target === field) form.requestSubmit();
+      else if (meansSend(event) && event.target === field) form.requestSubmit();
       else return;
       event.preventDefault();
       event.stopPropagation();
@@ -57,8 +63,8 @@ export function drawQuestion(message, { resend }) {
   return article;
 }
 
-const copyButton = (text) => {
-  const button = iconButton("copy", words.copy, () => copy(text(), button));
+const copyButton = (text, html) => {
+  const button = iconButton("copy", words.copy, () => copy(text(), button, html?.()));
   return button;
 };
 
@@ -85,23 +91,26 @@ export class AnswerMessage {
     if (!this.#progress.isConnected) this.element.append(this.#progress);
   }
 
-  /** Shows how it ended; the actions are to `regenerate` it, and to enter a key before (`unlock`). */
+  /**
+   * Shows how it ended; the actions are to `regenerate` it, to go on with it (`resume`), to begin a
+   * conversation with it (`split`), and to enter a key before (`unlock`); `versions` as for `steps`.
+   */
   settle(message, actions) {
-    const regenerate = iconButton("again", words.regenerate, actions.regenerate);
-    regenerate.classList.add("again");
     this.#answer.finish();
     this.#progress.remove();
     this.element.prepend(...thoughts(message));
     this.element.append(
-      ...asides(message),
+      ...(message.failure ? [] : endingOf(message, actions)),
       make(
         "div",
         { className: "tools" },
-        ...(message.text ? [copyButton(() => message.text)] : []),
-        regenerate,
+        ...(message.text ? [copyButton(() => message.text, () => toRichText(this.#answer.element))] : []),
+        iconButton("again", words.regenerate, actions.regenerate),
+        iconButton("branch", words.split, actions.split),
+        ...steps(actions.versions),
         ...figures(message),
       ),
-      ...(message.failure ? [notice(message.failure, actions)] : []),
+      ...(message.failure ? endingOf(message, actions) : []),
     );
   }
 }
@@ -118,15 +127,22 @@ const thoughts = ({ thinking }) =>
       ]
     : [];
 
-const asides = ({ text, ended, failure }) =>
-  [
-    ended === "stopped" && words.stopped,
-    ended === "unfinished" && words.unfinished,
-    ended === "length" && words.cutShort,
-    !text && !["stopped", "unfinished", "failed"].includes(ended) && !failure && words.empty,
-  ]
-    .filter(Boolean)
-    .map((aside) => make("p", { className: "aside" }, aside));
+/** Steps through the versions of a message: `at` of `count`, and what to call to `show` another. */
+const steps = ({ at, count, show }) =>
+  count > 1
+    ? [
+        make(
+          "span",
+          { className: "versions", role: "group", ariaLabel: words.version(at + 1, count) },
+          step("previous", words.previousVersion, at > 0, () => show(at - 1)),
+          `${at + 1}/${count}`,
+          step("next", words.nextVersion, at < count - 1, () => show(at + 1)),
+        ),
+      ]
+    : [];
+
+const step = (name, label, possible, onclick) =>
+  Object.assign(iconButton(name, label, onclick), { disabled: !possible });
 
 const figures = ({ model, tokens, seconds, rate }) =>
   tokens
@@ -138,31 +154,3 @@ const figures = ({ model, tokens, seconds, rate }) =>
         ),
       ]
     : [make("span", { className: "figures" }, model)];
-
-/** Says what went wrong and what to do; what must wait counts down the seconds. */
-function notice({ kind, said, retryAt }, { regenerate, unlock }) {
-  const [problem, advice] = words.errors[kind] ?? words.errors.other;
-  const button = make("button", { type: "button", className: "again" });
-  if (kind === 401) {
-    button.textContent = words.enterKey;
-    button.onclick = unlock;
-  } else {
-    button.onclick = regenerate;
-    countDown();
-  }
-
-  function countDown() {
-    const left = Math.ceil(((retryAt ?? 0) - Date.now()) / 1000);
-    button.disabled = left > 0;
-    button.replaceChildren(icon("again"), left > 0 ? words.tryAgainIn(left) : words.tryAgain);
-    if (left > 0) setTimeout(countDown, 250);
-  }
-
-  return make(
-    "div",
-    { className: "notice" },
-    make("p", {}, make("strong", {}, problem), ` ${advice}`),
-    ...(said ? [make("p", { className: "said" }, words.said(said))] : []),
-    button,
-  );
-}

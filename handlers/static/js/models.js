@@ -10,11 +10,18 @@ const usual = document.querySelector("meta[name=default-model]").content;
 const select = byId("model");
 
 let capabilities = {};
+let contextLengths = {};
 
 export const model = () => select.value;
 
 /** Tells whether the chosen model can see images; one of which nothing is known may be able to. */
 export const sees = () => capabilities[model()]?.includes("vision") ?? true;
+
+/** Tells whether the chosen model can think first; one of which nothing is known may be able to. */
+export const thinks = () => capabilities[model()]?.includes("thinking") ?? true;
+
+/** The tokens that the chosen model reads at a time, answer included; Infinity is not known. */
+export const contextLength = () => contextLengths[model()] ?? Infinity;
 
 /** Has `changed` called when another model is chosen, or more is known of it. */
 export const onModel = (changed) => document.addEventListener("model", changed);
@@ -30,7 +37,16 @@ export function choose(name) {
 export async function loadModels() {
   const { models, ...more } = await get("/api/models?capabilities=true");
   capabilities = more.capabilities ?? {};
-  showModels(models);
+  contextLengths = more.context_lengths ?? {};
+  showModels(models.filter((name) => capabilities[name]?.includes("completion") ?? true)); // others embed
+}
+
+const learned = new Set();
+
+/** Ollama may give a model less context than it could have, which shows once the model is loaded. */
+export function learnContextLength() {
+  if (!learned.has(model())) loadModels().catch(() => {});
+  learned.add(model());
 }
 
 /** Without a list there is still the default. */

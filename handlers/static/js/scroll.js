@@ -16,7 +16,7 @@ export function follow() {
 }
 
 function keep() {
-  if (following) scroller.scrollTop = scroller.scrollHeight;
+  if (following) scroller.scrollTop = byId("messages").hasChildNodes() ? scroller.scrollHeight : 0;
 }
 
 scroller.addEventListener("scroll", () => {

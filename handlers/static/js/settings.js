@@ -1,9 +1,12 @@
-/** The settings of the conversation and of the browser, and the API key. */
+/** The settings of the conversation and of the browser. */
 
-import { apiKey, keepApiKey } from "./api.js";
+import { exportAll, importAll } from "./archive.js";
 import { byId, download } from "./dom.js";
+import { askForKey } from "./key.js";
+import { thinks } from "./models.js";
+import { setUpOptions, showOptions } from "./options.js";
 import { prefer, preference } from "./preferences.js";
-import * as store from "./store.js";
+import { setUpPrompts, showPrompts } from "./prompts.js";
 import { words } from "./words.js";
 
 const USUAL_TEMPERATURE = 0.8;
@@ -12,7 +15,15 @@ const USUAL_TEMPERATURE = 0.8;
 export function setUpSettings(hooks) {
   byId("open-settings").onclick = () => showSettings(hooks.data());
   byId("system").oninput = ({ target }) => change({ system: target.value.trim() });
-  byId("think").onchange = ({ target }) => change({ think: target.checked });
+  byId("think").onchange = byId("think-level").onchange = () => {
+    byId("think-level-label").hidden = !byId("think").checked;
+    change({ think: byId("think").checked && (byId("think-level").value || true) });
+  };
+  setUpOptions(hooks.data, change);
+  setUpPrompts((system) => {
+    byId("system").value = system;
+    change({ system });
+  });
   byId("temperature").oninput = ({ target }) => {
     change({ temperature: target.valueAsNumber });
     showTemperature(target.valueAsNumber);
@@ -34,12 +45,12 @@ export function setUpSettings(hooks) {
 
   byId("change-key").onclick = async () => (await askForKey()) && hooks.keyChanged();
   byId("export-all").onclick = async () =>
-    download("conversations.json", "application/json", await store.exportAll());
+    download("conversations.json", "application/json", await exportAll());
   byId("import").onclick = () => byId("import-file").click();
   byId("import-file").onchange = async ({ target }) => {
     try {
       byId("import-result").textContent = words.imported(
-        await store.importAll(await target.files[0].text()),
+        await importAll(await target.files[0].text()),
       );
     } catch {
       byId("import-result").textContent = words.importFailed;
@@ -49,9 +60,17 @@ export function setUpSettings(hooks) {
   };
 }
 
-export function showSettings({ system, temperature, think }) {
+export function showSettings(data) {
+  const { system, temperature, think } = data;
   byId("system").value = system;
-  byId("think").checked = think;
+  byId("thinking").hidden = !thinks();
+  byId("think").checked = Boolean(think);
+  byId("think-level").value = typeof think === "string" ? think : "";
+  byId("think-level-label").hidden = !think;
+  byId("prompt-result").textContent = "";
+  byId("prompt-name").value = "";
+  showPrompts();
+  showOptions(data);
   byId("import-result").textContent = "";
   showTemperature(temperature);
   byId("settings").showModal();
@@ -61,24 +80,4 @@ function showTemperature(temperature) {
   byId("temperature").value = temperature ?? USUAL_TEMPERATURE;
   byId("temperature-value").textContent = temperature ?? words.temperatureDefault;
   byId("temperature-reset").disabled = temperature === null;
-}
-
-byId("key-value").oninput = ({ target }) => {
-  // Other characters cannot be sent in a header.
-  target.setCustomValidity(/^[!-~]*$/.test(target.value.trim()) ? "" : words.keyCharacters);
-};
-
-/** Asks for the API key; returns whether one was given, or taken away. */
-export async function askForKey(why = words.keyHelp) {
-  const dialog = byId("key");
-  if (dialog.open) return false;
-  byId("key-why").textContent = why;
-  byId("key-value").value = apiKey();
-  byId("key-value").setCustomValidity("");
-  dialog.returnValue = "";
-  dialog.showModal();
-  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue !== "save") return false;
-  keepApiKey(byId("key-value").value.trim());
-  return true;
 }

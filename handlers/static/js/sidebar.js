@@ -1,20 +1,20 @@
 /** The list of conversations. */
 
+import { toMarkdown } from "./archive.js";
 import { byId, download, iconButton, make } from "./dom.js";
 import * as store from "./store.js";
+import { toast } from "./toast.js";
 import { words } from "./words.js";
 
 const SEARCH_DELAY_MS = 150;
+const DAY_MS = 86_400_000;
 
 let current = "";
 let drawn = "";
 let hooks;
 
-/** `hooks`: open(id), removed(id), renamed(id, title), failed() to read the store. */
-export function listConversations(given) {
-  hooks = given;
-  store.onChange(refresh);
-}
+/** `hooks`: open(id), removing(id), restored(id), changed(id, values), failed() to read the store. */
+export const listConversations = (given) => (hooks = given);
 
 export function markCurrent(id) {
   current = id;
@@ -28,17 +28,40 @@ export async function refresh() {
   const found = await store.list(query).catch(hooks.failed);
   if (!found) return;
   if (query !== byId("search").value || byId("list").querySelector("input")) return;
-  const drawing = JSON.stringify([words.rename, query, found]);
+  const groups = Map.groupBy(found, groupOf);
+  const drawing = JSON.stringify([words.rename, query, [...groups]]);
   if (drawing === drawn) return; // who is in the list with the keyboard stays there
   drawn = drawing;
   const empty = make("li", { className: "empty" }, query ? words.nothingFound : words.noConversations);
-  byId("list").replaceChildren(...(found.length ? found.map(drawItem) : [empty]));
+  const items = [...groups].flatMap(([name, outlines]) => [
+    make("li", { className: "day" }, name),
+    ...outlines.map(drawItem),
+  ]);
+  byId("list").replaceChildren(...(items.length ? items : [empty]));
   markCurrent(current);
 }
 
-function drawItem({ id, title }) {
-  const open = make("button", { type: "button", className: "open", dataset: { id } }, title);
+/** Names the time of a conversation: nearer days by themselves, others by their month. */
+function groupOf({ pinned, updated }) {
+  if (pinned) return words.pinned;
+  const { lang } = document.documentElement;
+  const midnight = new Date().setHours(0, 0, 0, 0);
+  const days = Math.max(0, Math.ceil((midnight - updated) / DAY_MS));
+  if (days < 2) return new Intl.RelativeTimeFormat(lang, { numeric: "auto" }).format(-days, "day");
+  const form = days < 7 ? { weekday: "long" } : { month: "long", year: "numeric" };
+  return new Date(updated).toLocaleDateString(lang, form);
+}
+
+const drawExcerpt = (excerpt) =>
+  make("span", { className: "excerpt" }, ...excerpt.map(([text, matches]) => (matches ? make("mark", {}, text) : text)));
+
+function drawItem({ id, title, updated, pinned, excerpt }) {
+  const when = new Date(updated).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+  const open = make("button", { type: "button", className: "open", dataset: { id }, title: `${title}\n${when}` }, title);
+  if (excerpt) open.append(drawExcerpt(excerpt));
   open.onclick = () => hooks.open(id);
+  const pin = iconButton("pin", `${words.pin}: ${title}`, () => change(id, { pinned: !pinned }));
+  pin.ariaPressed = String(pinned);
   const item = make(
     "li",
     {},
@@ -46,12 +69,20 @@ function drawItem({ id, title }) {
     make(
       "span",
       { className: "actions" },
+      pin,
       iconButton("edit", `${words.rename}: ${title}`, () => rename(item, id, title)),
       iconButton("export", `${words.export}: ${title}`, () => save(id)),
       iconButton("delete", `${words.delete}: ${title}`, () => remove(id, title)),
     ),
   );
   return item;
+}
+
+/** Changes a conversation; the keyboard stays at it, though it may have moved. */
+async function change(id, values) {
+  await hooks.changed(id, values);
+  await refresh();
+  byId("list").querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus();
 }
 
 function rename(item, id, title) {
@@ -62,9 +93,7 @@ function rename(item, id, title) {
     if (finished) return;
     finished = true;
     field.remove();
-    if (name && name !== title) await hooks.renamed(id, name);
-    await refresh();
-    byId("list").querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus();
+    await change(id, name && name !== title ? { title: name } : {});
   }
   field.onkeydown = (event) => {
     if (event.isComposing || event.keyCode === 229) return;
@@ -80,15 +109,19 @@ function rename(item, id, title) {
 async function save(id) {
   const conversation = await store.load(id);
   const name = conversation.title.replace(/[^\p{L}\p{N} _-]+/gu, "").trim() || "conversation";
-  download(`${name}.md`, "text/markdown", store.toMarkdown(conversation));
+  download(`${name}.md`, "text/markdown", toMarkdown(conversation));
 }
 
 async function remove(id, title) {
-  if (!confirm(words.deleteFor(title))) return;
-  hooks.removed(id);
-  await store.remove(id);
+  await hooks.removing(id);
+  const removed = await store.remove(id);
   await refresh();
   byId("new").focus();
+  toast(words.deleted(title), async () => {
+    await store.restore(removed);
+    await refresh();
+    hooks.open(id);
+  });
 }
 
 let pause;

@@ -5,7 +5,6 @@ import { byId, make, makeSvg } from "./dom.js";
 import { words } from "./words.js";
 
 const ROW = 46;
-const WIDTH = 640;
 const VALUE_WIDTH = 64;
 
 export async function showStats() {
@@ -14,7 +13,7 @@ export async function showStats() {
   byId("stats").showModal();
   try {
     const { models } = await get("/api/stats");
-    content.append(...(models.length ? [drawChart(models), drawTable(models)] : [words.statsNone]));
+    content.append(...(models.length ? [drawCharts(models), drawTable(models)] : [words.statsNone]));
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     content.append(
@@ -30,10 +29,23 @@ const seconds = (value) =>
         maximumFractionDigits: value < 10 ? 2 : 0,
       });
 
+/** The chart at the width that there is, so that its letters keep their size. */
+function drawCharts(models) {
+  const figure = make("figure", {});
+  let width = 0;
+  const draw = ([{ contentRect }]) => {
+    if (Math.round(contentRect.width) === width) return;
+    width = Math.round(contentRect.width);
+    figure.replaceChildren(...drawChart(models, Math.max(width, 4 * VALUE_WIDTH)));
+  };
+  new ResizeObserver(draw).observe(figure);
+  return figure;
+}
+
 /** A bar a model: to the first token, to the mean, and a line on to the 95th percentile. */
-function drawChart(models) {
+function drawChart(models, width) {
   const longest = Math.max(...models.map((model) => model.p95_s ?? model.mean_s ?? 0)) || 1;
-  const x = (value) => ((value ?? 0) / longest) * (WIDTH - VALUE_WIDTH);
+  const x = (value) => ((value ?? 0) / longest) * (width - VALUE_WIDTH);
   const rows = models.flatMap((model, index) => {
     const top = index * ROW;
     const rect = (name, from, to) =>
@@ -48,9 +60,9 @@ function drawChart(models) {
       text("value", x(Math.max(model.p95_s, model.mean_s)) + 8, top + 33, words.seconds(seconds(model.mean_s))),
     ];
   });
-  const viewBox = `0 0 ${WIDTH} ${models.length * ROW}`;
+  const viewBox = `0 0 ${width} ${models.length * ROW}`;
   const chart = makeSvg("svg", { viewBox, role: "img", "aria-label": words.statsChart }, ...rows);
-  return make("figure", {}, chart, make("figcaption", { className: "help" }, words.statsChart));
+  return [chart, make("figcaption", { className: "help" }, words.statsChart)];
 }
 
 function drawTable(models) {

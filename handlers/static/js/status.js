@@ -2,22 +2,39 @@
 
 import { apiKey, get } from "./api.js";
 import { byId } from "./dom.js";
+import { countElsewhere } from "./tabs.js";
 import { words } from "./words.js";
 
 const TIMEOUT_MS = 3000;
 const EVERY_MS = 30_000;
+const EVERY_MS_WHEN_BROKEN = 3000;
 
+const own = new Set();
 let state = "connecting";
 let queue = null;
 let refused = null;
+let timer = 0;
 
 /** How many requests are being answered (`running`) and wait (`waiting`); null is not known. */
 export const theQueue = () => queue;
 
+/** Counts an answer of this page's, which has or has not `begun()`; returns how to end that. */
+export function ownAnswer(begun) {
+  own.add(begun);
+  return () => own.delete(begun);
+}
+
+/** Of the queue, what is not this user's: one's own answer is seen as it is. */
+function others() {
+  const { running = 0, waiting = 0 } = queue ?? {};
+  const mine = [...own].filter((begun) => !waiting || begun()).length + (waiting ? 0 : countElsewhere());
+  return { running: Math.max(0, running - mine), waiting };
+}
+
 export function showStatus() {
   byId("status").dataset.state = { connecting: "", connected: "connected" }[state] ?? "broken";
   if (byId("status").textContent !== words[state]) byId("status").textContent = words[state];
-  const { running, waiting } = queue ?? {};
+  const { running, waiting } = others();
   byId("queue").textContent = running || waiting ? words.queue(running, waiting) : "";
 }
 
@@ -28,25 +45,31 @@ export async function lookAtQueue() {
     queue = (await get("/api/stats", AbortSignal.timeout(TIMEOUT_MS))).queue;
   } catch ({ kind }) {
     queue = null;
-    if ([401, 403, 404].includes(kind)) refused = apiKey();
+    if ([401, 403, 404, "badKey"].includes(kind)) refused = apiKey();
   }
   showStatus();
 }
 
-async function look() {
+/** Looks now, and again after a while. */
+export async function look() {
+  clearTimeout(timer);
   if (document.hidden) return;
+  const before = state;
   try {
     state = (await get("/api/health", AbortSignal.timeout(TIMEOUT_MS))).ollama_status;
   } catch {
     state = "offline";
   }
+  clearTimeout(timer);
+  timer = setTimeout(look, state === "connected" ? EVERY_MS : EVERY_MS_WHEN_BROKEN);
   showStatus();
-  if (state === "connected") await lookAtQueue();
+  if (state !== "connected") return;
+  if (!["connected", "connecting"].includes(before)) document.dispatchEvent(new Event("reconnected"));
+  await lookAtQueue();
 }
 
 /** Looks now, every half a minute, and when the page comes back to sight. */
 export function watchStatus() {
   look();
-  setInterval(look, EVERY_MS);
   for (const event of ["visibilitychange", "online", "offline"]) addEventListener(event, look);
 }

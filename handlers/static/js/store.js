@@ -1,40 +1,101 @@
-/** Keeps conversations in this browser: outlines to list, and whole ones to open and to search. */
+/**
+ * Keeps conversations in this browser, for all of its tabs: outlines to list, and whole ones to open
+ * and to search. Nobody overwrites: what is saved is merged with what is stored, in one transaction.
+ */
 
 import * as db from "../vendor/idb-keyval/index.js";
+import { excerptOf } from "./excerpt.js";
+import { toldText } from "./length.js";
+import { tell } from "./tabs.js";
+import { newestLeaf, newId, union, upgrade } from "./tree.js";
 
 const outlines = db.createStore("outlines", "conversations");
 const conversations = db.createStore("conversations", "conversations");
-const others = new BroadcastChannel("conversations");
 
-const outlineOf = ({ id, title, updated }) => ({ id, title, updated });
-
-/** Has `changed` called when another tab has changed something. */
-export const onChange = (changed) => (others.onmessage = changed);
+const outlineOf = ({ id, title, updated, pinned }) => ({ id, title, updated, pinned: pinned === true });
 
 export const create = () => ({
-  id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, // plain HTTP has no randomUUID
+  id: newId(),
   title: "",
   created: Date.now(),
   updated: Date.now(),
+  pinned: false,
   system: "",
   temperature: null,
   think: false,
+  options: {},
+  format: "",
   messages: [],
+  leaf: null,
 });
 
-export async function save(conversation) {
-  await db.set(conversation.id, conversation, conversations);
-  await db.set(conversation.id, outlineOf(conversation), outlines);
-  others.postMessage(conversation.id);
+/** The settings of a conversation as they were stored last, by the object that a tab works on. */
+const bases = new WeakMap();
+const settingsOf = ({ messages, leaf, updated, ...settings }) => settings;
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+function remember(data) {
+  bases.set(data, structuredClone(settingsOf(data)));
+  return data;
 }
 
-export const load = (id) => db.get(id, conversations);
+/** Takes over into `data` what has been stored meanwhile; what `data` changed itself it keeps. */
+export function absorb(data, stored) {
+  if (!stored || stored.deleted) return data;
+  const { messages, updated, ...others } = upgrade(stored);
+  const base = bases.get(data) ?? {};
+  for (const [name, value] of Object.entries(settingsOf(others))) {
+    if (data[name] === undefined || same(data[name], base[name])) data[name] = value;
+  }
+  data.messages = union(data.messages, messages);
+  data.leaf = newestLeaf(data, data.leaf ?? others.leaf);
+  data.updated = Math.max(data.updated, updated);
+  return remember(data);
+}
 
+/** Saves a conversation; returns false if it was deleted meanwhile, in another tab. */
+export async function save(data) {
+  let deleted = false;
+  await db.update(
+    data.id,
+    (stored) => {
+      deleted = Boolean(stored?.deleted);
+      return deleted ? stored : remember(absorb(data, stored));
+    },
+    conversations,
+  );
+  if (deleted) return false;
+  await db.update(data.id, (stored) => (stored?.deleted ? stored : outlineOf(data)), outlines);
+  tell({ saved: data.id });
+  navigator.storage?.persist?.(); // the browser may ask its user, or decide by itself
+  return true;
+}
+
+/** Returns a conversation, or nothing. */
+export async function load(id) {
+  const stored = await db.get(id, conversations);
+  return stored && !stored.deleted ? remember(upgrade(stored)) : undefined;
+}
+
+/** Deletes a conversation in all tabs, for good unless what is returned is given to `restore`. */
 export async function remove(id) {
-  await db.del(id, outlines);
-  await db.del(id, conversations);
-  others.postMessage(id);
+  const removed = await load(id);
+  for (const part of [conversations, outlines]) await db.set(id, { id, deleted: Date.now() }, part);
+  tell({ deleted: id });
+  return removed;
 }
+
+/** Stores a conversation though it was deleted. */
+export async function restore(data) {
+  for (const part of [conversations, outlines]) {
+    await db.update(data.id, (stored) => (stored?.deleted ? undefined : stored), part);
+  }
+  await save(data);
+}
+
+const valuesOf = async (part) => (await db.values(part)).filter((value) => value && !value.deleted);
+
+export const all = async () => (await valuesOf(conversations)).map(upgrade);
 
 /** What to compare: macOS writes Hangul in its parts. */
 const plain = (text) => text.normalize("NFC").toLowerCase();
@@ -42,74 +103,18 @@ const plain = (text) => text.normalize("NFC").toLowerCase();
 /** Lists the outlines of the conversations that have all of the words, the last used first. */
 export async function list(query = "") {
   const wanted = plain(query).split(/\s+/).filter(Boolean);
-  const candidates = wanted.length
-    ? (await db.values(conversations)).filter((conversation) => {
-        const texts = [conversation.title, ...conversation.messages.map(({ text }) => text)];
-        const all = plain(texts.join("\n"));
-        return wanted.every((word) => all.includes(word));
-      })
-    : await db.values(outlines);
-  return candidates.map(outlineOf).sort((a, b) => b.updated - a.updated);
+  const found = wanted.length ? await search(wanted) : await valuesOf(outlines);
+  return found.sort((a, b) => (b.pinned === true) - (a.pinned === true) || b.updated - a.updated);
 }
 
-export const exportAll = async () =>
-  JSON.stringify({ conversations: await db.values(conversations) }, null, 1);
-
-/** Stores what `exportAll` or `toMarkdown` made; returns how many conversations it was. */
-export async function importAll(file) {
-  const found = file.startsWith("# ") ? [fromMarkdown(file)] : JSON.parse(file).conversations;
-  const imported = found.map(checked);
-  for (const conversation of imported) {
-    const own = await load(conversation.id);
-    if (own && said(own) !== said(conversation)) conversation.id = create().id; // both are kept
-    await save(conversation);
+async function search(wanted) {
+  const found = [];
+  for (const conversation of await all()) {
+    const texts = conversation.messages.map((message) => toldText(message).normalize("NFC"));
+    const whole = plain([conversation.title, ...texts].join("\n"));
+    if (!wanted.every((word) => whole.includes(word))) continue;
+    const excerpt = excerptOf(texts, wanted);
+    found.push({ ...outlineOf(conversation), ...(excerpt && { excerpt }) });
   }
-  return imported.length;
-}
-
-const said = ({ title, messages }) => JSON.stringify([title, messages.map(({ text }) => text)]);
-
-/** Returns a conversation of the right shape, whatever a file has in its place. */
-function checked({ id, title, created, updated, system, temperature, think, contexts, messages }) {
-  return {
-    ...create(),
-    ...(id && { id: String(id) }),
-    title: String(title ?? ""),
-    created: Number(created) || Date.now(),
-    updated: Number(updated) || Date.now(),
-    system: String(system ?? ""),
-    temperature: Number.isFinite(temperature) ? temperature : null,
-    think: think === true,
-    contexts: Object.fromEntries(Object.entries(contexts ?? {}).filter(([, ids]) => areTokens(ids))),
-    messages: messages.map((message) => checkedMessage(message, contexts ?? {})),
-  };
-}
-
-const areTokens = (ids) => Array.isArray(ids) && ids.every(Number.isInteger);
-
-function checkedMessage({ role, text, images, model, ended, context, tokens, seconds, rate }, contexts) {
-  if (!["user", "assistant"].includes(role) || typeof text !== "string") throw new TypeError();
-  if (role === "user") {
-    return { role, text, images: (images ?? []).filter((image) => /^[A-Za-z0-9+/=]+$/.test(image)) };
-  }
-  const figures = [tokens, seconds, rate].every(Number.isFinite) && { tokens, seconds, rate };
-  const known = areTokens(context) || (context > 0 && areTokens(contexts[model]));
-  return { role, text, model: String(model ?? ""), ...(ended && { ended: String(ended) }), ...figures, ...(known && { context }) };
-}
-
-/** The comments, which readers do not see, tell the messages from the headings inside of them. */
-export const toMarkdown = ({ title, messages }) =>
-  [
-    `# ${title}`,
-    ...messages.map(({ role, model, text }) => `<!-- ${role} -->\n## ${role === "user" ? "User" : model}\n\n${text}`),
-  ].join("\n\n") + "\n";
-
-function fromMarkdown(file) {
-  const [head, ...parts] = file.replaceAll("\r\n", "\n").split(/^<!-- (user|assistant) -->\n## (.*)\n\n/m);
-  const messages = [];
-  for (let at = 0; at < parts.length; at += 3) {
-    messages.push({ role: parts[at], model: parts[at + 1], text: parts[at + 2].trim() });
-  }
-  if (!messages.length) throw new TypeError();
-  return { title: head.slice(2).trim(), messages };
+  return found;
 }

@@ -154,6 +154,13 @@ async def test_a_token_identifies_the_caller_by_its_subject(gate: Gate, key: str
     assert (await client.get("/api/models", headers=bearer(key))).json()["id"] == "key:ci"
 
 
+async def test_a_key_for_a_gateway_is_not_taken_for_a_token(gate: Gate, tmp_path: Path) -> None:
+    text = create(tmp_path / "keys.json", "gateway", alphanumeric=True)
+    client = gate(STRANGER, jwt_secret=SECRET)
+    answer = await client.get("/api/models", headers={"X-API-Key": text})
+    assert answer.json()["id"] == "key:gateway"
+
+
 @pytest.mark.parametrize("address", [STRANGER, "127.0.0.1"])
 @pytest.mark.parametrize("credential", ["x", "owa_00000000_x", "owa_", "a.b.c", "ключ"])
 async def test_wrong_credentials_are_refused_from_any_address(

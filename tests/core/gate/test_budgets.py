@@ -11,8 +11,8 @@ import pytest
 
 from core.keys.records import digest
 from tests.conftest import Serve
-from tests.core.gate.conftest import RedisServer
 from tests.fake_ollama import FakeOllama, tokens
+from tests.redis_server import RedisServer
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
 COST = 16 + 8

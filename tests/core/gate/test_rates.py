@@ -24,7 +24,7 @@ from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware, pa
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
-from tests.core.gate.conftest import RedisServer
+from tests.redis_server import RedisServer
 
 MINUTE = Rate(2, 60)
 

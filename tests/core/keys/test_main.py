@@ -62,6 +62,18 @@ def test_a_key_is_recognisable_long_and_shown_once(path: Path) -> None:
     assert create(path, "other") != text
 
 
+def test_a_key_for_a_gateway_is_alphanumeric(run: Run, path: Path, store: KeyStore) -> None:
+    created = run("create", "--name", "gateway", "--alphanumeric").strip()
+    rotated = run("rotate", "gateway", "--alphanumeric").strip()
+    for text in (created, rotated):
+        assert re.fullmatch(r"owa[0-9a-f]{8}[A-Za-z0-9]{64}", text)
+        assert text not in path.read_text("utf-8")
+    assert store.authenticate(rotated).name == "gateway"
+    for wrong in (created, rotated[:-1], f"owa_{rotated[3:]}"):
+        with pytest.raises(InvalidCredentials):
+            store.authenticate(wrong)
+
+
 def test_the_file_is_private_and_no_temporary_file_is_left(path: Path) -> None:
     create(path, "a")
     create(path, "b")

@@ -1,4 +1,5 @@
 import httpx
+import msgspec
 import pytest
 
 from core.contract.errors import BadRequest, OllamaBusy, OllamaError
@@ -76,6 +77,7 @@ def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
             'size (4096 tokens), try increasing it","type":"exceed_context_size_error"}}'
         ),
         "prompt too long; exceeded max context length by 904 tokens",
+        "the request exceeds the available context size. task id = 127, n_tokens = 9000",
     ],
 )
 @pytest.mark.parametrize("status", [400, 500])
@@ -83,6 +85,7 @@ def test_a_conversation_at_the_end_of_its_window_is_told_what_to_do(text: str, s
     error = failure(text, status)
     assert isinstance(error, BadRequest)
     assert "start a new conversation" in str(error)
+    assert "task id" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +138,21 @@ def test_a_relay_that_limits_requests_makes_it_busy() -> None:
     assert isinstance(error, OllamaBusy)
     assert (error.status, error.headers["retry-after"]) == (503, "17")
     assert "limits requests" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("every Ollama machine of this model is down", "Ollama is not available: every Ollama"),
+        ("every Ollama machine is busy, or none can be reached", "Ollama is not available"),
+        ("the queue for this model is full", "Ollama is busy"),
+        ("server busy, please try again.  maximum pending requests exceeded", "Ollama is busy"),
+    ],
+)
+def test_down_is_not_called_busy(text: str, told: str) -> None:
+    error = failed_response(httpx.Response(503), msgspec.json.encode({"error": text}))
+    assert isinstance(error, OllamaBusy)
+    assert str(error).startswith(told)
 
 
 @pytest.mark.parametrize(

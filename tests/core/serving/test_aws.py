@@ -1,16 +1,18 @@
 import asyncio
+import json
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
-from mangum import Mangum
+from mangum.types import ASGI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from core.app import create_app
 from core.gate.addresses import ClientAddressMiddleware
-from core.serving.aws import GatewayMiddleware
+from core.serving.aws import MAX_ANSWER_BYTES, GatewayMiddleware, create_handler
 from core.settings.networks import UNKNOWN, Networks
 from core.settings.schema import Settings
 from handlers import models
@@ -23,7 +25,8 @@ async def tell(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the client's address and scheme."""
     request = Request(scope)
     assert request.client
-    response = PlainTextResponse(f"{request.client.host} {request.url.scheme}")
+    text = f"{request.client.host} {request.url.scheme}"
+    response = PlainTextResponse(text, media_type="application/json")
     await response(scope, receive, send)
 
 
@@ -93,12 +96,62 @@ LOAD_BALANCER = {
 }
 
 
-@pytest.mark.parametrize("event", [HTTP_API, REST_API, LOAD_BALANCER])
-def test_mangum_reports_the_gateways_peer(event: dict[str, Any]) -> None:
+def invoke(app: ASGI, event: dict[str, Any]) -> dict[str, Any]:
     asyncio.set_event_loop(loop := asyncio.new_event_loop())
     try:
-        answer = Mangum(app, lifespan="off")(event, None)  # type: ignore[arg-type]
+        return create_handler(app)(event, None)  # type: ignore[arg-type]
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-    assert answer["body"] == "192.0.2.1 https"
+
+
+@pytest.mark.parametrize("event", [HTTP_API, REST_API, LOAD_BALANCER])
+def test_mangum_reports_the_gateways_peer(event: dict[str, Any]) -> None:
+    assert invoke(app, event)["body"] == "192.0.2.1 https"
+
+
+@pytest.mark.parametrize(
+    ("base_path", "path", "inside"),
+    [
+        ("ai", "/ai/api/chat", "/api/chat"),
+        ("/ai/", "/ai/api/chat", "/api/chat"),
+        ("ai", "/api/chat", "/api/chat"),
+        ("ai", "/aid/api/chat", "/aid/api/chat"),
+        ("api", "/api/api/chat", "/api/chat"),
+        ("company/ai", "/company/ai/api/chat", "/api/chat"),
+        ("", "/api/chat", "/api/chat"),
+    ],
+)
+async def test_a_base_path_is_left_out_once(base_path: str, path: str, inside: str) -> None:
+    async def tell_path(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["path"])(scope, receive, send)
+
+    transport = httpx.ASGITransport(GatewayMiddleware(tell_path, base_path=base_path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        assert (await http.get(path)).text == inside
+
+
+class Sized:
+    """An application that answers with so many bytes of quotes, which JSON writes as two."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = {"content-type": "application/json", "x-request-id": "abc"}
+        await PlainTextResponse('"' * self.size, headers=headers)(scope, receive, send)
+
+
+@pytest.mark.parametrize("event", [HTTP_API, REST_API, LOAD_BALANCER])
+def test_an_answer_that_lambda_would_reject_is_an_error(event: dict[str, Any]) -> None:
+    largest = MAX_ANSWER_BYTES // 2 - 1024
+    assert invoke(Sized(largest), event)["statusCode"] == 200
+    answer = invoke(Sized(largest + 1024), event)
+    assert answer["statusCode"] == 500
+    assert json.loads(answer["body"]) == {"success": False, "error": ANY}
+    headers = answer.get("headers") or {
+        name: values[0] for name, values in answer["multiValueHeaders"].items()
+    }
+    assert headers["content-type"] == "application/json; charset=utf-8"
+    assert headers["content-length"] == str(len(answer["body"]))
+    assert headers["x-request-id"] == "abc"

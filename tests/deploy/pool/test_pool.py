@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -24,9 +25,10 @@ WORDS = [f"말{number} " for number in range(20)]
 class Pool:
     """The machines gpu1 to gpu3, of which the first is the group `large`, and HAProxy's URL."""
 
-    def __init__(self, machines: list[FakeOllama], url: str) -> None:
+    def __init__(self, machines: list[FakeOllama], url: str, folder: Path) -> None:
         self.machines = machines
         self.url = url
+        self.folder = folder
         self.gpu1, self.gpu2, self.gpu3 = machines
 
     def asked(self) -> list[int]:
@@ -39,6 +41,9 @@ def configure(folder: Path, port: int, machines: list[FakeOllama], limits: dict[
     text = (ROOT / "deploy/haproxy.cfg").read_text("utf-8")
     text = text.replace("127.0.0.1:11435", f"127.0.0.1:{port}")
     text = text.replace("/etc/haproxy/", f"{ROOT}/deploy/haproxy/")
+    text = text.replace("/run/haproxy/", f"{folder}/")
+    if os.geteuid():  # only root may become another user
+        text = re.sub(r"(?m)^ +(user|group|chroot) .*\n", "", text)
     for number, machine in enumerate(machines, 1):
         address = httpx.URL(machine.url).netloc.decode()
         text, count = re.subn(rf"(server gpu{number}) \S+", rf"\1 {address}", text)
@@ -67,7 +72,7 @@ async def pool(tmp_path: Path, limits: dict[str, str]) -> AsyncIterator[Pool]:
         path = configure(tmp_path, port, machines, limits)
         command = [program("haproxy", "apt install haproxy"), "-f", str(path)]
         stack.enter_context(started(command, {}))
-        pool = Pool(machines, f"http://127.0.0.1:{port}")
+        pool = Pool(machines, f"http://127.0.0.1:{port}", tmp_path)
         async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(20):
             while True:
                 try:
@@ -182,6 +187,32 @@ async def test_a_machine_that_hangs_gets_no_more_requests(
 ) -> None:
     pool.gpu2.reply(*[never_answers] * 100, path="/api/version")
     await pool.gpu2.wait_for(len(pool.gpu2.asked("/api/version")) + 3, "/api/version")
+    for _ in range(4):
+        assert (await api.post("/api/chat", json=SMALL)).status_code == 200
+    assert pool.asked() == [0, 0, 4]
+
+
+async def test_a_group_that_is_down_is_not_called_busy(pool: Pool, api: httpx.AsyncClient) -> None:
+    await pool.gpu1.stop()
+    async with asyncio.timeout(10):
+        while True:
+            answer = await api.post("/api/chat", json=LARGE)
+            assert not answer.json()["error"].startswith("Ollama is busy")
+            if "down" in answer.json()["error"]:
+                break
+            await asyncio.sleep(0.05)
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["error"].startswith(
+        "Ollama is not available: every Ollama machine of this model is down"
+    )
+    assert (await api.post("/api/chat", json=SMALL)).status_code == 200
+
+
+async def test_the_operator_can_take_a_machine_out(pool: Pool, api: httpx.AsyncClient) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(pool.folder / "admin.sock"))
+    writer.write(b"disable server small/gpu2\n")
+    await reader.read()
+    writer.close()
     for _ in range(4):
         assert (await api.post("/api/chat", json=SMALL)).status_code == 200
     assert pool.asked() == [0, 0, 4]

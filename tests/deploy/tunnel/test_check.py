@@ -11,15 +11,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from core.app import create_app
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
-from deploy.tunnel.check import Broken, version
+from deploy.tunnel.check import Broken, expiring, version
+from handlers import chat
 from tests.deploy.tunnel.loopback import Relay, Tunnel, make_certificates
 from tests.fake_ollama import FakeOllama, never_answers, page
 from tests.programs import ROOT, free_ports
@@ -90,8 +93,15 @@ async def test_a_certificate_that_has_expired(relay: Relay, tmp_path: Path) -> N
     context.load_cert_chain(expired_certificate(relay, tmp_path), relay.made / "relay/server.key")
     async with await asyncio.start_server(print, "127.0.0.1", 0, ssl=context) as server:
         port = server.sockets[0].getsockname()[1]
-        text = await verdict(relay, ollama_base_url=f"https://localhost:{port}")
+        url = f"https://localhost:{port}"
+        text = await verdict(relay, ollama_base_url=url)
+        app = create_app(chat.routes, Settings(**{**relay.settings, "ollama_base_url": url}))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.post("/api/chat", json={"message": "안녕"})
     assert "has expired" in text
+    assert answer.status_code == 500
+    assert "the certificate at its address is not valid (certificate has expired)" in answer.text
 
 
 def expired_certificate(relay: Relay, folder: Path) -> Path:
@@ -153,8 +163,37 @@ async def test_an_ollama_that_is_not_running(
 ) -> None:
     await fake.stop()
     text = await verdict(relay)
-    assert "the tunnel is up" in text
+    assert "no tunnel" not in text
     assert "Is Ollama running" in text
+
+
+async def test_another_program_at_the_tunnels_port(relay: Relay) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.com ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", relay.tunnel_port):
+        text = await verdict(relay)
+    assert "is not Ollama" in text
+
+
+async def test_certificates_that_end_soon(relay: Relay, tmp_path: Path) -> None:
+    settings = Settings(**relay.settings)
+    assert await asyncio.to_thread(expiring, settings) == []
+    two_years = await asyncio.to_thread(expiring, settings, 731)
+    assert [text.partition(" ends on ")[0] for text in two_years] == [
+        "the certificate in OLLAMA_CLIENT_CERT",
+        "the relay's certificate",
+    ]
+    assert len(await asyncio.to_thread(expiring, settings, 3651)) == 3
+
+
+async def test_a_key_that_does_not_fit_its_certificate(relay: Relay, tmp_path: Path) -> None:
+    make_certificates("localhost", tmp_path)
+    values = {**relay.settings, "ollama_client_key": str(tmp_path / "client/client.key")}
+    with pytest.raises(SettingsError, match="OLLAMA_CLIENT_KEY does not fit OLLAMA_CLIENT_CERT"):
+        await version(Settings(**values))
 
 
 async def test_an_ollama_that_hangs(relay: Relay, tunnel: Tunnel, fake: FakeOllama) -> None:

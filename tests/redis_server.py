@@ -1,15 +1,11 @@
-"""A real Redis."""
+"""A Redis server for tests."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-
-import pytest
 
 
 class RedisServer:
@@ -40,23 +36,3 @@ class RedisServer:
 
     def signal(self, number: int) -> None:
         os.kill(self._process.pid, number)
-
-
-@pytest.fixture
-def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
-    servers: list[RedisServer] = []
-
-    def start(*arguments: str) -> RedisServer:
-        servers.append(RedisServer(tmp_path, *arguments))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
-    return start_redis()

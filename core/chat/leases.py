@@ -1,0 +1,198 @@
+"""The queue in front of the GPU for many processes: its slots are leases in Redis or Valkey.
+
+AWS Lambda runs each request in a process of its own, so no queue inside one can bound them. A
+lease ends by itself when its process is killed, or frozen, and no longer renews it.
+"""
+
+import asyncio
+import hashlib
+import logging
+import math
+import secrets
+from contextlib import suppress
+from time import monotonic
+from typing import Self
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from core.chat.lease_script import KEYS, SCRIPT
+from core.chat.queue import ASSUMED_SERVICE_S, FairQueue, Slot
+from core.context import Caller
+from core.contract.errors import QueueFull, RateLimiterDown
+from core.settings.schema import Settings
+
+LEASE_S = 15.0
+"""How long a slot stays taken after its holder was heard last."""
+RENEW_S = 5.0
+POLL_S = 0.2
+PATIENCE_S = 5.0
+"""How long a waiting request keeps its place after it asked last."""
+TIMEOUT_S = 0.5
+"""How long the store may hold up a request."""
+STORE_RETRY_S = 1.0
+_MAX_CONNECTIONS = 16
+
+_logger = logging.getLogger(__name__)
+
+
+class StoreDown(Exception):
+    """The store cannot be asked now."""
+
+
+class LeasedQueue:
+    """Does what `FairQueue` does, for all processes with the same store and OLLAMA_BASE_URL.
+
+    The client served longest ago is next. While the store is down, the process has a `FairQueue` of
+    its own or, with RATE_LIMIT_FAIL_CLOSED, refuses requests.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect to RATE_LIMIT_STORAGE when needed."""
+        self.local = FairQueue(settings)
+        self.timeout_s = settings.queue_timeout_s
+        self.running = 0
+        """How many slots this process holds."""
+        self.waiting = 0
+        """How many of its requests are waiting for a slot."""
+        self._max_concurrent = settings.max_concurrent
+        self._max_waiting = settings.max_queue
+        self._fail_closed = settings.rate_limit_fail_closed
+        self._retry_at: float | None = None  # None: the store is up, as far as is known
+        self._waiting_everywhere = 0
+        self._service_s = ASSUMED_SERVICE_S
+        self._pool = BlockingConnectionPool.from_url(
+            settings.rate_limit_storage,
+            max_connections=_MAX_CONNECTIONS,
+            socket_timeout=None,  # redis uses wait_for, which in Python 3.11 loses cancellations
+            retry=Retry(NoBackoff(), 1),  # a frozen process keeps connections that have ended
+        )
+        self._script = Redis(connection_pool=self._pool).register_script(SCRIPT)
+        machine = hashlib.sha256(settings.ollama_base_url.encode()).hexdigest()[:16]
+        self._keys = [f"ollama-web-api:slots:{{{machine}}}:{key}" for key in KEYS]
+
+    def slot(self, client: Caller) -> "Lease":
+        """Return a slot for `client`; an `async with` waits for it and holds it."""
+        return Lease(self, self.local.slot(client))
+
+    async def acquire(self, lease: "Lease") -> bool:
+        """Wait for a slot; return False if the store cannot be asked.
+
+        Raises:
+            QueueFull: the queue is full, or its turn did not come within `timeout_s`.
+            RateLimiterDown: the store cannot be asked, and RATE_LIMIT_FAIL_CLOSED is set.
+        """
+        self.waiting += 1
+        try:
+            await self._wait(lease)
+        except StoreDown:
+            if self._fail_closed:
+                raise RateLimiterDown(
+                    "Requests are refused while they cannot be counted", math.ceil(STORE_RETRY_S)
+                ) from None
+            return False
+        except BaseException:
+            await self.leave(lease)  # even if it is not known to have joined
+            raise
+        finally:
+            self.waiting -= 1
+        return True
+
+    async def leave(self, lease: "Lease", service_s: float = 0) -> None:
+        """Give a slot back after `service_s` seconds, or a place in the queue."""
+        with suppress(StoreDown):  # it ends by itself
+            await self.ask("leave", lease, service_s)
+
+    async def keep(self, lease: "Lease") -> None:
+        """Renew a lease until cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with suppress(StoreDown):
+                await self.ask("renew", lease)
+
+    async def ask(self, step: str, lease: "Lease", service_s: float = 0) -> str:
+        """Do a step of the script; return `held`, `waiting` or `gone`."""
+        if self._retry_at is not None and monotonic() < self._retry_at:
+            raise StoreDown
+        sizes = (lease.slot.limit, self._max_concurrent, self._max_waiting)
+        times = (LEASE_S, PATIENCE_S, service_s)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                status, waiting, service = await self._script(
+                    keys=self._keys, args=[step, lease.ticket, lease.slot.client_id, *sizes, *times]
+                )
+        except (RedisError, OSError, TimeoutError) as error:  # the first two hold no password
+            if self._retry_at is None:
+                fate = "refused" if self._fail_closed else "counted by each process alone"
+                problem = str(error) or type(error).__name__
+                _logger.warning("RATE_LIMIT_STORAGE is down, slots are %s: %s", fate, problem)
+            self._retry_at = monotonic() + STORE_RETRY_S
+            raise StoreDown from None
+        self._retry_at = None
+        self._waiting_everywhere = waiting
+        self._service_s = float(service) or ASSUMED_SERVICE_S
+        text: str = status.decode()
+        return text
+
+    async def aclose(self) -> None:
+        """Close the connections to the store."""
+        await self._pool.aclose()
+
+    async def _wait(self, lease: "Lease") -> None:
+        deadline = monotonic() + self.timeout_s
+        status = await self.ask("join", lease)
+        while status != "held":
+            if status == "gone":
+                slots, waiting = self._max_concurrent, self._waiting_everywhere
+                raise self._full(f"The queue is full: {waiting} requests wait for {slots} slots")
+            if monotonic() >= deadline:
+                raise self._full(f"No slot came free within {self.timeout_s:g} seconds")
+            await asyncio.sleep(POLL_S)
+            status = await self.ask("poll", lease)
+            if status == "gone":  # pushed out, or forgotten by a store that was restarted
+                status = await self.ask("join", lease)
+
+    def _full(self, problem: str) -> QueueFull:
+        return QueueFull(
+            problem,
+            max(
+                1,
+                math.ceil((self._waiting_everywhere + 1) * self._service_s / self._max_concurrent),
+            ),
+        )
+
+
+class Lease:
+    """Permission to have Ollama work on one request, held for the duration of an `async with`."""
+
+    def __init__(self, queue: LeasedQueue, slot: Slot) -> None:
+        """Use `slot` of the process instead while the store is down."""
+        self.slot = slot
+        self.ticket = secrets.token_hex(8)
+        self.queued_s = 0.0
+        """How long it waited."""
+        self._queue = queue
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        joined_at = monotonic()
+        try:
+            if await self._queue.acquire(self):
+                self._keeper = asyncio.create_task(self._queue.keep(self))
+            else:
+                await self.slot.__aenter__()
+        finally:
+            self.queued_s = monotonic() - joined_at
+        self._queue.running += 1
+        self._started_at = monotonic()
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        self._queue.running -= 1
+        if self._keeper:
+            self._keeper.cancel()
+            await self._queue.leave(self, monotonic() - self._started_at)
+        else:
+            await self.slot.__aexit__(*details)

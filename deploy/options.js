@@ -1,0 +1,249 @@
+// What serverless.yml and serverless-mangum.yml contain only if a parameter asks for it, as `${file(options.js):NAME}`.
+// CloudFormation has conditions, but osls derives methods and rights from some of this while it packages.
+"use strict";
+
+const CHAT_FUNCTIONS = ["Chat", "ChatUnderscorestream"]; // as osls names them in the template
+const FUNCTIONS = ["Health", "Models", ...CHAT_FUNCTIONS];
+const REQUEST_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"];
+const ANSWER_HEADERS = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"];
+const STAGE = ["param:requestsPerSecond", "param:requestBurst", "param:accessLog", "param:logRetentionDays"];
+const LAYERS = ["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"];
+const PREFLIGHT_AGE_S = 600;
+
+// Returns what `make` makes of the values of the variables `names`.
+const from = (names, make) => async ({ resolveVariable }) =>
+    make(...(await Promise.all(names.map((name) => resolveVariable(name)))));
+
+const list = (text) => text.split(",").map((item) => item.trim()).filter(Boolean);
+
+// The gateway answers a preflight request itself; a function would run for any stranger.
+exports.cors = from(["param:corsOrigins"], (origins) =>
+    origins !== "" && { origins: list(origins), headers: REQUEST_HEADERS, maxAge: PREFLIGHT_AGE_S },
+);
+exports.httpCors = from(["param:corsOrigins"], (origins) =>
+    origins !== "" && {
+        allowedOrigins: list(origins),
+        allowedHeaders: REQUEST_HEADERS,
+        allowedMethods: ["GET", "POST"],
+        exposedResponseHeaders: ANSWER_HEADERS,
+        maxAge: PREFLIGHT_AGE_S,
+    },
+);
+
+exports.tracing = from(["param:tracing"], (tracing) => (tracing === "on" ? { lambda: true } : null));
+
+// Keys that AWS' extension reads while the functions run, or that CloudFormation copies into their environment.
+exports.apiKeys = from(["param:keys", "param:secret"], (keys, secret) =>
+    keys === "" ? `{{resolve:secretsmanager:${secret}:SecretString:API_KEYS}}` : "",
+);
+exports.statements = from(["param:keys"], (keys) => {
+    const [service, name] = [keys.split(":")[0], keys.slice(keys.indexOf(":") + 1)];
+    const arn = "arn:${AWS::Partition}:SERVICE:${AWS::Region}:${AWS::AccountId}:";
+    const rights = {
+        secretsmanager: ["secretsmanager:GetSecretValue", `secret:${name}-??????`],
+        ssm: ["ssm:GetParameter", `parameter/${name.replace(/^\//, "")}`],
+    }[service];
+    if (!rights) return [];
+    const resource = { "Fn::Sub": arn.replace("SERVICE", service) + rights[1] };
+    return [{ Effect: "Allow", Action: rights[0], Resource: resource }];
+});
+const layers = (...before) =>
+    from(LAYERS, (region, adapter, tunnel, extension) => [
+        ...before.map((name) => `arn:aws:lambda:${region}:753240598075:layer:${name}:${adapter}`),
+        { "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` },
+        ...(extension === "" ? [] : [extension]),
+    ]);
+exports.layers = layers();
+exports.adapterLayers = layers("LambdaAdapterLayerArm64");
+
+exports.concurrency = from(["param:concurrency"], (number) => (number === "" ? null : Number(number)));
+
+exports.vpc = from(["param:subnets", "param:securityGroups"], (subnets, groups) =>
+    subnets === "" ? null : { subnetIds: list(subnets), securityGroupIds: list(groups) },
+);
+
+// A REST API: the stage is part of a deployment, to which osls gives a new name each time.
+exports.restStage = from(
+    ["sls:instanceId", ...STAGE, "param:tracing"],
+    (instance, rate, burst, accessLog, days, tracing) => ({
+        extensions: {
+            [`ApiGatewayDeployment${instance}`]: {
+                DependsOn: accessLog === "on" ? ["GatewayLogAccount"] : [],
+                Properties: {
+                    StageDescription: {
+                        ThrottlingRateLimit: Number(rate),
+                        ThrottlingBurstLimit: Number(burst),
+                        TracingEnabled: tracing === "on",
+                        ...(accessLog === "off" ? {} : { AccessLogSetting: accessLogSetting() }),
+                    },
+                },
+            },
+        },
+        Resources: {
+            ...(accessLog === "off" ? {} : accessLogGroup(days)),
+            ...(accessLog === "on" ? gatewayLogAccount() : {}),
+        },
+    }),
+);
+
+// An HTTP API; its log needs no role.
+exports.httpStage = from(STAGE, (rate, burst, accessLog, days) => ({
+    extensions: {
+        HttpApiStage: {
+            Properties: {
+                DefaultRouteSettings: {
+                    ThrottlingRateLimit: Number(rate),
+                    ThrottlingBurstLimit: Number(burst),
+                },
+                ...(accessLog === "off" ? {} : { AccessLogSettings: accessLogSetting() }),
+            },
+        },
+    },
+    Resources: accessLog === "off" ? {} : accessLogGroup(days),
+}));
+
+// One line of JSON for a request. $context.path has no query string.
+const accessLogSetting = () => ({
+    DestinationArn: { "Fn::GetAtt": ["AccessLog", "Arn"] },
+    Format: JSON.stringify({
+        request_id: "$context.requestId",
+        time_ms: "$context.requestTimeEpoch",
+        client: "$context.identity.sourceIp",
+        method: "$context.httpMethod",
+        path: "$context.path",
+        status: "$context.status",
+        bytes: "$context.responseLength",
+        duration_ms: "$context.responseLatency",
+        error: "$context.error.responseType",
+        integration_error: "$context.integrationErrorMessage",
+    }),
+});
+
+const accessLogGroup = (days) => ({
+    AccessLog: {
+        Type: "AWS::Logs::LogGroup",
+        Properties: {
+            LogGroupName: "/aws/api-gateway/${self:service}-${sls:stage}",
+            RetentionInDays: Number(days),
+        },
+    },
+});
+
+// Without a role, which an account has one of in each region, REST APIs may not write logs:
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
+// It is left where it is when the stack is removed, for the sake of the account's other APIs.
+const gatewayLogAccount = () => ({
+    GatewayLogRole: {
+        Type: "AWS::IAM::Role",
+        DeletionPolicy: "Retain",
+        UpdateReplacePolicy: "Retain",
+        Properties: {
+            AssumeRolePolicyDocument: {
+                Version: "2012-10-17",
+                Statement: [
+                    { Effect: "Allow", Principal: { Service: "apigateway.amazonaws.com" }, Action: "sts:AssumeRole" },
+                ],
+            },
+            ManagedPolicyArns: [
+                { "Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs" },
+            ],
+        },
+    },
+    GatewayLogAccount: {
+        Type: "AWS::ApiGateway::Account",
+        DeletionPolicy: "Retain",
+        UpdateReplacePolicy: "Retain",
+        Properties: { CloudWatchRoleArn: { "Fn::GetAtt": ["GatewayLogRole", "Arn"] } },
+    },
+});
+
+// The first ten alarms of an account are free.
+exports.alarms = from(
+    ["param:alarmEmail", "param:budget", "self:custom.timeout"],
+    (email, budget, timeout) => (email === "" ? {} : { Resources: alarms(email, budget, timeout) }),
+);
+
+const alarms = (email, budget, timeout) => ({
+    AlarmTopic: {
+        Type: "AWS::SNS::Topic",
+        Properties: { Subscription: [{ Protocol: "email", Endpoint: email }] },
+    },
+    Budget: {
+        Type: "AWS::Budgets::Budget",
+        Properties: {
+            Budget: {
+                BudgetType: "COST",
+                TimeUnit: "MONTHLY",
+                BudgetLimit: { Amount: Number(budget), Unit: "USD" },
+            },
+            NotificationsWithSubscribers: [["ACTUAL", 80], ["FORECASTED", 100]].map(([type, percent]) => ({
+                Notification: {
+                    NotificationType: type,
+                    ComparisonOperator: "GREATER_THAN",
+                    Threshold: percent,
+                    ThresholdType: "PERCENTAGE",
+                },
+                Subscribers: [{ SubscriptionType: "EMAIL", Address: email }],
+            })),
+        },
+    },
+    ...Object.assign(
+        {},
+        ...FUNCTIONS.map((name) => alarm(name, "Errors", "Sum", 1)),
+        ...FUNCTIONS.map((name) => alarm(name, "Throttles", "Sum", 1)),
+        ...CHAT_FUNCTIONS.map((name) => alarm(name, "Duration", "Maximum", 900 * timeout)), // 90 % of it, in ms
+    ),
+});
+
+const alarm = (name, metric, statistic, threshold) => ({
+    [`${name}${metric}Alarm`]: {
+        Type: "AWS::CloudWatch::Alarm",
+        Properties: {
+            Namespace: "AWS/Lambda",
+            MetricName: metric,
+            Dimensions: [{ Name: "FunctionName", Value: { Ref: `${name}LambdaFunction` } }],
+            Statistic: statistic,
+            Period: 300,
+            EvaluationPeriods: 1,
+            Threshold: threshold,
+            ComparisonOperator: "GreaterThanOrEqualToThreshold",
+            TreatMissingData: "notBreaching",
+            AlarmActions: [{ Ref: "AlarmTopic" }],
+        },
+    },
+});
+
+// API mappings of version 2 work for Regional REST APIs too:
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/rest-api-mappings.html
+exports.domain = from(
+    ["param:domain", "param:certificateArn", "param:basePath", "self:custom.api", "sls:stage", "sls:instanceId"],
+    (name, certificate, basePath, api, stage, instance) => (name === "" ? {} : {
+        Resources: {
+            Domain: {
+                Type: "AWS::ApiGatewayV2::DomainName",
+                Properties: {
+                    DomainName: name,
+                    DomainNameConfigurations: [
+                        { EndpointType: "REGIONAL", CertificateArn: certificate, SecurityPolicy: "TLS_1_2" },
+                    ],
+                },
+            },
+            ApiMapping: {
+                Type: "AWS::ApiGatewayV2::ApiMapping",
+                DependsOn: api === "HttpApi" ? "HttpApiStage" : `ApiGatewayDeployment${instance}`,
+                Properties: {
+                    DomainName: { Ref: "Domain" },
+                    ApiId: { Ref: api },
+                    Stage: api === "HttpApi" ? "$default" : stage,
+                    ...(basePath !== "" && { ApiMappingKey: basePath }),
+                },
+            },
+        },
+        Outputs: {
+            DomainTarget: {
+                Description: `The name that a CNAME record of ${name} has to point to`,
+                Value: { "Fn::GetAtt": ["Domain", "RegionalDomainName"] },
+            },
+        },
+    }),
+);

@@ -1,0 +1,128 @@
+/** Images and files that go with the next message: added by button, drop and paste. */
+
+import { readDocument, Unreadable } from "./documents.js";
+import { byId, icon, iconButton, make, number } from "./dom.js";
+import { readImage } from "./images.js";
+import { estimate } from "./length.js";
+import { model, onModel, sees } from "./models.js";
+import { words } from "./words.js";
+
+const field = byId("message");
+const notice = byId("notice");
+let attached = [];
+let reading = 0;
+
+/** Whether files are still being read. */
+export const busy = () => reading > 0;
+
+/** What is attached: `{ images, files }`. */
+export const attachments = () => ({
+  images: attached.filter((item) => typeof item === "string"),
+  files: attached.filter((item) => typeof item !== "string"),
+});
+
+export function clearAttachments() {
+  attached = [];
+  show();
+}
+
+async function add(files) {
+  notice.textContent = "";
+  for (const file of files) {
+    reading += 1;
+    show();
+    try {
+      attached.push(await read(file));
+    } catch (problem) {
+      notice.textContent = problem instanceof Unreadable ? words.unreadable[problem.reason](file.name) : problem.message;
+    }
+    reading -= 1;
+    show();
+  }
+  field.focus();
+}
+
+async function read(file) {
+  if (!file.type.startsWith("image/") || file.type === "image/svg+xml") return readDocument(file);
+  if (!sees()) throw new Error(words.blind(model()));
+  return readImage(file).catch(() => {
+    throw new Error(words.notAnImage(file.name));
+  });
+}
+
+function show() {
+  const list = byId("attachments");
+  const waiting = reading ? [make("li", { className: "file" }, words.readingFile)] : [];
+  list.hidden = !attached.length && !reading;
+  list.replaceChildren(...attached.map(drawItem), ...waiting);
+}
+
+function drawItem(item, index) {
+  const remove = iconButton("close", typeof item === "string" ? words.removeImage : `${words.removeFile}: ${item.name}`, () => {
+    attached.splice(index, 1);
+    notice.textContent = "";
+    show();
+    field.focus();
+  });
+  remove.className = "round";
+  if (typeof item === "string") {
+    return make("li", {}, make("img", { src: `data:image/jpeg;base64,${item}`, alt: "" }), remove);
+  }
+  return make("li", { className: "file" }, ...describe(item), remove);
+}
+
+/** A file's icon, name, size and length. */
+export const describe = ({ name, size, text }) => [
+  icon("file"),
+  make("span", { className: "name", title: name }, name),
+  make("span", { className: "size" }, words.fileSize(bytes(size), number(estimate(text)))),
+];
+
+function bytes(size) {
+  const [value, unit] = size < 1e6 ? [Math.max(size / 1e3, 0.1), "kilobyte"] : [size / 1e6, "megabyte"];
+  const style = { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 };
+  return value.toLocaleString(document.documentElement.lang, style);
+}
+
+/** Images are for models that see, files for all. */
+function showSight() {
+  const label = sees() ? words.attach : words.attachFiles;
+  Object.assign(byId("attach"), { ariaLabel: label, title: label });
+  const images = attached.some((item) => typeof item === "string");
+  if (images) notice.textContent = sees() ? "" : words.blind(model());
+}
+onModel(showSight);
+document.addEventListener("languagechange", () => {
+  showSight();
+  show();
+});
+
+/** Spreadsheets put a picture beside the text that is meant; files come with their name as text, without HTML. */
+field.addEventListener("paste", (event) => {
+  const { files, types } = event.clipboardData;
+  if (!files.length || (types.includes("text/plain") && types.includes("text/html"))) return;
+  event.preventDefault();
+  add([...files]);
+});
+
+const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+const form = byId("composer");
+addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  form.classList.add("dropping");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) form.classList.remove("dropping");
+});
+addEventListener("drop", (event) => {
+  form.classList.remove("dropping");
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  add([...event.dataTransfer.files]);
+});
+byId("attach").onclick = () => byId("attach-file").click();
+byId("attach-file").onchange = ({ target }) => {
+  add([...target.files]);
+  target.value = "";
+};

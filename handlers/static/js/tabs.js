@@ -1,0 +1,33 @@
+/** What this browser's tabs tell each other: what was saved or deleted, and what is being written. */
+
+const channel = new BroadcastChannel("conversations");
+const FORGET_MS = 5000;
+
+/** The answers that other tabs write, by their ids; each with the timer that ends that. */
+const elsewhere = new Map();
+
+export const tell = (news) => channel.postMessage(news);
+
+/** Has `hear` called with what other tabs tell: { saved, deleted, writing or written: an id }. */
+export const onNews = (hear) => channel.addEventListener("message", ({ data }) => hear(data));
+
+/** Tells whether another tab is writing the answer `id`; "elsewhere" is the event when that changes. */
+export const isElsewhere = (id) => elsewhere.has(id);
+
+/** How many answers other tabs are waiting for. */
+export const countElsewhere = () => elsewhere.size;
+
+onNews(({ writing, written }) => {
+  if (writing) {
+    const known = elsewhere.has(writing);
+    clearTimeout(elsewhere.get(writing));
+    elsewhere.set(writing, setTimeout(forget, FORGET_MS, writing));
+    if (!known) document.dispatchEvent(new Event("elsewhere"));
+  }
+  if (written) forget(written);
+});
+
+function forget(id) {
+  clearTimeout(elsewhere.get(id));
+  if (elsewhere.delete(id)) document.dispatchEvent(new Event("elsewhere"));
+}

@@ -1,0 +1,19 @@
+/** A word about what was just done, with a way to undo it. */
+
+import { byId, iconButton, make } from "./dom.js";
+import { words } from "./words.js";
+
+/** Shows `text` until it is closed, or another takes its place; `undo` may be left out. */
+export function toast(text, undo) {
+  const close = () => byId("toast").replaceChildren();
+  const button = make("button", { type: "button" }, words.undo);
+  button.onclick = () => {
+    close();
+    undo();
+  };
+  byId("toast").replaceChildren(
+    make("span", {}, text),
+    ...(undo ? [button] : []),
+    iconButton("close", words.close, close),
+  );
+}

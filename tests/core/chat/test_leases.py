@@ -1,0 +1,298 @@
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from core.app import create_app
+from core.chat import leases
+from core.chat.leases import Lease, LeasedQueue
+from core.chat.queue import FairQueue
+from core.context import Caller
+from core.contract.errors import QueueFull, RateLimiterDown
+from core.settings.schema import Settings
+from tests.redis_server import RedisServer
+
+Process = Callable[..., LeasedQueue]
+"""(settings ...) -> the queue of one more process."""
+
+
+def client(name: str, concurrent: int | None = None) -> Caller:
+    return Caller(id=f"key:{name}", name=name, address="192.0.2.1", concurrent=concurrent)
+
+
+@pytest.fixture
+def settings(redis: RedisServer) -> dict[str, Any]:
+    return {"rate_limit_storage": redis.url, "max_concurrent": 2}
+
+
+@pytest.fixture
+async def process(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Process]:
+    monkeypatch.setattr(leases, "TIMEOUT_S", 20)
+    monkeypatch.setattr(leases, "POLL_S", 0.01)
+    async with AsyncExitStack() as stack:
+
+        def process(**values: Any) -> LeasedQueue:
+            queue = LeasedQueue(Settings(**{**settings, **values}))
+            stack.push_async_callback(queue.aclose)
+            return queue
+
+        yield process
+
+
+class Hall:
+    """Requests of many processes, each lasting until the test ends it."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.inside: list[tuple[str, asyncio.Event]] = []
+        self.served: list[str] = []
+        self.running = self.most = 0
+        self.changed = asyncio.Condition()
+
+    async def request(self, name: str, **values: Any) -> Lease:
+        queue = self.process(**values)
+        async with queue.slot(client(name, values.pop("concurrent", None))) as lease:
+            end = asyncio.Event()
+            async with self.changed:
+                self.inside.append((name, end))
+                self.served.append(name)
+                self.running += 1
+                self.most = max(self.most, self.running)
+                self.changed.notify_all()
+            await end.wait()
+            self.running -= 1
+        return lease
+
+    async def served_so_far(self, count: int) -> None:
+        async with self.changed, asyncio.timeout(10):
+            await self.changed.wait_for(lambda: len(self.served) >= count)
+
+    def finish(self) -> None:
+        self.inside.pop(0)[1].set()
+
+
+async def waiting(queue: LeasedQueue, count: int) -> None:
+    """Return when `count` requests wait in the store."""
+    await members(queue, "waiting", count)
+
+
+async def members(queue: LeasedQueue, name: str, count: int) -> None:
+    key = next(key for key in queue._keys if key.endswith(f":{name}"))
+    async with asyncio.timeout(10):
+        while await queue._script.registered_client.zcard(key) != count:
+            await asyncio.sleep(0.01)
+
+
+async def test_processes_share_their_slots(process: Process) -> None:
+    hall = Hall(process)
+    tasks = [asyncio.create_task(hall.request(f"client{number % 5}")) for number in range(20)]
+    for count in range(2, 21):
+        await hall.served_so_far(count)
+        hall.finish()
+    hall.finish()
+    await asyncio.gather(*tasks)
+    assert hall.most == 2
+    assert Counter(hall.served) == {f"client{number}": 4 for number in range(5)}
+
+
+async def test_clients_take_turns(process: Process) -> None:
+    hall, probe, tasks = Hall(process), process(), []
+    for number, name in enumerate("aaaabbc"):
+        tasks.append(asyncio.create_task(hall.request(name, max_concurrent=1)))
+        await (waiting(probe, number) if number else hall.served_so_far(1))
+    for count in range(2, 8):
+        hall.finish()
+        await hall.served_so_far(count)
+    hall.finish()
+    await asyncio.gather(*tasks)
+    assert "".join(hall.served) == "abcabaa"
+
+
+async def test_a_client_at_its_own_limit_is_skipped(process: Process) -> None:
+    hall, probe = Hall(process), process()
+    tasks = [asyncio.create_task(hall.request("a", max_concurrent_per_client=1)) for _ in "aa"]
+    await waiting(probe, 1)
+    assert len(hall.inside) == 1
+    tasks.append(asyncio.create_task(hall.request("b", max_concurrent_per_client=1)))
+    await hall.served_so_far(2)
+    assert hall.served == ["a", "b"]
+    for count in (3, 3, 3):
+        hall.finish()
+        await hall.served_so_far(count)
+    await asyncio.gather(*tasks)
+
+
+async def test_a_full_queue_says_when_to_come_again(process: Process) -> None:
+    hall, probe = Hall(process), process()
+    sizes = {"max_concurrent": 1, "max_queue": 2}
+    tasks = [asyncio.create_task(hall.request("script", **sizes)) for _ in range(3)]
+    await waiting(probe, 2)
+    with pytest.raises(QueueFull, match="The queue is full: 2 requests wait for 1 slots") as full:
+        await hall.request("script", **sizes)
+    assert int(full.value.headers["retry-after"]) > 0
+    page = asyncio.create_task(hall.request("page", **sizes))  # takes the script's last place
+    done, _ = await asyncio.wait(tasks, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    (pushed_out,) = done
+    with pytest.raises(QueueFull):
+        await pushed_out
+    hall.finish()
+    await hall.served_so_far(2)
+    hall.finish()
+    await hall.served_so_far(3)
+    hall.finish()
+    await asyncio.gather(page, *(task for task in tasks if task is not pushed_out))
+    assert sorted(hall.served) == ["page", "script", "script"]
+
+
+async def test_a_turn_that_does_not_come_in_time(process: Process) -> None:
+    async with process(max_concurrent=1).slot(client("a")):
+        queue = process(max_concurrent=1, queue_timeout_s=0.1)
+        with pytest.raises(QueueFull, match="No slot came free within 0"):
+            await queue.slot(client("b")).__aenter__()
+        await waiting(queue, 0)
+        assert (queue.running, queue.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "cancelled while it waits"])
+async def test_a_slot_comes_back_whatever_ends_its_request(process: Process, end: str) -> None:
+    queue = process(max_concurrent=1)
+    inside = asyncio.Event()
+
+    async def request() -> None:
+        async with process(max_concurrent=1).slot(client("a")):
+            inside.set()
+            if end == "failed":
+                raise ZeroDivisionError
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(request())
+    await inside.wait()
+    if end == "cancelled while it waits":
+        second = asyncio.create_task(request())
+        await waiting(queue, 1)
+        second.cancel()
+        await asyncio.wait({second})
+        await waiting(queue, 0)
+    task.cancel()
+    await asyncio.wait({task})
+    async with asyncio.timeout(2), queue.slot(client("b")):
+        pass
+
+
+async def test_a_process_that_is_gone_loses_its_slot_and_its_place(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_S", 0.5)
+    monkeypatch.setattr(leases, "PATIENCE_S", 0.5)
+    killed, frozen = process(max_concurrent=1), process(max_concurrent=1)
+    await killed.ask("join", killed.slot(client("a")))  # and nothing is heard of it again
+    assert await frozen.ask("join", frozen.slot(client("b"))) == "waiting"
+    started = time.monotonic()
+    async with process(max_concurrent=1).slot(client("c")) as lease:
+        assert time.monotonic() - started > 0.4
+    assert lease.queued_s > 0.4
+    await waiting(killed, 0)
+
+
+async def test_a_long_answer_keeps_its_slot(
+    process: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_S", 0.5)
+    monkeypatch.setattr(leases, "RENEW_S", 0.05)
+    async with process(max_concurrent=1).slot(client("a")):
+        other = asyncio.create_task(process(max_concurrent=1).slot(client("b")).__aenter__())
+        done, _ = await asyncio.wait({other}, timeout=1.5)
+        assert not done
+    lease = await asyncio.wait_for(other, 2)
+    await lease.__aexit__()
+    assert not caplog.records
+
+
+async def test_a_restarted_store_is_told_again_who_holds_and_who_waits(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_S", 0.05)
+    probe = process()
+    async with process(max_concurrent=1).slot(client("a")):
+        await probe._script.registered_client.flushall()
+        await members(probe, "held", 1)
+        other = asyncio.create_task(process(max_concurrent=1).slot(client("b")).__aenter__())
+        await members(probe, "waiting", 1)
+    lease = await asyncio.wait_for(other, 2)
+    third = asyncio.create_task(process(max_concurrent=1).slot(client("c")).__aenter__())
+    await members(probe, "waiting", 1)
+    await probe._script.registered_client.flushall()
+    await lease.__aexit__()
+    lease = await asyncio.wait_for(third, 2)
+    await lease.__aexit__()
+    await members(probe, "held", 0)
+
+
+async def test_without_the_store_each_process_counts_alone(
+    process: Process, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.stop()
+    queue = process(max_concurrent=1)
+    with caplog.at_level(logging.WARNING):
+        async with queue.slot(client("a")):
+            second = asyncio.create_task(queue.slot(client("b")).__aenter__())
+            await asyncio.wait({second}, timeout=0.1)
+            assert not second.done()
+        lease = await asyncio.wait_for(second, 2)
+    await lease.__aexit__()
+    assert queue.running == queue.local.running == 0
+    (record,) = caplog.records
+    assert "RATE_LIMIT_STORAGE is down" in record.getMessage()
+
+
+async def test_without_the_store_requests_are_refused_if_so_configured(
+    process: Process, redis: RedisServer
+) -> None:
+    redis.stop()
+    queue = process(rate_limit_fail_closed=True)
+    with pytest.raises(RateLimiterDown) as refused:
+        await queue.slot(client("a")).__aenter__()
+    assert refused.value.headers["retry-after"] == "1"
+    redis.start()
+
+
+async def test_a_hung_store_delays_a_request_by_little(
+    process: Process, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = process()
+    async with queue.slot(client("a")):
+        pass
+    monkeypatch.setattr(leases, "TIMEOUT_S", 0.1)
+    redis.signal(signal.SIGSTOP)
+    started = time.monotonic()
+    for _ in range(3):
+        async with queue.slot(client("a")):
+            pass
+    assert time.monotonic() - started < 1
+    redis.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("values", "shared"),
+    [
+        ({}, False),
+        ({"rate_limit_storage": "memory://", "share_queue": "always"}, False),
+        ({"aws_lambda_function_name": "chat"}, True),
+        ({"aws_lambda_function_name": "chat", "share_queue": "never"}, False),
+        ({"share_queue": "always"}, True),
+    ],
+)
+async def test_functions_share_a_queue_and_processes_if_asked_to(
+    values: dict[str, Any], shared: bool
+) -> None:
+    settings = Settings(**{"rate_limit_storage": "redis://localhost", **values})
+    queue = create_app([], settings)._assembled.state.queue
+    assert isinstance(queue, LeasedQueue if shared else FairQueue)

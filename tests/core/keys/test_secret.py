@@ -1,0 +1,173 @@
+"""Keys from a double of AWS' extension, which answers as its documentation says."""
+
+import json
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from core.contract.errors import InvalidCredentials, KeysUnavailable
+from core.keys import secret
+from core.keys.editing import create, revoke
+from core.keys.store import KeyStore
+from core.settings.environment import SettingsError
+from core.settings.schema import Settings
+
+SESSION = "session-token-of-the-sandbox"
+
+
+class Extension(ThreadingHTTPServer):
+    """The AWS Parameters and Secrets Lambda Extension, on loopback."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.texts: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.status = 200
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Extension
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        self.server.asked.append(self.path)
+        status = self.server.status
+        answer: dict[str, Any] = {}
+        if self.headers["X-Aws-Parameters-Secrets-Token"] != SESSION:
+            status = 400
+        elif url.path == "/secretsmanager/get":
+            answer = {"Name": query["secretId"], "SecretString": self.text(query["secretId"])}
+        elif url.path == "/systemsmanager/parameters/get" and query["withDecryption"] == "true":
+            answer = {"Parameter": {"Name": query["name"], "Value": self.text(query["name"])}}
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def text(self, name: str) -> str:
+        return self.server.texts.get(name, "")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - it is called so
+        pass
+
+
+@pytest.fixture
+def extension() -> Iterator[Extension]:
+    with Extension() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def text_of(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def store(extension: Extension, **values: Any) -> KeyStore:
+    port = extension.server_port
+    environ = {"parameters_secrets_extension_http_port": port, "aws_session_token": SESSION}
+    return KeyStore.from_settings(
+        Settings(**{"api_keys_secret": "secretsmanager:ollama-web-api", **environ, **values})
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("secretsmanager", "ollama-web-api"), ("ssm", "/ollama/api-keys")]
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_keys_are_read_at_the_first_use(
+    extension: Extension, path: Path, source: str, name: str, wrapped: bool
+) -> None:
+    key = create(path, "ci")
+    text = text_of(path)
+    extension.texts[name] = json.dumps({"API_KEYS": text, "API_KEY": "x"}) if wrapped else text
+    keys = store(extension, api_keys_secret=f"{source}:{name}")
+    assert not extension.asked, "the extension answers no sandbox that is still starting"
+    for _ in range(3):
+        await keys.refresh()
+        assert keys.authenticate(key).name == "ci"
+    assert len(extension.asked) == 1
+
+
+async def test_more_keys_than_an_environment_holds(extension: Extension, path: Path) -> None:
+    keys = [create(path, f"client-{number}", alphanumeric=True) for number in range(40)]
+    extension.texts["ollama-web-api"] = text_of(path)
+    assert len(extension.texts["ollama-web-api"]) > 4096
+    known = store(extension)
+    await known.refresh()
+    assert known.authenticate(keys[39]).name == "client-39"
+
+
+async def test_a_revoked_key_is_refused_without_a_deployment(
+    extension: Extension, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret, "REFRESH_S", 0)
+    key = create(path, "ci")
+    extension.texts["ollama-web-api"] = text_of(path)
+    keys = store(extension)
+    await keys.refresh()
+    assert keys.authenticate(key).name == "ci"
+    revoke(path, "ci")
+    extension.texts["ollama-web-api"] = text_of(path)
+    await keys.refresh()
+    with pytest.raises(InvalidCredentials):
+        keys.authenticate(key)
+
+
+@pytest.mark.parametrize("fault", ["refused", "no keys", "not JSON", "gone"])
+async def test_a_secret_that_cannot_be_read(
+    extension: Extension,
+    path: Path,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(secret, "REFRESH_S", 0)
+    monkeypatch.setattr(secret, "RETRY_S", 0)
+    key = create(path, "ci")
+    good = extension.texts["ollama-web-api"] = text_of(path)
+    known, new = store(extension), store(extension)
+    await known.refresh()
+    match fault:
+        case "refused":
+            extension.status = 400
+        case "no keys":
+            extension.texts["ollama-web-api"] = '{"OLLAMA_HEADERS": "secret-word"}'
+        case "not JSON":
+            extension.texts["ollama-web-api"] = "secret-word"
+        case "gone":
+            extension.server_close()
+    with caplog.at_level(logging.ERROR):
+        await known.refresh()
+        with pytest.raises(KeysUnavailable) as unavailable:
+            await new.refresh()
+    assert known.authenticate(key).name == "ci", "what was read before stays valid"
+    assert "retry-after" in unavailable.value.headers
+    assert "API_KEYS_SECRET cannot be read" in caplog.text
+    assert "secret-word" not in caplog.text
+    assert SESSION not in caplog.text
+    if fault != "gone":
+        extension.status, extension.texts["ollama-web-api"] = 200, good
+        await new.refresh()
+        assert new.authenticate(key).name == "ci"
+
+
+@pytest.mark.parametrize("value", ["keys", "s3:keys", "ssm:", "secretsmanager:a b"])
+def test_a_name_of_neither_service_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="API_KEYS_SECRET is invalid"):
+        Settings.from_env({"API_KEYS_SECRET": value})

@@ -1,0 +1,72 @@
+"""What ./start.sh says when the first minute goes wrong, each time in one line."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT, free_ports
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a folder with the scripts, and lock files that name no package."""
+    folder = tmp_path / "project"
+    (folder / "core/engine").mkdir(parents=True)
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("npm"))
+    shutil.copy(ROOT / "start.sh", folder)
+    (folder / "requirements.txt").touch()
+    (folder / "core/engine/requirements.txt").touch()
+    return folder
+
+
+def start(project: Path, **environ: str) -> list[str]:
+    """Run start.sh, which must fail, and return the lines of its stderr."""
+    port, web_port = free_ports(2)
+    own = {"PORT": str(port), "WEB_PORT": str(web_port), "OLLAMA_BASE_URL": "http://127.0.0.1:9"}
+    ended = subprocess.run(
+        ["./start.sh"],
+        cwd=project,
+        env={**os.environ, **own, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    return ended.stderr.splitlines()
+
+
+@pytest.mark.parametrize("name", ["PORT", "WEB_PORT"])
+def test_a_port_that_is_taken(project: Path, name: str) -> None:
+    with socket.create_server(("", 0)) as server:
+        port = str(server.getsockname()[1])
+        (line,) = start(project, **{name: port})
+    assert line.startswith(f"cannot listen on port {port}: ")
+    assert not (project / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_or_does_not_run(project: Path, tmp_path: Path) -> None:
+    (line,) = start(project, PYTHON="/no/such/python")
+    assert line.startswith('no Python found at "/no/such/python"')
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 127\n")
+    broken.chmod(0o755)
+    (line,) = start(project, PYTHON=str(broken))
+    assert "does not run" in line
+
+
+def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/python").symlink_to("/no/such/python")
+    assert start(project)[0] == "the Python of .venv is gone: setting it up again"
+    assert (project / ".venv/bin/pip").exists()
+
+
+def test_an_index_that_cannot_be_reached(project: Path) -> None:
+    (project / "requirements.txt").write_text(f"anyio==4.10.0 --hash=sha256:{'0' * 64}\n")
+    lines = start(project, PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0")
+    assert lines[-1].startswith("cannot install requirements.txt. Is the package index reachable?")

@@ -1,0 +1,181 @@
+"""Files for a model: by button, drop and paste; their text, size and length."""
+
+from typing import Any
+
+import pytest
+
+from tests.fake_ollama import FakeOllama
+from tests.page import pdf
+from tests.page.conftest import IN_BOTH, Open
+from tests.page.conversation import answered, prompt_of, say, stored, wait_for_count
+
+CSV = "월,매출\n1월,12\n"
+
+TRANSFER = """(files) => {
+  const transfer = new DataTransfer();
+  for (const [name, type, bytes] of files) {
+    transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+  }
+  return transfer;
+}"""
+
+PASTE = """([transfer, text, html]) => {
+  if (text) transfer.setData("text/plain", text);
+  if (html) transfer.setData("text/html", html);
+  const clipboardData = transfer;
+  const event = new ClipboardEvent("paste", { clipboardData, cancelable: true });
+  document.querySelector("#message").dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+
+
+async def _transfer(page: Any, name: str, type_: str, data: bytes) -> Any:
+    return await page.evaluate_handle(TRANSFER, [[name, type_, list(data)]])
+
+
+async def _add(page: Any, name: str, data: bytes, type_: str = "") -> None:
+    await page.set_input_files("#attach-file", {"name": name, "mimeType": type_, "buffer": data})
+
+
+@IN_BOTH
+async def test_text_and_pdf_are_told_to_the_model(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    loaded = "performance.getEntriesByType('resource').filter(({name}) => name.includes('pdf'))"
+    await _add(page, "매출.csv", CSV.encode("cp949"), "text/csv")
+    await page.wait_for_selector("#attachments .file:has-text('매출.csv')")
+    assert await page.evaluate(f"{loaded}.length") == 0
+    await _add(page, "report.pdf", pdf.REPORT, "application/pdf")
+    chip = page.locator("#attachments .file:has-text('report.pdf')")
+    await chip.wait_for()
+    assert "1.1 kB · about 14 tokens" in await chip.inner_text()
+    await say(page, "Summarise both.")
+    await answered(page)
+    assert prompt_of(fake, 0) == (
+        f'<file name="매출.csv">\n{CSV.strip()}\n</file>\n\n'
+        '<file name="report.pdf">\nQuarterly report\nSales rose by 12 %.\n'
+        f"{pdf.KOREAN}\n</file>\n\n"
+        "Summarise both."
+    )
+    assert await page.locator("#attachments li").count() == 0
+    await page.reload()
+    await wait_for_count(page, ".user details.file", 2)
+    assert await page.inner_text(".user .text") == "Summarise both."
+    await page.click(".user summary:has-text('report.pdf')")
+    await page.wait_for_selector(".user pre:has-text('Sales rose')")
+    await page.hover(".user")
+    await page.click(".user [aria-label=Edit]")
+    await page.fill(".edit textarea", "Only the table.")
+    await page.press(".edit textarea", "Enter")
+    await fake.wait_for(2)
+    assert prompt_of(fake, 1).endswith("</file>\n\nOnly the table.")
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+async def test_dropped_and_pasted(how: str, open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    transfer = await _transfer(page, "notes.md", "text/markdown", "# 메모".encode())
+    if how == "drop":
+        await page.dispatch_event("#messages", "drop", {"dataTransfer": transfer})
+    else:
+        assert await page.evaluate(PASTE, [transfer, "notes.md", ""]) is True
+    await page.wait_for_selector("#attachments .file:has-text('notes.md')")
+    await page.click("#send")
+    await answered(page)
+    assert prompt_of(fake, 0) == '<file name="notes.md">\n# 메모\n</file>'
+    assert [talk["title"] for talk in await stored(page)] == ["notes.md"]
+
+
+async def test_text_of_a_spreadsheet_is_pasted_as_text(open_page: Open) -> None:
+    page = await open_page()
+    picture = await _transfer(page, "image.png", "image/png", b"x")
+    assert await page.evaluate(PASTE, [picture, "1\t2", "<table></table>"]) is False
+    assert await page.locator("#attachments li").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("x.docx", b"PK\x03\x04\0\0", "neither text nor a PDF"),
+        ("x.txt", b" \n", "x.txt is empty"),
+        ("x.pdf", b"%PDF-1.7 but no more", "damaged"),
+        ("x.pdf", pdf.SCANNED, "holds no text"),
+        ("x.pdf", pdf.LOCKED, "protected by a password"),
+    ],
+    ids=["binary", "empty", "broken", "scanned", "locked"],
+)
+async def test_unreadable_files_are_refused_in_words(
+    name: str, data: bytes, problem: str, open_page: Open
+) -> None:
+    page = await open_page()
+    await _add(page, name, data)
+    await page.wait_for_selector(f"#notice:has-text('{problem}')")
+    assert await page.locator("#attachments li").count() == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp949"])
+async def test_encodings(encoding: str, open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await _add(page, "x.txt", "한국어, English\r\n똠방각하".encode(encoding))
+    await page.wait_for_selector("#attachments .file:has-text('x.txt')")
+    await say(page, "?")
+    await answered(page)
+    assert "\n한국어, English\n똠방각하\n" in prompt_of(fake, 0)
+
+
+async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+
+    async def told(route: Any) -> None:
+        answer = await (await route.fetch()).json()
+        await route.fulfill(json={**answer, "context_lengths": {"llama3.1:70b": 4096}})
+
+    await page.route("**/api/models*", told)
+    await page.reload()
+    await wait_for_count(page, "#model option", 2)
+    await _add(page, "long.txt", b"word " * 4000)
+    await page.wait_for_selector("#attachments .file:has-text('about 5,000 tokens')")
+    await say(page, "Summarise.")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 4,096 at most')")
+    assert fake.asked() == []
+    assert await page.input_value("#message") == "Summarise."
+    await page.click("#attachments button")
+    await page.press("#message", "Enter")
+    await answered(page)
+    assert prompt_of(fake, 0) == "Summarise."
+    assert await page.inner_text("#notice") == ""
+
+
+async def test_context_length_is_that_of_the_loaded_model(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    """Ollama gives the model 2,048 tokens, of the 100,000 that it was trained for."""
+    fake.context_length = 100_000
+    page = await open_page()
+    await wait_for_count(page, "#model option", 2)
+    await _add(page, "long.txt", b"word " * 1000)
+    await page.wait_for_selector("#attachments .file")
+    async with page.expect_response("**/api/models*"):
+        await say(page, "Summarise.")
+        await answered(page)
+    await _add(page, "long.txt", b"word " * 1000)
+    await page.wait_for_selector("#attachments .file")
+    await say(page, "Summarise.")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 2,048 at most')")
+    assert len(fake.asked()) == 1
+
+
+async def test_files_are_exported_and_imported(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await _add(page, "x.csv", b"a,b")
+    await page.wait_for_selector("#attachments .file:has-text('x.csv')")
+    await say(page, "?")
+    await answered(page)
+    await page.click("#open-settings")
+    async with page.expect_download() as download:
+        await page.click("#export-all")
+    file = await (await download.value).path()
+    other = await open_page()
+    await other.set_input_files("#import-file", file)
+    await other.click(".open")
+    await other.wait_for_selector(".user details.file:has-text('x.csv')")
+    assert (await stored(other))[0]["messages"] == (await stored(page))[0]["messages"]

@@ -1,0 +1,140 @@
+"""What is read and taken along: mathematics, code in questions, rich text."""
+
+from typing import Any
+
+import pytest
+
+from tests.fake_ollama import FakeOllama, tokens
+from tests.page.conftest import IN_BOTH, Open
+from tests.page.conversation import answered, prompt_of, say, wait_for_count
+
+FORMULAS = r"""Inline $x^2$, \(\alpha\), costs $5 or $10, and `$code$`.
+
+$$
+\int_0^1 \frac{1}{x}\,dx
+$$
+
+\[ A = \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} \]
+
+Wrong: $\frac{1$.
+"""
+
+READ_CLIPBOARD = """async (type) => {
+  const [item] = await navigator.clipboard.read();
+  return (await item.getType(type)).text();
+}"""
+
+HOLD_BACK_CLIPBOARD = """
+  Object.defineProperty(navigator, "clipboard", { value: undefined });
+  addEventListener("copy", ({ clipboardData }) => {
+    window.copied = ["text/plain", "text/html"].map((type) => clipboardData.getData(type));
+  });
+"""
+
+
+async def _loaded(page: Any, name: str) -> int:
+    names: list[str] = await page.evaluate(
+        "performance.getEntriesByType('resource').map(({ name }) => name)"
+    )
+    return sum(name in url for url in names)
+
+
+@IN_BOTH
+async def test_mathematics_is_mathml(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Without")
+    await answered(page)
+    assert await _loaded(page, "temml") == 0
+    fake.reply(tokens(list(FORMULAS)))
+    await say(page, "Formulas")
+    answer = await answered(page, 2)
+    await wait_for_count(page, ".answer math", 4)
+    assert await _loaded(page, "temml.min.js") == 1
+    assert await answer.locator("math[display=block]").count() == 2
+    assert await answer.locator("msubsup, msup, mfrac, mtable").count() == 4
+    text = await answer.inner_text()
+    assert "costs $5 or $10" in text
+    assert "$code$" in text
+    assert "Wrong: $\\frac{1$." in text
+    height = "document.querySelector('math mtable').getBoundingClientRect().height"
+    assert await page.evaluate(height) > 30
+    padding = "getComputedStyle(document.querySelector('mtd:last-child')).paddingLeft"
+    assert float((await page.evaluate(padding)).removesuffix("px")) > 5
+
+
+async def test_mathematics_is_legible_while_it_comes(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens(["$x^2$ ", *["and $y$ "] * 30], pace_s=0.05))
+    await say(page, "Formulas")
+    await page.wait_for_selector(".progress")
+    await page.wait_for_selector(".answer math")
+    assert await page.locator(".progress").count() == 1
+    await answered(page)
+    await wait_for_count(page, ".answer math", 31)
+
+
+async def test_mathematics_that_cannot_be_loaded_stays_tex(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.route("**/vendor/temml/*", lambda route: route.abort())
+    fake.reply(tokens(["See $x^2$."]))
+    await say(page, "Formula")
+    answer = await answered(page)
+    assert "See $x^2$." in await answer.inner_text()
+
+
+async def test_code_in_questions_is_formatted(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    question = "Why `x`?\n\n```python\ndef hello():\n    pass\n```\n* as *typed* <b>\n~~~\nopen"
+    await page.fill("#message", question)
+    await page.keyboard.press("Enter")
+    await answered(page)
+    text = page.locator(".user .text")
+    await page.wait_for_selector(".user .code .hljs-keyword")
+    assert await text.locator("figure.code").count() == 2
+    assert await text.locator(":scope > code").all_inner_texts() == ["x"]
+    assert "* as *typed* <b>" in await text.inner_text()
+    assert prompt_of(fake, 0) == question
+    await text.get_by_role("button", name="Copy code").first.click()
+    await page.wait_for_selector(".code button:has-text('Copied')")
+    assert await page.evaluate("navigator.clipboard.readText()") == "def hello():\n    pass\n"
+
+
+RICH = "**Bold** with `code`\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\nx = 1\n```\n\n$x^2$"
+
+
+@pytest.mark.parametrize("how", ["button", "key"])
+async def test_copy_gives_rich_text(how: str, open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens([RICH]))
+    await say(page, "Much")
+    await answered(page)
+    await page.wait_for_selector(".hljs-number")
+    await page.wait_for_selector(".answer math")
+    if how == "button":
+        await page.click(".assistant [aria-label=Copy]")
+        await page.wait_for_selector(".assistant .tools :text('Copied')")
+    else:
+        await page.keyboard.press("Alt+c")
+        await page.wait_for_selector("#spoken:has-text('Copied')")
+    assert await page.evaluate(READ_CLIPBOARD, "text/plain") == RICH
+    html = await page.evaluate(READ_CLIPBOARD, "text/html")
+    for part in ("<strong", 'border="1"', "<pre", "Consolas", "<math"):
+        assert part in html, html
+    for part in ("button", "Copy code", "hljs", "figure"):
+        assert part not in html, html
+
+
+async def test_copy_gives_rich_text_over_plain_http(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.add_init_script(HOLD_BACK_CLIPBOARD)
+    await page.reload()
+    fake.reply(tokens([RICH]))
+    await say(page, "Much")
+    await answered(page)
+    await page.click(".assistant [aria-label=Copy]")
+    await page.wait_for_selector(".assistant .tools :text('Copied')")
+    text, html = await page.evaluate("window.copied")
+    assert text == RICH
+    assert 'border="1"' in html

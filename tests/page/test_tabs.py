@@ -1,0 +1,169 @@
+"""Several tabs: one store, in which nobody overwrites or revives anything."""
+
+from typing import Any
+
+from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
+from tests.page.conftest import IN_BOTH, Open
+from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
+
+
+async def _second_tab(page: Any, script: str = "") -> Any:
+    other = await page.context.new_page()
+    await other.add_init_script(script)
+    await other.goto(page.url)
+    await other.wait_for_selector("#status[data-state=connected]")
+    return other
+
+
+async def _told(page: Any) -> list[str]:
+    texts: list[str] = await page.locator(".message .text, .message .answer").all_text_contents()
+    return [text.strip() for text in texts]
+
+
+@IN_BOTH
+async def test_a_turn_of_another_tab_appears_and_is_kept(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens(["One"]), tokens(["Two"]), tokens(["Three"]))
+    await say(page, "First")
+    await answered(page)
+    other = await _second_tab(page)
+    await answered(other)
+    await say(page, "Second")
+    await answered(other, 2)
+    await say(other, "Third")
+    await answered(page, 3)
+    expected = ["First", "One", "Second", "Two", "Third", "Three"]
+    assert await _told(page) == await _told(other) == expected
+    (conversation,) = await stored(page)
+    assert [message["text"] for message in conversation["messages"]] == expected
+
+
+async def test_turns_at_the_same_time_become_branches(open_page: Open, fake: FakeOllama) -> None:
+    """A tab that has not heard of the other, as one that was frozen, loses and destroys nothing."""
+    page = await open_page()
+    await say(page, "First")
+    await answered(page)
+    other = await _second_tab(page, "BroadcastChannel.prototype.addEventListener = () => {}")
+    await answered(other)
+    await page.context.route("**/api/chat/stream", lambda route: None)
+    await say(page, "In the one tab")
+    await say(other, "In the other tab")
+
+    async def both_stored() -> bool:
+        (conversation,) = await stored(page)
+        texts = [message["text"] for message in conversation["messages"]]
+        return {"In the one tab", "In the other tab"} <= set(texts)
+
+    await wait_until(both_stored)
+    await page.context.unroute_all(behavior="ignoreErrors")
+
+
+async def test_what_another_tab_writes_is_seen_and_not_interrupted(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    other = await _second_tab(page)
+    await other.wait_for_selector(".progress:text('Another tab is receiving this answer')")
+    await other.wait_for_selector(".answer:has-text('0 1 2')")
+    await say(other, "Me too")
+    await other.wait_for_selector("#notice:has-text('Another tab is receiving')")
+    assert await other.input_value("#message") == "Me too"
+    await page.click("#stop")
+    await other.wait_for_selector(".aside:has-text('Stopped.')")
+    await other.press("#message", "Enter")
+    await answered(other, 2)
+
+
+@IN_BOTH
+async def test_a_deletion_is_not_undone_by_another_tab(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    other = await _second_tab(page)
+    await answered(other)
+    await page.bring_to_front()
+    await page.hover(".open")
+    await page.click("[aria-label='Delete: Hello']")
+    await other.wait_for_selector("#toast:has-text('deleted in another tab')")
+    await wait_for_count(other, ".message", 0)
+    await wait_for_count(other, "#list .open", 0)
+    await say(other, "A new one")
+    await answered(other)
+    assert [conversation["title"] for conversation in await stored(page)] == ["A new one"]
+
+
+async def test_a_tab_that_missed_the_deletion_gives_the_question_back(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    await page.evaluate(
+        """async () => {
+          const url = document.querySelector("script[src$='main.js']").src;
+          const { remove } = await import(new URL("store.js", url));
+          await remove(location.hash.slice(1));
+        }"""
+    )  # a tab does not hear itself
+    fake.reply(never_answers)
+    await say(page, "More of it")
+    await page.wait_for_selector("#toast:has-text('deleted in another tab')")
+    assert await page.input_value("#message") == "More of it"
+    assert await stored(page) == []
+
+
+async def test_deleting_can_be_undone(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    before = await stored(page)
+    other = await _second_tab(page)
+    await page.bring_to_front()
+    await page.hover(".open")
+    await page.click("[aria-label='Delete: Hello']")
+    await wait_for_count(other, "#list .open", 0)
+    assert await stored(page) == []
+    await page.click("#toast button:has-text('Undo')")
+    await wait_for_count(other, "#list .open", 1)
+    await answered(page)
+    assert await stored(page) == before
+
+
+async def test_a_running_answer_is_kept_when_its_deletion_is_undone(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await page.bring_to_front()
+    await page.hover(".open")
+    await page.click("[aria-label='Delete: Count']")
+    await page.click("#toast button:has-text('Undo')")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+
+
+async def test_settings_and_turns_of_two_tabs_are_merged(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    other = await _second_tab(page)
+    await answered(other)
+    await other.click("#open-settings")
+    await other.fill("#system", "You are a pirate.")
+    await other.keyboard.press("Escape")
+    await page.bring_to_front()
+    await page.hover(".open")
+    await page.click("[aria-label='Rename: Hello']")
+    await page.fill(".list-name", "Ahoy")
+    await page.press(".list-name", "Enter")
+    await other.wait_for_selector(".open:text('Ahoy')")
+    await say(page, "Again")
+    await answered(page, 2)
+    (conversation,) = await stored(page)
+    assert conversation["title"] == "Ahoy"
+    assert conversation["system"] == "You are a pirate."
+    assert len(conversation["messages"]) == 4
