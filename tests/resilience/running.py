@@ -50,15 +50,21 @@ class Program:
         self.start()
 
     def start(self) -> None:
-        """Run it, and return once it is ready."""
+        """Run it, again if a connection of this machine has its port; return once it is ready."""
+        deadline = time.monotonic() + START_S
+        self._launch()
+        while not self._ready():
+            if time.monotonic() > deadline:
+                self._process.kill()
+                raise RuntimeError(f"{self._command} did not start")
+            if self._process.poll() is not None:
+                self._launch()
+            time.sleep(0.02)
+
+    def _launch(self) -> None:
         self._process = subprocess.Popen(
             self._command, env=self._environ, stdout=self._stdout, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + START_S
-        while not self._ready():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                raise RuntimeError(f"{self._command} did not start")
-            time.sleep(0.02)
 
     def send(self, number: int) -> None:
         self._process.send_signal(number)

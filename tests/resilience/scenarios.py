@@ -100,7 +100,7 @@ async def open_streams(long: bool) -> Row:
 
 async def mixed(long: bool) -> Row:
     """Plain and streamed chats, 5 % of them failing upstream in every way."""
-    count = 20_000 if long else 1200
+    count = 20_000 if long else 1000
     chance = random.Random(13)  # noqa: S311
     ways = list(WAYS) if long else [way for way in WAYS if "silence" not in way]
     async with stage(long, REQUEST_TIMEOUT_S="3") as on:
@@ -141,7 +141,7 @@ async def upstream_frozen(long: bool) -> Row:
 
 
 async def upstream_unplugged(long: bool) -> Row:
-    """Packets to and from Ollama's machine vanish for 30 s, or 6 s in the quick form."""
+    """Packets to and from Ollama's machine vanish for 30 s, or 4 s in the quick form."""
     with machine() as other:
         enter = ("ip", "netns", "exec", other.name)
         source = upstream(*enter, host=other.address)
@@ -151,10 +151,10 @@ async def upstream_unplugged(long: bool) -> Row:
             async def hurt() -> None:
                 await asyncio.sleep(0.5)
                 other.unplug()
-                await asyncio.sleep(30 if long else 6)
+                await asyncio.sleep(30 if long else 4)
                 other.plug_in()
 
-            await under_load(on.asker, 45 if long else 7, hurt)
+            await under_load(on.asker, 45 if long else 5, hurt)
         return on.rows[0]
 
 
@@ -172,7 +172,7 @@ def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any,
                     else:
                         on.gateway.send(number)
 
-            await under_load(on.asker, 20 if long else 3, hurt)
+            await under_load(on.asker, 20 if long else 2, hurt)
         return on.rows[0]
 
     return scenario
@@ -218,10 +218,10 @@ async def log_disk_full(long: bool) -> Row:
 
 async def descriptors_out(long: bool) -> Row:
     """More clients than the gateway may have open files; one it cannot accept may be cut off."""
-    limit = ("bash", "-c", 'ulimit -n 100; exec "$@"', "bash")
+    limit = ("bash", "-c", 'ulimit -n 400; exec "$@"', "bash")
     async with stage(long, *limit, errors=True, breaks=True) as on:
         for _ in range(10 if long else 1):
-            await on.asker.ask_all(["-"] * 200, pace_s=0.02, at_once=200)
+            await on.asker.ask_all(["-"] * 600, pace_s=0.02, at_once=600)
     return on.rows[0]
 
 
@@ -248,7 +248,7 @@ async def malformed_requests(long: bool) -> Row:
 async def soak(long: bool) -> Row:
     """Nothing is hurt, for a long time."""
     async with stage(long) as on:
-        await on.asker.ask_all(["-"] * (100_000 if long else 1500))
+        await on.asker.ask_all(["-"] * (100_000 if long else 1000))
     return on.rows[0]
 
 
