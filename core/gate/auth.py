@@ -69,13 +69,14 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     async def _caller(self, scope: Scope, record: Record, address: Address) -> Caller:
-        public = is_public(scope) or (is_probe(scope) and address in self.monitors)
+        public = is_public(scope)
         credential = None if public else _credential(scope)
         if credential:
             caller = await self._holder(credential, record, address)
             record.let_in = True
             return caller
         record.let_in = address in self.anonymous
+        public |= is_probe(scope) and address in self.monitors
         if not public and not record.let_in:
             raise CredentialsNeeded(None if address == UNKNOWN else str(address))
         return _anonymous(address, self.sites.of(address))

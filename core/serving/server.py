@@ -135,6 +135,7 @@ def configuration(app: Application, settings: Settings) -> uvicorn.Config:
         ssl_keyfile=settings.ssl_keyfile or None,
         timeout_keep_alive=STRANGER_KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
+        ws="none",  # also where a package for it is installed
         log_config=None,
         access_log=False,
         server_header=False,

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.contract.schemas import Options
+from core.contract.schemas import MAX_CONTEXT_LENGTH, Options
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, prompt_of, say, stored, system_of, wait_for_count
@@ -81,7 +81,7 @@ async def test_drawer_has_every_option_of_the_api(open_page: Open, fake: FakeOll
     await page.keyboard.press("Escape")
     await say(page, "Hello")
     await answered(page)
-    options = {**given, "stop": ["END", "끝"]}
+    options = {**given, "repeat_last_n": MAX_CONTEXT_LENGTH, "stop": ["END", "끝"]}  # of -1
     assert fake.asked()[0].json["options"] == options
     await page.reload()
     await page.wait_for_selector(".answer p")

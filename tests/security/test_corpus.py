@@ -22,7 +22,11 @@ async def test_it_gets_nowhere(
     serve: Serve, fake: FakeOllama, sent: bytes, stranger: int, local: int
 ) -> None:
     for anonymous, status in (("none", stranger), ("127.0.0.0/8", local)):
-        answer = await raw(await serve(anonymous_clients=Networks(anonymous)), sent)
+        networks = {
+            "anonymous_clients": Networks(anonymous),
+            "monitor_clients": Networks(anonymous),
+        }
+        answer = await raw(await serve(**networks), sent)
         assert answer.startswith(b"HTTP/1.1 %d " % status), sent[:200]
         assert answer.count(b"HTTP/1.1 ") == 1, "one request has one answer"
         head, _, body = answer.partition(b"\r\n\r\n")

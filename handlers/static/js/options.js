@@ -7,12 +7,12 @@ import { words } from "./words.js";
 const NUMBERS = {
   num_predict: { min: 1, max: 2 ** 31 - 1, step: 1 },
   seed: { min: -(2 ** 31), max: 2 ** 31 - 1, step: 1 },
-  top_k: { min: 0, step: 1 },
+  top_k: { min: 0, max: 2 ** 20, step: 1 },
   top_p: { min: 0, max: 1, step: "any" },
   min_p: { min: 0, max: 1, step: "any" },
   typical_p: { min: 0, max: 1, step: "any" },
-  repeat_last_n: { min: -1, max: 2 ** 31 - 1, step: 1 },
-  repeat_penalty: { min: 0, max: 10, step: "any" },
+  repeat_last_n: { min: -1, max: 131_072, step: 1 },
+  repeat_penalty: { min: 0.1, max: 10, step: "any" },
   presence_penalty: { min: -2, max: 2, step: "any" },
   frequency_penalty: { min: -2, max: 2, step: "any" },
 };

@@ -16,7 +16,7 @@ async def test_a_monitors_probes_need_no_key_and_are_not_counted(serve: Serve) -
             answer = await client.get(path)
             assert answer.status_code == 200, path
             assert "ratelimit" not in answer.headers
-        assert (await client.get("/metrics", headers={"X-API-Key": "wrong"})).status_code == 200
+        assert (await client.get("/metrics", headers={"X-API-Key": "wrong"})).status_code == 401
         assert (await client.get("/api/models")).status_code == 401
         assert (await client.get("/api/stats")).status_code == 401
 

@@ -241,6 +241,7 @@ async def test_a_function_logs_and_answers_a_path_that_is_no_unicode(
     await app({**scope, "client": ("127.0.0.1", 1), "scheme": "http"}, none, send)
     logs.flush()
     assert [message.get("status") for message in sent] == [404, None]
+    logs.flush()
     assert [line["path"] for line in lines.all()] == [r"/\udce9"]
 
 

@@ -43,7 +43,7 @@ def test_settings_in_the_readme_exist(readme: str, capsys: pytest.CaptureFixture
         for line in Path(ROOT, readme).read_text("utf-8").splitlines()
         if line.startswith("| `") and line.split("`")[1].isupper()
     ]
-    assert len(table) >= 10
+    assert len(table) >= 8
     reference = printed(capsys, "--markdown")
     for name, *default in table:
         assert name in known
