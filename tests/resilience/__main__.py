@@ -1,6 +1,6 @@
 """`python -m tests.resilience`: hurts the gateway in every way, and tells what became of requests.
 
-The quick form takes about a minute on an idle machine of two cores. Both forms need Linux, root (for
+The quick form takes a minute or so, `--long` far longer. Both need Linux, root (for
 a network namespace) and redis-server.
 """
 
