@@ -124,12 +124,36 @@ async def read_body(
     return body.removeprefix(_BOM)
 
 
+class _UTF16Decoder(codecs.IncrementalDecoder):
+    """Python's, which wants a byte order mark; without one this takes the order of Windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start = b""
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def decode(self, piece: bytes, final: bool = False) -> str:  # type: ignore[override]
+        if self._decoder is None:
+            self._start += piece
+            if len(self._start) < len(codecs.BOM_UTF16) and not final:
+                return ""
+            has_bom = self._start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            self._decoder = codecs.getincrementaldecoder("utf-16" if has_bom else "utf-16-le")()
+            piece = self._start
+        return self._decoder.decode(piece, final)
+
+    def getstate(self) -> tuple[bytes, int]:
+        return self._decoder.getstate() if self._decoder else (self._start, 0)
+
+
 class _Text:
     """Turns pieces of text in a charset into UTF-8, and checks them."""
 
     def __init__(self, charset: str) -> None:
         self._is_utf8 = charset == "utf-8"
-        self._decoder = codecs.getincrementaldecoder(charset)()
+        self._decoder = (
+            _UTF16Decoder if charset == "utf-16" else codecs.getincrementaldecoder(charset)
+        )()
         self._is_between_characters = True
 
     def feed(self, piece: bytes, *, final: bool) -> bytes:

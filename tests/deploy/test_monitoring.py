@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def test_logrotate_moves_the_log_away_and_no_line_is_lost(
             headers = {"X-Request-ID": f"line-{number}"}
             assert client.get("/api/health", headers=headers).status_code == 200
             if number % 10 == 5:
+                while not log.exists() or f"line-{number}" not in log.read_text("utf-8"):
+                    time.sleep(0.01)  # the log is written by a thread of its own
                 subprocess.run([*rotate, tmp_path / "logrotate.conf"], check=True)
     ids = []
     for path in tmp_path.glob("gateway.log*"):

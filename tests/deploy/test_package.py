@@ -16,6 +16,7 @@ CORE = {
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
+    *("chat/body", "gate/sites", "serving/workers"),
     *("gate/tokens", "keys/records", "keys/secret", "keys/store", "observe/logs"),
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
     *("serving/application", "serving/aws", "serving/exchange"),
@@ -23,7 +24,13 @@ CORE = {
 }
 CLIENT_MODULES = ("api", "client", "default", "failures", "models", "transport", "wire")
 CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}
-CHAT = {f"chat/{name}" for name in ("conversation", "phrases", "request", "stream", "turn")}
+CHAT = {
+    f"chat/{name}"
+    for name in (
+        *("conversation", "images", "keywords", "large", "pattern", "phrases", "request"),
+        *("schema", "stream", "turn"),
+    )
+}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
 STREAMING_PACKAGES = {"click", "uvicorn"}

@@ -462,5 +462,6 @@ def test_the_guide_makes_the_secret_that_is_looked_up() -> None:
     sources = [(ROOT / "deploy" / name).read_text() for name in ("provider.yml", "options.js")]
     wanted = set(re.findall(r"SecretString:(\w+)", "".join(sources)))
     guide = (ROOT / "deploy/README.md").read_text("utf-8")
-    command = guide.partition("```sh\n")[2].partition("```")[0]
+    commands = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
+    command = next(code for code in commands if "secret.json" in code)
     assert wanted == set(re.findall(r'"([A-Z_]+)"', command)) - {"API_KEYS_FILE"}

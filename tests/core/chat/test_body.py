@@ -94,3 +94,11 @@ def test_the_budget_counts_what_is_held() -> None:
     budget.release(first)
     budget.release(second)
     assert budget.used == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+async def test_utf_16_may_have_a_byte_order_mark_or_not(encoding: str, size: int) -> None:
+    data = "안녕 😀".encode(encoding)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    assert await read(*pieces, charset="utf-16") == "안녕 😀".encode()

@@ -112,6 +112,8 @@ async def test_a_request_goes_to_a_machine_that_has_its_model(
 async def test_a_body_that_haproxy_cannot_hold_goes_there_too(
     pool: Pool, api: httpx.AsyncClient
 ) -> None:
+    for gpu in (pool.gpu1, pool.gpu2, pool.gpu3):
+        gpu.capabilities = ["completion", "vision"]
     body = {**LARGE, "images": ["A" * (4 * 2**20)], "system": "x" * 100_000}
     assert (await api.post("/api/chat", json=body)).status_code == 200
     assert pool.asked() == [1, 0, 0]

@@ -92,6 +92,7 @@ async def test_the_largest_request_goes_through_and_into_no_file(
     function: Function, relay: Relay, tunnel: Tunnel, fake: FakeOllama
 ) -> None:
     images = ["A" * (4 * 2**20)] * 4
+    fake.capabilities = ["completion", "vision"]
     answer = await function(chat).post("/api/chat", json={**HELLO, "images": images})
     assert answer.status_code == 200, answer.text
     assert fake.requests[-1].json["messages"][0]["images"] == images
