@@ -48,7 +48,8 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files != resource.RLIM_INFINITY:
-            files -= OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent
+            # However many chats may run, clients have half of the files to themselves.
+            files -= min(OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent, files // 2)
             self.most = min(settings.max_connections, max(1, files))
         else:
             self.most = settings.max_connections
