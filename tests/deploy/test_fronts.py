@@ -187,7 +187,9 @@ async def test_http_2_is_spoken_and_errors_have_the_one_shape(
     run: Run, tmp_path: Path, gateway: str
 ) -> None:
     with run(tmp_path, gateway) as front:
-        done = await asyncio.to_thread(curl, front, "--http2", f"{front.url}/api/models")
+        done = await asyncio.to_thread(
+            curl, front, "--http2", "-H", f"X-API-Key: {KEY}", f"{front.url}/api/models"
+        )
         assert done == {"success": True, "version": "2", "status": 200}
         async with front.client() as client:
             hidden = await client.get("/metrics")
@@ -197,7 +199,7 @@ async def test_http_2_is_spoken_and_errors_have_the_one_shape(
         large = tmp_path / "large"
         large.write_bytes(b"[" * 33 * 2**20)
         asked = ("--json", f"@{large}", f"{front.url}/api/chat")
-        done = await asyncio.to_thread(curl, front, "--http2", *asked)
+        done = await asyncio.to_thread(curl, front, "--http2", "-H", f"X-API-Key: {KEY}", *asked)
         assert done == {"success": False, "version": "2", "status": 413}
 
 
