@@ -85,8 +85,8 @@ async def test_keyboard_alone_suffices(open_page: Open, fake: FakeOllama) -> Non
     await say(page, "Hello")
     await answered(page)
     await page.keyboard.press("Alt+c")
-    assert (
-        await page.evaluate("navigator.clipboard.readText()") == "The capital of France is Paris."
+    await page.wait_for_function(
+        "async () => await navigator.clipboard.readText() === 'The capital of France is Paris.'"
     )
     await page.keyboard.press("Alt+r")
     await fake.wait_for(2)

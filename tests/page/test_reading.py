@@ -98,7 +98,9 @@ async def test_code_in_questions_is_formatted(open_page: Open, fake: FakeOllama)
     assert prompt_of(fake, 0) == question
     await text.get_by_role("button", name="Copy code").first.click()
     await page.wait_for_selector(".code button:has-text('Copied')")
-    assert await page.evaluate("navigator.clipboard.readText()") == "def hello():\n    pass\n"
+    await page.wait_for_function(
+        "async () => await navigator.clipboard.readText() === 'def hello():\\n    pass\\n'"
+    )
 
 
 RICH = "**Bold** with `code`\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\nx = 1\n```\n\n$x^2$"
