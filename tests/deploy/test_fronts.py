@@ -186,7 +186,12 @@ async def test_the_gateway_learns_the_address_of_the_client_and_not_what_it_says
 async def test_http_2_is_spoken_and_errors_have_the_one_shape(
     run: Run, tmp_path: Path, gateway: str
 ) -> None:
-    with run(tmp_path, gateway) as front:
+    # Small bodies: curl 7.88 loses an answer that comes over HTTP/2 while it is still sending.
+    limits: dict[Run, tuple[str, str]] = {
+        caddy: ("max_size 32MB", "max_size 1KB"),
+        nginx: ("client_max_body_size 32m", "client_max_body_size 1k"),
+    }
+    with run(tmp_path, gateway, limits[run]) as front:
         done = await asyncio.to_thread(
             curl, front, "--http2", "-H", f"X-API-Key: {KEY}", f"{front.url}/api/models"
         )
@@ -197,7 +202,7 @@ async def test_http_2_is_spoken_and_errors_have_the_one_shape(
             unknown = await client.get("/api/none")
             assert unknown.json()["error"].startswith("Unknown endpoint")
         large = tmp_path / "large"
-        large.write_bytes(b"[" * 33 * 2**20)
+        large.write_bytes(b"[" * 20_000)
         asked = ("--json", f"@{large}", f"{front.url}/api/chat")
         done = await asyncio.to_thread(curl, front, "--http2", "-H", f"X-API-Key: {KEY}", *asked)
         assert done == {"success": False, "version": "2", "status": 413}
