@@ -17,8 +17,8 @@ from core.contract.errors import (
     HeadTimeout,
     HeadTooLarge,
     InvalidHTTP,
-    TooManyConnections,
 )
+from core.contract.retryable import TooManyConnections
 from core.gate.browsers import HEADERS
 from core.observe import logs
 from core.serving.connections import Connections

@@ -14,7 +14,7 @@ from core.chat import leases
 from core.chat.leases import Lease, LeasedQueue
 from core.chat.queue import FairQueue
 from core.context import Caller
-from core.contract.errors import QueueFull, RateLimiterDown
+from core.contract.retryable import QueueFull, RateLimiterDown
 from core.settings.schema import Settings
 from tests.redis_server import RedisServer
 
