@@ -1,4 +1,4 @@
-"""What there is to know without Ollama: ports, exposure, certificates, limits and time-outs."""
+"""Checks without Ollama: ports, exposure, certificates, limits and time-outs."""
 
 import resource
 import socket
@@ -24,7 +24,7 @@ MIN_FILES = 4096
 FRONT_TIMEOUT_S = 310
 """How long the fronts in deploy/ wait."""
 _STRANGERS = (ip_address("203.0.113.1"), ip_address("2001:db8::1"))
-"""Documentation addresses: nobody's own network."""
+"""Documentation addresses: nobody's real network."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -73,7 +73,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.anonymous_clients for stranger in _STRANGERS):
         yield problem(
             "access",
-            "everybody who reaches this server may use it without a key",
+            "anybody who reaches this server may use it without a key",
             "name your own networks in ANONYMOUS_CLIENTS",
         )
     elif keys or has_tokens:
@@ -87,18 +87,18 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
             "access",
-            "TRUSTED_PROXIES has everybody in it, who can then claim to be any client",
-            "name the address of your proxy alone",
+            "TRUSTED_PROXIES contains everybody, so anybody can claim to be any client",
+            "name only your proxy's address",
         )
 
 
 def _front(settings: Settings) -> Finding:
-    """Say whether an HTTPS front on this machine would hide its clients."""
+    """Check whether an HTTPS front on this machine would hide its clients."""
     trusts_loopback = ip_address("127.0.0.1") in settings.trusted_proxies
     if not trusts_loopback and settings.port != 443 and _listens(443):  # noqa: PLR2004 - HTTPS
         return warning(
             "front",
-            "something here speaks HTTPS, but is not trusted: its clients are all strangers",
+            "something here speaks HTTPS, but is not trusted: all its clients are strangers",
             "if it is the front of this gateway, TRUSTED_PROXIES=127.0.0.1/32",
         )
     if trusts_loopback and not parse_address(settings.host).is_loopback:
@@ -118,7 +118,9 @@ def _certificate(name: str, path: Path) -> Finding:
         return problem("certificate", f"{name} has expired", "renew it, then reload the service")
     if left.days < CERTIFICATE_NOTICE_DAYS:
         return warning(
-            "certificate", f"{name} ends in {left.days} days", "renew it, then reload the service"
+            "certificate",
+            f"{name} expires in {left.days} days",
+            "renew it, then reload the service",
         )
     return ok("certificate", f"{name} is good for {left.days} days")
 
@@ -128,7 +130,7 @@ def _files() -> Finding:
     if soft < MIN_FILES:
         return warning(
             "files",
-            f"a process started from here may open {soft} files, which ends at {soft // 2} streams",
+            f"a process started from here may open {soft} files, enough for {soft // 2} streams",
             "the unit in deploy/systemd has LimitNOFILE=65536; for a terminal, ulimit -n 65536",
         )
     return ok("files", f"{soft} may be open at once")
@@ -139,8 +141,8 @@ def _timeouts(settings: Settings) -> Finding:
     if queue_s >= request_s:
         return warning(
             "time-outs",
-            f"QUEUE_TIMEOUT_S ({queue_s:g}) is not below REQUEST_TIMEOUT_S ({request_s:g}), so who "
-            "waits gets a 504 in the place of a 503 with Retry-After",
+            f"QUEUE_TIMEOUT_S ({queue_s:g}) is not below REQUEST_TIMEOUT_S ({request_s:g}), so a "
+            "waiting request gets a 504 instead of a 503 with Retry-After",
             "lower QUEUE_TIMEOUT_S",
         )
     if request_s >= FRONT_TIMEOUT_S:

@@ -20,7 +20,7 @@ _OURS = {
     *("max_tokens", "max_completion_tokens", "max_output_tokens"),
     *("response_format", "text", "format", "output_format", "output_config"),
 }
-"""The names that this server heeds."""
+"""The fields that this server acts on."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
 MAX_PARTS = 100_000
@@ -82,7 +82,7 @@ def _decode(body: bytes | bytearray) -> _Fields:
 
 
 def _under_our_names(fields: _Fields) -> _Fields:
-    """Return the fields, those that this server heeds under the names it knows.
+    """Return the fields; those that this server acts on, under their usual names.
 
     Go matches names whatever their case (encoding/json), so `MODEL` would override `model`.
     """
@@ -108,7 +108,7 @@ def _decoded(name: str, raw: Raw, type_: Any) -> Any:
 
 
 def _bound_tokens(fields: _Fields, names: tuple[str, ...], max_predict: int) -> None:
-    """Replace every limit of the answer's tokens by the one that Ollama heeds."""
+    """Replace every limit on the answer's tokens by the one that Ollama obeys."""
     limit = max_predict
     for name in names:
         wanted = _value(fields, name, Annotated[int, Meta(ge=1)] | None)

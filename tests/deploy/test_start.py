@@ -1,4 +1,4 @@
-"""What ./start.sh says when the first minute goes wrong, each time in one line."""
+"""What ./start.sh says when the first minute goes wrong, always in one line."""
 
 import os
 import shutil

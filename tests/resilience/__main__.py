@@ -1,4 +1,4 @@
-"""`python -m tests.resilience`: hurts the gateway in every way, and tells what became of requests.
+"""`python -m tests.resilience`: breaks what the gateway needs, and reports every outcome.
 
 The quick form takes a minute or so, `--long` far longer. Both need Linux, root (for
 a network namespace) and redis-server.
@@ -19,7 +19,7 @@ COLUMNS = ("scenario", "sent", *Outcome, "sockets", "slots", "memory, MB")
 
 
 def main() -> int:
-    """Run the scenarios, print the table, and return 1 if anything was wrong, lost or hung."""
+    """Run the scenarios and print the table; return 1 if anything was wrong, lost or hung."""
     parser = argparse.ArgumentParser(prog="python -m tests.resilience", description=__doc__)
     parser.add_argument("--long", action="store_true", help="the long form")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))

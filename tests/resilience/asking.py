@@ -17,18 +17,18 @@ _numbers = itertools.count()
 
 
 class Outcome(StrEnum):
-    """What became of a request."""
+    """The outcome of a request."""
 
     RIGHT = "right"
     RIGHT_ERROR = "right error"
     WRONG = "wrong"
     LOST = "lost"
-    """The connection ended without a whole answer or an error."""
+    """The connection ended without a complete answer or an error."""
     HUNG = "hung"
 
 
 class Tally(Counter[Outcome]):
-    """Counts outcomes, and keeps the first few that should not be."""
+    """Counts outcomes, and keeps the first few wrong ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Asker:
     def __init__(
         self, url: str, *, limit_s: float = 20, errors: bool = False, breaks: bool = False
     ) -> None:
-        """Call `url`; a request without an end after `limit_s` hangs.
+        """Call `url`; a request without an end after `limit_s` counts as hung.
 
         `errors`: an error is right even if the upstream was told to answer.
         `breaks`: so is a broken connection, since the scenario kills the gateway.
@@ -84,7 +84,7 @@ class Asker:
         self.tally.note(outcome, f"{body['message']!r} -> {text[-300:]}")
 
     async def ask_all(self, ways: Iterable[str], pace_s: float = 0, at_once: int = 32) -> None:
-        """Ask once for each of `ways`, so many at once."""
+        """Ask once in each of `ways`, that many at once."""
         upcoming = iter(ways)
 
         async def work() -> None:

@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Everything that a scenario may hurt."""
+    """Everything that a scenario may break."""
 
     ollama: Program
     gateway: Program
@@ -77,7 +77,7 @@ async def stage(
 async def under_load(
     asker: Asker, seconds: float, hurt: Callable[[], Awaitable[None]], pace_s: float = 0.02
 ) -> None:
-    """Ask without a pause for `seconds`, and meanwhile `hurt` something."""
+    """Ask without a pause for `seconds`, while `hurt` breaks something."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
 
@@ -89,7 +89,7 @@ async def under_load(
 
 
 async def open_streams(long: bool) -> Row:
-    """Many streams that are open for a long time."""
+    """Many long-lived streams."""
     count, seconds = (1000, 120) if long else (100, 3)
     async with stage(long, MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300") as on:
         on.asker._limit_s = seconds + 60
@@ -126,7 +126,7 @@ async def upstream_killed(long: bool) -> Row:
 
 
 async def upstream_frozen(long: bool) -> Row:
-    """Ollama is frozen, and goes on later: no request may fail."""
+    """Ollama freezes and resumes: no request may fail."""
     async with stage(long) as on:
 
         async def hurt() -> None:
@@ -179,7 +179,7 @@ def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any,
 
 
 async def redis_hurt(long: bool) -> Row:
-    """The rate limiter's store is killed, started again and frozen: no request may fail."""
+    """The rate limiter's store is killed, restarted and frozen: no request may fail."""
     with program(redis()) as store:
         async with stage(long, RATE_LIMIT="999999999/minute", RATE_LIMIT_STORAGE=store.url) as on:
 
@@ -217,7 +217,7 @@ async def log_disk_full(long: bool) -> Row:
 
 
 async def descriptors_out(long: bool) -> Row:
-    """More clients than the gateway may have open files; one it cannot accept may be cut off."""
+    """More clients than the gateway may open files; one that it cannot accept may be cut off."""
     limit = ("bash", "-c", 'ulimit -n 400; exec "$@"', "bash")
     async with stage(long, *limit, errors=True, breaks=True) as on:
         for _ in range(10 if long else 1):
@@ -237,7 +237,7 @@ async def leavers(long: bool) -> Row:
 
 
 async def malformed_requests(long: bool) -> Row:
-    """Requests that are not valid, or not HTTP at all."""
+    """Invalid requests, and bytes that are not HTTP."""
     async with stage(long) as on:
         url = httpx.URL(on.gateway.url)
         count = 10_000 if long else 440
@@ -246,7 +246,7 @@ async def malformed_requests(long: bool) -> Row:
 
 
 async def soak(long: bool) -> Row:
-    """Nothing is hurt, for a long time."""
+    """Nothing breaks, for a long time."""
     async with stage(long) as on:
         await on.asker.ask_all(["-"] * (100_000 if long else 1000))
     return on.rows[0]

@@ -1,7 +1,7 @@
-"""The upstream of the suite: a fake Ollama that a message tells how to answer.
+"""The upstream of the suite: a fake Ollama that answers as the message asks.
 
 `NUMBER WAY PACE`: answer with the texts of NUMBER, or fail in one of `WAYS`, with PACE seconds
-between two tokens. GET /repeated tells how many numbers have arrived twice.
+between two tokens. GET /repeated says how many numbers have arrived twice.
 """
 
 import argparse
@@ -95,7 +95,7 @@ WAYS: dict[str, Reply] = {
 
 
 class Upstream(FakeOllama):
-    """Answers as each message says."""
+    """Answers as each message asks."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Large, slow and many bodies: what they may cost everybody else."""
+"""Large, slow and many bodies: their cost to everybody else."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ MAX_STEP_S = 0.05
 
 
 def filled(start: bytes, unit: bytes, end: bytes) -> bytes:
-    """Return a body of MAX_BODY bytes at the most, with as many `unit`s as fit."""
+    """Return a body of at most MAX_BODY bytes, with as many `unit`s as fit."""
     return start + unit * ((MAX_BODY - ROOM - len(start) - len(end)) // len(unit)) + end
 
 
@@ -82,7 +82,7 @@ class Answers(httpx.AsyncBaseTransport):
 
 @contextmanager
 def longest_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Measure every step of the event loop; CPU time, so that a busy machine does not matter."""
+    """Measure every step of the event loop, in CPU time: a busy machine does not matter."""
     steps = [0.0]
     run = Handle._run
 
@@ -232,7 +232,7 @@ def memory_of(pid: int, name: str) -> int:
 
 @contextmanager
 def gateway(**environ: str) -> Iterator[tuple[int, str]]:
-    """Run the gateway as users do; yield its process's id and its URL."""
+    """Run the gateway as users do; yield its process ID and its URL."""
     with running("-m", "handlers", **environ, PORT="0", WEB_PORT="0", RATE_LIMIT="off") as process:
         assert process.stdout
         found = None
@@ -251,7 +251,7 @@ def gateway(**environ: str) -> Iterator[tuple[int, str]]:
 async def test_a_large_body_is_held_as_the_bytes_that_came(
     fake: FakeOllama, capsys: pytest.CaptureFixture[str], name: str, kept: float
 ) -> None:
-    """One emoji would make a Python string of 80 MiB; three times the size is the most ever."""
+    """One emoji would make a Python string of 80 MiB; three times the size is the limit."""
     status, body = LARGE[name]
     body = body.replace(b'"message":"a"', '"message":"😀"'.encode())
     fake.capabilities = ["completion", "vision"]
