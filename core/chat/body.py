@@ -9,7 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from core.chat.parts import MAX_PARTS, PartsCounter
 from core.context import Record
-from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge, MemoryFull
+from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
+from core.contract.retryable import MemoryFull
 from core.settings.schema import Settings
 
 BODY_TIMEOUT_S = 30

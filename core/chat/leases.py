@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from core.chat.lease_script import KEYS, SCRIPT
 from core.chat.queue import ASSUMED_SERVICE_S, FairQueue, Slot
 from core.context import Caller
-from core.contract.errors import QueueFull, RateLimiterDown
+from core.contract.retryable import QueueFull, RateLimiterDown
 from core.settings.schema import Settings
 
 LEASE_S = 15.0

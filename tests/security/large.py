@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -116,7 +117,7 @@ SCHEMAS: dict[str, tuple[int, Any]] = {
 }  # fmt: skip
 """Of up to 64 KiB."""
 
-_FIELDS = {
+_FIELDS: dict[str, Callable[[Any], Any]] = {
     "response_format": lambda schema: {"json_schema": {"schema": schema}},
     "text": lambda schema: {"format": {"schema": schema}},
     "format": lambda schema: {"schema": schema},
@@ -199,5 +200,5 @@ LARGE = {
         name: Large("/api/chat", status, _json({"message": "a", "format": schema}))
         for name, (status, schema) in SCHEMAS.items()
     },
-    **{name: Large(f"/v1/{path}", *case) for name, (path, *case) in _V1.items()},
+    **{name: Large(f"/v1/{path}", status, body) for name, (path, status, body) in _V1.items()},
 }

@@ -19,6 +19,7 @@ from core.settings.schema import Settings
 from handlers import asgi
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers
+from tests.metrics import until
 from tests.recorded import Recorded
 from tests.security.gaps import bytes_of, gateway, listening, send
 from tests.security.large import LARGE, MAX_BODY
@@ -117,17 +118,6 @@ def head(length: int, *headers: bytes) -> bytes:
 
 
 CLOSE = b"Connection: close\r\n"
-
-
-async def until(url: str, metric: str, value: int) -> None:
-    """Wait until the server's `metric` is `value`."""
-    line = re.compile(rf"^ollama_web_api_{metric} (\S+)$", re.MULTILINE)
-    async with asyncio.timeout(30), httpx.AsyncClient(timeout=30) as client:
-        while True:
-            found = line.search((await client.get(f"{url}/metrics")).text)
-            if found and float(found[1]) == value:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def until_held(url: str, size: int) -> None:
