@@ -4,6 +4,7 @@ import asyncio
 import codecs
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -11,6 +12,7 @@ from core.chat.parts import MAX_PARTS, PartsCounter
 from core.context import Record
 from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
 from core.contract.retryable import MemoryFull
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 BODY_TIMEOUT_S = 30
@@ -34,6 +36,25 @@ class MemoryBudget:
         self.limit = limit
         self.used = 0
         self._turn = asyncio.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the budget of MAX_MEMORY_BYTES.
+
+        Raises:
+            SettingsError: it has no room for one body of MAX_BODY_BYTES, which would get a 503
+                for ever.
+        """
+        size = settings.max_body_bytes
+        least = size
+        if size > SMALL_BODY_BYTES:
+            least = -(-size * RESERVED_SHARE // (RESERVED_SHARE - 1))
+        if settings.max_memory_bytes < least:
+            raise SettingsError(
+                f"MAX_MEMORY_BYTES is invalid: expected at least {least}, or one request of "
+                f"MAX_BODY_BYTES ({size}) could never be read"
+            )
+        return cls(settings.max_memory_bytes)
 
     def check(self, size: int) -> None:
         """Refuse a body of `size` bytes, as declared, that there is no room for now.

@@ -164,7 +164,7 @@ async def test_a_slow_body_that_makes_progress_arrives(
 async def test_the_bodies_of_all_clients_together_have_a_budget(
     serve: Serve, fake: FakeOllama
 ) -> None:
-    url = await serve(max_memory_bytes=1_600_000, rate_limit="off")
+    url = await serve(max_memory_bytes=1_600_000, max_body_bytes=1_500_000, rate_limit="off")
     first = await start(url, b'{"message":"' + b"a" * 999_988, 1_100_000)
     await until_held(url, 1_000_000)
     large = json.dumps({**CHAT, "x": "a" * 600_000}).encode()
@@ -184,7 +184,7 @@ async def test_the_bodies_of_all_clients_together_have_a_budget(
 
 
 async def test_large_bodies_leave_room_for_small_ones(serve: Serve, fake: FakeOllama) -> None:
-    url = await serve(max_memory_bytes=1_600_000, rate_limit="off")
+    url = await serve(max_memory_bytes=1_600_000, max_body_bytes=1_500_000, rate_limit="off")
     others = [await start(url, b'{"message":"' + b"a" * 749_988, 750_001) for _ in range(2)]
     await until_held(url, 1_500_000)
     async with httpx.AsyncClient() as client:

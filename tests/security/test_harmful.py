@@ -158,6 +158,7 @@ OUT_OF_BOUNDS: list[tuple[str, Any, str]] = [
     ("dimensions", 2**31, ": expected an integer <= 65536"),
 ]
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+NO_SCHEMAS: list[Any] = [[], ["a"], [{"type": []}], "text", 1, True]
 V1: list[tuple[str, dict[str, Any], str]] = [
     *(found for case in HARMFUL for found in through_v1(case)),
     *(
@@ -165,11 +166,7 @@ V1: list[tuple[str, dict[str, Any], str]] = [
         for name, value, refusal in OUT_OF_BOUNDS
         for path in OPTIONS[name]
     ),
-    *(
-        (path, fields, "")
-        for schema in ([], ["a"], [{"type": []}], "text", 1, True)
-        for path, fields in formats(schema)
-    ),
+    *((path, fields, "") for schema in NO_SCHEMAS for path, fields in formats(schema)),
     ("chat/completions", {"messages": [{"role": "user", "content": [IMAGE] * 33}]}, "messages: "),
     ("responses", {"input": [{"role": "user", "content": [IMAGE] * 33}]}, "input: "),
     ("chat/completions", {"messages": [{"role": "user", "content": "a"}] * 4097}, "messages: "),
