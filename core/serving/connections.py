@@ -7,7 +7,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
-from core.contract.errors import ApiError, RateLimited, TooManyConnections, TryAgainLater
+from core.contract.errors import ApiError
+from core.contract.retryable import RateLimited, TooManyConnections, TryAgainLater
 from core.gate.sites import Sites
 from core.settings.networks import parse_address
 from core.settings.schema import Settings

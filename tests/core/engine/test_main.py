@@ -78,6 +78,18 @@ def test_prints_only_its_url_and_ends_on_sigterm() -> None:
     assert errors == "loading the built-in model smollm2:135m ...\n"
 
 
+@pytest.mark.usefixtures("installed")
+@pytest.mark.skipif(sys.platform != "linux", reason="llama.cpp has libgomp's threads on Linux only")
+def test_its_threads_do_not_spin_while_they_wait() -> None:
+    """On a busy machine, an answer would take 40 times as long."""
+    with running("-m", "core.engine", OMP_DISPLAY_ENV="true") as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        process.terminate()
+        _, errors = ended(process)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in errors
+
+
 def test_says_what_to_install() -> None:
     without = "import sys; sys.modules['xllamacpp'] = None; import core.engine.__main__ as engine"
     with running("-c", f"{without}; engine.main()") as process:

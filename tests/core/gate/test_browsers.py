@@ -8,8 +8,9 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.context import Recorder
-from core.contract.errors import CredentialsNeeded, RateLimited
+from core.contract.errors import CredentialsNeeded
 from core.contract.responses import JSONResponse
+from core.contract.retryable import RateLimited
 from core.gate import browsers as security
 from core.gate.browsers import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
 from core.serving.exchange import ExchangeMiddleware

@@ -14,8 +14,9 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.context import Caller, Record, Recorder
-from core.contract.errors import BadRequest, RateLimited, RateLimiterDown
+from core.contract.errors import BadRequest
 from core.contract.responses import JSONResponse
+from core.contract.retryable import RateLimited, RateLimiterDown
 from core.gate import hits as moving_window
 from core.gate import rates as rate_limit
 from core.gate import redis_hits as redis_store

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core.contract.errors import ApiError, RateLimited, TooManyConnections
+from core.contract.errors import ApiError
+from core.contract.retryable import RateLimited, TooManyConnections
 from core.serving import connections
 from core.serving.connections import Connections
 from core.serving.protocol import Protocol
