@@ -18,7 +18,6 @@ from core.contract.errors import (
     HeadTooLarge,
     InvalidHTTP,
 )
-from core.contract.retryable import TooManyConnections
 from core.gate.browsers import HEADERS
 from core.observe import logs
 from core.serving.connections import Connections
