@@ -74,7 +74,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
-    memory = MemoryBudget(settings.max_memory_bytes)
+    memory = MemoryBudget.from_settings(settings)
     queue = _queue(settings)
     recorder = Recorder(memory.release, logs.log_request)
 

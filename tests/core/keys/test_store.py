@@ -96,6 +96,17 @@ def test_a_deleted_file_keeps_the_last_good_keys_until_it_is_back(
         store.authenticate(text)
 
 
+def test_a_file_that_is_missing_at_the_start_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    KeyStore(path=path)
+    assert caplog.messages == ["API_KEYS_FILE does not exist: none of its keys is valid"]
+    caplog.clear()
+    create(path, "ci")
+    KeyStore(path=path)
+    assert caplog.messages == []
+
+
 def test_a_file_writable_by_others_is_refused(path: Path) -> None:
     create(path, "ci")
     path.chmod(0o620)
