@@ -16,7 +16,7 @@ CORE = {
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/retryable", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
-    *("chat/body", "gate/sites", "serving/workers"),
+    *("chat/body", "chat/parts", "gate/sites"),
     *("gate/tokens", "keys/records", "keys/secret", "keys/store", "observe/logs"),
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
     *("serving/application", "serving/aws", "serving/exchange", "serving/routes"),
