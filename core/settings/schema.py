@@ -48,7 +48,10 @@ BaseURL = Annotated[
 ]
 BasePath = Annotated[str, _form(r"[A-Za-z0-9._~!$'()*+,/-]*", "a path such as ai")]
 SecretName = Annotated[
-    str, _form(r"(secretsmanager|ssm):[\w/+=.@:-]+", "secretsmanager:NAME or ssm:NAME")
+    str,
+    _form(
+        r"(secretsmanager|ssm|redis):[\w/+=.@:-]+", "redis:NAME, secretsmanager:NAME or ssm:NAME"
+    ),
 ]
 StorageURL = Annotated[
     str,
@@ -203,7 +206,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_keys: Annotated[str, _SECRET, Meta(description="the contents of such a file")] = ""
     api_keys_secret: Annotated[
         SecretName,
-        Meta(description="AWS secret or parameter with that JSON, read through AWS' extension"),
+        Meta(
+            description="value of the Redis or Valkey of RATE_LIMIT_STORAGE, or AWS secret or "
+            "parameter, with that JSON"
+        ),
     ] = ""
     jwt_secret: Annotated[
         str,
