@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from core.contract.errors import InvalidCredentials, KeysUnavailable
+from core.contract.errors import InvalidCredentials
+from core.contract.retryable import KeysUnavailable
 from core.keys import secret, shared
 from core.keys.__main__ import main
 from core.keys.editing import create, revoke
