@@ -104,6 +104,6 @@ class ServerStopping(TryAgainLater):
 
 
 class RateLimiterDown(TryAgainLater):
-    """Requests cannot be counted, and RATE_LIMIT_FAIL_CLOSED is set."""
+    """Requests or slots cannot be counted, and may not go uncounted."""
 
     status = 503
