@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from core.chat.body import MemoryBudget, read_body
+from core.chat.request import charset_of
 from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
@@ -158,7 +159,8 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     """
     settings = request.app.state.settings
     memory: MemoryBudget = request.app.state.memory
-    body = await read_body(request, "utf-8", settings, memory)
+    charset = charset_of(request.headers.get("content-type", ""))
+    body = await read_body(request, charset, settings, memory)
     async with memory.turn(Record.of(request.scope)):
         asked = await parse(api, body, settings.max_predict)
     del body
