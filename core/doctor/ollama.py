@@ -12,6 +12,7 @@ import msgspec
 from core.contract.errors import ApiError
 from core.doctor.findings import Finding, ok, problem, warning
 from core.ollama.api import parse
+from core.ollama.default import PREFERRED
 from core.ollama.transport import HTTPTransport
 from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
@@ -61,6 +62,11 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 yield _unreachable(settings, error)
                 return
             yield _version(version)
+            if _tunnelled(settings):
+                yield ok(
+                    "tunnel",
+                    f"Ollama answers through it, in {answer.elapsed.total_seconds():.2f} s",
+                )
             yield _clock(answer)
             async for finding in _models(client, settings):
                 yield finding
@@ -70,11 +76,15 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 def _unreachable(settings: Settings, error: Exception) -> Finding:
     text = f"no Ollama answers at {settings.ollama_base_url}: {error or type(error).__name__}"
-    if settings.ollama_client_cert or settings.ollama_headers:
+    if _tunnelled(settings):
         advice = "it is behind a tunnel: python -m deploy.tunnel.check says where it ends"
     else:
         advice = "systemctl status ollama; is OLLAMA_BASE_URL right, as seen from this process?"
     return problem("ollama", text, advice)
+
+
+def _tunnelled(settings: Settings) -> bool:
+    return bool(settings.ollama_client_cert or settings.ollama_headers)
 
 
 def _version(version: str) -> Finding:
@@ -110,20 +120,27 @@ async def _models(client: httpx.AsyncClient, settings: Settings) -> AsyncIterato
     except (httpx.HTTPError, ApiError) as error:
         yield problem("models", f"cannot be listed: {error}", "journalctl -u ollama")
         return
-    names = [model.name for model in installed]
-    default = settings.default_model
-    if default.lower() in {name.lower() for name in (*names, *map(_untagged, names))}:
-        yield ok("models", f"{len(names)} installed, the default {default} among them")
-    else:
-        yield problem(
-            "models",
-            f"the default {default} is not installed, of {', '.join(names) or 'none'}",
-            f"ollama pull {default}, or set DEFAULT_MODEL",
-        )
+    yield _default([model.name for model in installed], settings.default_model)
     if not loaded:
         yield ok("gpu", "no model is loaded; ask something to see where it runs")
     for model in loaded:
         yield _place(model)
+
+
+def _default(names: list[str], default: str) -> Finding:
+    if not names:
+        return problem("models", "none is installed", f"ollama pull {default or 'llama3.1:8b'}")
+    if default.lower() in {name.lower() for name in (*names, *map(_untagged, names))}:
+        return ok("models", f"{len(names)} installed, the default {default} among them")
+    if default:
+        return problem(
+            "models",
+            f"the default {default} is not installed; installed are {', '.join(names)}",
+            f"ollama pull {default}, or set DEFAULT_MODEL",
+        )
+    if PREFERRED in names:
+        return ok("models", f"{len(names)} installed, {PREFERRED} among them, which is the default")
+    return ok("models", f"{len(names)} installed; DEFAULT_MODEL is unset, so one of them is used")
 
 
 def _place(model: _Model) -> Finding:
