@@ -1,4 +1,4 @@
-"""What there is to know about Ollama: whether it answers, its version, its models, its GPU."""
+"""Checks on Ollama: whether it answers, its version, its models, its GPU."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ FAULTS = {
     (0, 25): "a token id that its model does not know crashes it",
     (0, 30): "some JSON schemas in format crash it",
 }
-"""The first version without a fault; the gateway keeps off what it knows of."""
+"""The first version without a fault; the gateway blocks what it knows of."""
 
 
 class _Version(msgspec.Struct):
@@ -99,7 +99,7 @@ def _version(version: str) -> Finding:
 
 
 def _clock(answer: httpx.Response) -> Finding:
-    """Compare this machine's clock with Ollama's, by which tokens and certificates may expire."""
+    """Compare this machine's clock with Ollama's: tokens and certificates expire by it."""
     try:
         skew_s = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
@@ -147,7 +147,7 @@ def _place(model: _Model) -> Finding:
     share = model.size_vram / model.size if model.size else 0
     context = f", context {model.context_length}" if model.context_length else ""
     if share < 1:
-        where = f"{share:.0%} of it on the GPU" if share else "wholly on the CPU"
+        where = f"{share:.0%} of it on the GPU" if share else "entirely on the CPU"
         return warning(
             "gpu",
             f"{model.name} is {where}{context}: slow",
