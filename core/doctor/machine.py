@@ -1,4 +1,4 @@
-"""What there is to know without Ollama: ports, exposure, clock, limits, time-outs."""
+"""Checks without Ollama: ports, exposure, clock, limits, time-outs."""
 
 import resource
 import shutil
@@ -27,7 +27,7 @@ FRONT_TIMEOUT_S = 310
 STOP_TIMEOUT_S = 45
 """How long the unit in deploy/systemd waits for the service to end."""
 _STRANGERS = (ip_address("203.0.113.1"), ip_address("2001:db8::1"))
-"""Documentation addresses: nobody's own network."""
+"""Documentation addresses: nobody's real network."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.anonymous_clients for stranger in _STRANGERS):
         yield problem(
             "access",
-            "everybody who reaches this server may use it without a key",
+            "anybody who reaches this server may use it without a key",
             "name your own networks in ANONYMOUS_CLIENTS",
         )
     elif keys or keys_elsewhere or has_tokens:
@@ -93,8 +93,8 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
             "access",
-            "TRUSTED_PROXIES has everybody in it, who can then claim to be any client",
-            "name the address of your proxy alone",
+            "TRUSTED_PROXIES contains everybody, so anybody can claim to be any client",
+            "name only your proxy's address",
         )
 
 
@@ -124,12 +124,12 @@ def _own_address() -> str:
 
 
 def _front(settings: Settings) -> Finding:
-    """Say whether an HTTPS front on this machine would hide its clients."""
+    """Check whether an HTTPS front on this machine would hide its clients."""
     trusts_loopback = ip_address("127.0.0.1") in settings.trusted_proxies
     if not trusts_loopback and settings.port != 443 and _listens(443):  # noqa: PLR2004 - HTTPS
         return warning(
             "front",
-            "something here speaks HTTPS, but is not trusted: its clients are all strangers",
+            "something here speaks HTTPS, but is not trusted: all its clients are strangers",
             "if it is the front of this gateway, TRUSTED_PROXIES=127.0.0.1/32",
         )
     if trusts_loopback and not parse_address(settings.host).is_loopback:
@@ -167,8 +167,8 @@ def _timeouts(settings: Settings) -> Finding:
     if queue_s >= request_s:
         return warning(
             "time-outs",
-            f"QUEUE_TIMEOUT_S ({queue_s:g}) is not below REQUEST_TIMEOUT_S ({request_s:g}), so who "
-            "waits gets a 504 in the place of a 503 with Retry-After",
+            f"QUEUE_TIMEOUT_S ({queue_s:g}) is not below REQUEST_TIMEOUT_S ({request_s:g}), so a "
+            "waiting request gets a 504 instead of a 503 with Retry-After",
             "lower QUEUE_TIMEOUT_S",
         )
     if request_s >= FRONT_TIMEOUT_S:

@@ -1,19 +1,18 @@
-"""What there is to know about Ollama: whether it answers, its version, its models, its GPU."""
+"""Checks on Ollama: whether it answers, its version, its models, its GPU."""
 
 import re
 import sys
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 
 import httpx
 import msgspec
 
 from core.contract.errors import ApiError
 from core.doctor.findings import Finding, ok, problem, warning
+from core.ollama.api import parse
 from core.ollama.default import PREFERRED
-from core.ollama.failures import failed_response, not_ollama
 from core.ollama.transport import HTTPTransport
 from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
@@ -27,10 +26,7 @@ FAULTS = {
     (0, 25): "a token id that its model does not know crashes it",
     (0, 30): "some JSON schemas in format crash it",
 }
-"""The first version without a fault; the gateway keeps off what it knows of."""
-
-
-_T = TypeVar("_T")
+"""The first version without a fault; the gateway blocks what it knows of."""
 
 
 class _Version(msgspec.Struct):
@@ -61,7 +57,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ) as client:
             try:
                 answer = await client.get("/api/version")
-                version = _decoded(answer, _Version).version
+                version = parse(answer, answer.content, _Version).version
             except (httpx.HTTPError, ApiError) as error:
                 yield _unreachable(settings, error)
                 return
@@ -103,7 +99,7 @@ def _version(version: str) -> Finding:
 
 
 def _clock(answer: httpx.Response) -> Finding:
-    """Compare this machine's clock with Ollama's, by which tokens and certificates may expire."""
+    """Compare this machine's clock with Ollama's: tokens and certificates expire by it."""
     try:
         skew_s = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
@@ -119,8 +115,8 @@ def _clock(answer: httpx.Response) -> Finding:
 
 async def _models(client: httpx.AsyncClient, settings: Settings) -> AsyncIterator[Finding]:
     try:
-        installed = _decoded(await client.get("/api/tags"), _Models).models
-        loaded = _decoded(await client.get("/api/ps"), _Models).models
+        installed = await _list(client, "/api/tags")
+        loaded = await _list(client, "/api/ps")
     except (httpx.HTTPError, ApiError) as error:
         yield problem("models", f"cannot be listed: {error}", "journalctl -u ollama")
         return
@@ -151,7 +147,7 @@ def _place(model: _Model) -> Finding:
     share = model.size_vram / model.size if model.size else 0
     context = f", context {model.context_length}" if model.context_length else ""
     if share < 1:
-        where = f"{share:.0%} of it on the GPU" if share else "wholly on the CPU"
+        where = f"{share:.0%} of it on the GPU" if share else "entirely on the CPU"
         return warning(
             "gpu",
             f"{model.name} is {where}{context}: slow",
@@ -170,10 +166,6 @@ def _untagged(name: str) -> str:
     return name.removesuffix(":latest")
 
 
-def _decoded(answer: httpx.Response, type_: type[_T]) -> _T:
-    if answer.status_code != httpx.codes.OK:
-        raise failed_response(answer, answer.content)
-    try:
-        return msgspec.json.decode(answer.content, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise not_ollama() from None
+async def _list(client: httpx.AsyncClient, path: str) -> list[_Model]:
+    answer = await client.get(path)
+    return parse(answer, answer.content, _Models).models

@@ -16,11 +16,13 @@ CORE = {
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/retryable", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
-    *("chat/body", "gate/sites", "serving/workers"),
-    *("gate/tokens", "keys/records", "keys/secret", "keys/store", "observe/logs"),
+    *("chat/body", "chat/parts", "gate/sites"),
+    *("gate/tokens", "keys/records", "keys/secret", "keys/shared", "keys/store"),
+    "observe/logs",
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
     *("serving/application", "serving/aws", "serving/exchange", "serving/routes"),
-    *("settings/environment", "settings/networks", "settings/schema", "settings/values"),
+    *("settings/environment", "settings/functions", "settings/networks", "settings/schema"),
+    "settings/values",
 }
 CLIENT_MODULES = ("api", "client", "default", "failures", "models", "request", "transport", "wire")
 CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}

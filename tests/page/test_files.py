@@ -150,7 +150,7 @@ async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: Fak
 async def test_context_length_is_that_of_the_loaded_model(
     open_page: Open, fake: FakeOllama
 ) -> None:
-    """Ollama gives the model 2,048 tokens, of the 100,000 that it was trained for."""
+    """Ollama gives the model 2,048 of the 100,000 tokens that it was trained for."""
     fake.context_length = 100_000
     page = await open_page()
     await wait_for_count(page, "#model option", 2)

@@ -1,4 +1,4 @@
-"""Conversations stay in the browser: found again, renamed, taken along and deleted."""
+"""Conversations stay in the browser: searched, renamed, exported and deleted."""
 
 import json
 from pathlib import Path

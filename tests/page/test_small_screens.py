@@ -40,7 +40,7 @@ async def _focused(page: Any) -> str:
 
 
 async def _titles(page: Any, *titles: str) -> None:
-    """Have a conversation of each title, in this order."""
+    """Create a conversation with each title, in this order."""
     for title in titles:
         await page.click("#new")
         await say(page, title)
@@ -248,7 +248,7 @@ async def test_chart_keeps_its_letters(open_page: Open, fake: FakeOllama) -> Non
 
 
 async def test_two_hundred_percent(open_page: Open, fake: FakeOllama) -> None:
-    """A window of 1280 by 720 pixels at 200 %: everything is there, and the text can be read."""
+    """A window of 1280 by 720 pixels at 200 %: everything is present and readable."""
     page = await open_page(viewport={"width": 640, "height": 360}, device_scale_factor=2)
     fake.reply(tokens(["line\n\n" * 30]))
     await say(page, "One")

@@ -26,7 +26,7 @@ KEYS = "/var/lib/ollama-web-api"
 
 
 class Podman:
-    """Podman and Buildah with a store of their own."""
+    """Podman and Buildah with their own store."""
 
     def __init__(self, folder: Path) -> None:
         self._store = ["--root", f"{folder}/store", "--runroot", f"{folder}/run"]
@@ -43,7 +43,7 @@ class Podman:
         return self._run(self._podman, *self._options, *arguments)
 
     def build(self, wheels: Path) -> None:
-        """Build the image; packages of Debian come from where this machine's come from."""
+        """Build the image, with Debian packages from this machine's sources."""
         mounts = {
             f"{wheels}": "/wheels",
             f"{wheels}/pip.conf": "/etc/pip.conf",

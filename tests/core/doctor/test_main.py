@@ -110,7 +110,7 @@ async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: Fake
     loaded = {"name": MODEL, "size": 1000, "size_vram": 250, "context_length": 8192}
     for change, level, text in (
         ({}, "warning", "25% of it on the GPU, context 8192"),
-        ({"size_vram": 0}, "warning", "wholly on the CPU"),
+        ({"size_vram": 0}, "warning", "entirely on the CPU"),
         ({"size_vram": 1000}, "ok", "is on the GPU, context 8192"),
         ({"size_vram": 1000, "context_length": 4096}, "warning", "long conversations are refused"),
     ):
@@ -236,7 +236,7 @@ async def test_a_certificate_that_ends_is_found(
 
 
 def make_certificate(folder: Path, days: int) -> None:
-    """Make one that ends in `days`."""
+    """Create one that expires in `days`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
