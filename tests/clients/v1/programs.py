@@ -15,6 +15,8 @@ from tests.programs import ROOT, npm_ci, program
 HERE = ROOT / "tests/clients/v1"
 FRAMEWORKS = ROOT / "build/clients/bin/python"
 """The Python of the clients that need packages in other versions than this project."""
+LIMIT_S = 500
+"""Seconds for a program; on a busy machine the imports of LiteLLM alone take a minute."""
 QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
 """What keeps the clients from calling others."""
 
@@ -46,7 +48,8 @@ class Client:
             command = [FRAMEWORKS, HERE / "sdks.py"]
         else:
             command = [sys.executable, HERE / "sdks.py"]
-        ended = await run(*command, self.name, url, KEY, MODEL, *calls, cwd=folder, **QUIET)
+        asked = (self.name, url, KEY, MODEL, *calls)
+        ended = await run(*command, *asked, cwd=folder, limit_s=LIMIT_S, **QUIET)
         assert ended.status == 0, ended.errors
         results: list[dict[str, Any]] = json.loads(ended.output.splitlines()[-1])
         return results

@@ -170,11 +170,9 @@ class LiteLLM(Sdk):
 
     def texts(self) -> Iterator[str]:
         stream = self.litellm.completion(**self.chat, stream=True)
-        try:
+        with stream.completion_stream:  # LiteLLM's own object has nothing to close it
             for chunk in stream:
                 yield chunk.choices[0].delta.content or ""
-        finally:
-            stream.completion_stream.close()
 
     def tool(self) -> list[Any]:
         answer = self.litellm.completion(**self.chat, tools=[TOOL])

@@ -25,6 +25,7 @@ from tests.handlers.test_v1 import (
 from tests.processes import bundle
 from tests.recorded import Recorded
 
+pytestmark = pytest.mark.timeout(600)
 BUSY = error(503, "server busy, please try again.  maximum pending requests exceeded")
 MISSING = error(404, f"model '{MODEL}' not found")
 
@@ -124,7 +125,7 @@ async def test_statuses_are_its_own_exceptions(
     fake.reply(MISSING, BUSY, path=client.path)
     results = await client.call(sdk_folder, url, "stranger", "once", "once", "once")
     assert [result.get("status") for result in results] == [401, 404, 503, 429], results
-    kinds = [result["kind"] for result in results]
+    kinds = [result["kind"].removeprefix("OpenAI") for result in results]  # LangChain's subclasses
     if client.name == "ai":
         assert set(kinds) == {"AI_APICallError"}
     else:
