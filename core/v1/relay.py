@@ -1,4 +1,4 @@
-"""Relays a request to the same path of Ollama: a slot, a deadline, and the truth about its end."""
+"""Relays a request to the same path of Ollama: a slot, a deadline, and no invented end."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -43,7 +43,7 @@ class Relay:
         self._record.model = asked.model
 
     async def check_model(self) -> None:
-        """Raise ApiError if the caller may not use the model, or it cannot do what is asked."""
+        """Raise ApiError if the caller may not use the model, or the model cannot do that."""
         model = self._asked.model
         if not self._caller.may_use(model):
             raise ModelNotAllowed(

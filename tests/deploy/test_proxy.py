@@ -68,7 +68,7 @@ Proxy = Callable[..., AbstractAsyncContextManager[str]]
 
 
 def edited(path: str, *changes: tuple[str, object]) -> str:
-    """Return the file to copy with `changes`, each of which must find its place."""
+    """Return the file to copy with `changes`; each must apply."""
     text = (ROOT / "deploy/proxy" / path).read_text("utf-8")
     for old, new in changes:
         assert old in text

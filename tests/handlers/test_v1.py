@@ -97,7 +97,7 @@ async def clients(serve: Serve) -> Clients:
 
 
 def replayed(name: str, piece: int = 0, end: Callable[[Connection], None] | None = None) -> Reply:
-    """Replay the body of a recording in chunks of `piece` bytes, then end it or do `end`."""
+    """Replay a recorded body in chunks of `piece` bytes, then end it or do `end`."""
     recording = Recorded(f"v1/{name}")
 
     async def reply(connection: Connection, request: Request) -> None:

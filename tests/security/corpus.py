@@ -1,4 +1,4 @@
-"""Every attack on the gate that bytes can make: what is sent, and the statuses that come back.
+"""Every attack on the gate by bytes: what is sent, and the statuses that come back.
 
 Each line is sent twice: to a gate that lets nobody in without a key, and to one that lets this
 machine in. A new attack is a new line.
@@ -59,7 +59,7 @@ PATHS: list[tuple[bytes, int, int]] = [
     (b"/v1/models/https://evil.example/a", 401, 404),
     (b"/v1/files", 401, 404),
 ]
-"""Of a GET: none leads past the gate, and none but the plain ones to an endpoint."""
+"""Of a GET: none gets past the gate, and only the plain ones reach an endpoint."""
 
 LINES: list[tuple[bytes, int, int]] = [
     (b"X-API-Key: a\r\n b: folded", 400, 400),
@@ -108,7 +108,7 @@ REQUESTS: list[tuple[bytes, int, int]] = [
     (POST + CHUNKED + b"2\n{}\n0\n\n", 400, 400),
     (POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 45\r\n\r\n"
      b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, 400),
-    # What is no HTTP/1.1
+    # Not HTTP/1.1
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400, 400),
     (b"GET / HTTP/9.9\r\n\r\n", 400, 400),
@@ -179,7 +179,7 @@ SPOOFS = [
     ("X-Amzn-Request-Context", '{"http": {"sourceIp": "127.0.0.1"}}'),
     ("X-Forwarded-Host", "localhost"),
 ]
-"""Headers with which a stranger says that it is local."""
+"""Headers with which a stranger claims to be local."""
 
 ORIGINS = [
     "https://evil.example",

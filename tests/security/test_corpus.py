@@ -1,4 +1,4 @@
-"""Sends every line of the corpus, and looks at what comes back."""
+"""Sends every entry of the corpus, and checks what comes back."""
 
 import json
 
