@@ -89,10 +89,11 @@ async def read_chat_request(
     charset = charset_of(request.headers.get("content-type", ""))
     limit = settings.max_conversation_bytes
     max_parts = max_integers(limit) + MAX_PARTS
-    body = await read_body(request, charset, settings, budget, max_parts)
+    body = [await read_body(request, charset, settings, budget, max_parts)]
     record = Record.of(request.scope)
     async with budget.turn(record):
-        chat = await parse_chat_request(body, limit)
+        # Handed over, so that it is free as soon as its parts have been copied.
+        chat = await parse_chat_request(body.pop(), limit)
         chat.messages = messages_of(chat, limit)
     if len(chat.messages) > MAX_MESSAGES:
         raise too_long(limit)
