@@ -128,12 +128,15 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         self._transport.abort()
 
+    def ended(self) -> bool:
+        """Return whether the answer has arrived in full, and was read."""
+        return self._complete and not self._chunks
+
     def reusable(self) -> bool:
         """Return whether the last exchange is complete on both sides."""
         return (
-            self._complete
+            self.ended()
             and self._keep_alive
-            and not self._chunks
             and not self._transport.is_closing()
             and not self._transport.get_write_buffer_size()
         )
