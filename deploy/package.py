@@ -21,7 +21,6 @@ TASK_ROOT = "/var/task"
 PACKAGES = (
     "anyio",
     "certifi",
-    "click",
     "deprecated",
     "httptools",
     "httpx",  # without httpcore, for which core/ollama/pool.py stands
@@ -38,21 +37,23 @@ PACKAGES = (
     "wrapt",
 )
 UVICORN = (
-    "uvicorn.__main__",
+    "core.serving.web_adapter",
+    "uvicorn.server",
     "uvicorn.lifespan.on",
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""What run.sh starts, and what it names."""
+"""What run.sh starts, and what that names."""
 SHARED_STORE = ("core.gate.redis_hits", "core.chat.leases")
 """What RATE_LIMIT_STORAGE needs if it names Redis or Valkey."""
 FUNCTIONS = {"health": (), "models": (), "chat": UVICORN, "chat_stream": UVICORN}
 
 _TRACE = """
-import importlib, sys
+import importlib, sys, types
 folder, *modules = sys.argv[1:]
 sys.path.insert(0, folder)
-sys.modules["httpx._main"] = None  # a command line, which would bring click
+sys.modules["httpx._main"] = None  # command lines, which would bring click
+sys.modules["uvicorn.main"] = types.SimpleNamespace(Server=None, main=None, run=None)
 for module in modules:
     importlib.import_module(module)
 for module in list(sys.modules.values()):

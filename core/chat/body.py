@@ -7,7 +7,8 @@ from contextlib import suppress
 from starlette.requests import ClientDisconnect, Request
 
 from core.context import Record
-from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge, MemoryFull
+from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
+from core.contract.retryable import MemoryFull
 from core.settings.schema import Settings
 
 BODY_TIMEOUT_S = 30

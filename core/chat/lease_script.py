@@ -7,7 +7,8 @@ SCRIPT = """
 local held, waiting, seen, owner, limit, served, state = unpack(KEYS)
 local step, ticket, client = ARGV[1], ARGV[2], ARGV[3]
 local most, slots, places = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local lease_s, patience_s, service_s = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local lease_s, patience_s, settle_s = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local service_s = tonumber(ARGV[10])
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 
@@ -61,6 +62,17 @@ local function make_room()
   end
 end
 
+-- A store that was restarted, or could not be reached, may not know who holds a slot: they renew
+-- it soon, and meanwhile it gives none away.
+local heard = redis.call('HGET', state, 'heard')
+local lapsed = redis.call('ZCOUNT', held, '-inf', now) > 0
+if not heard or (lapsed and now - heard >= lease_s) then
+  redis.call('HSET', state, 'opens', now + settle_s)
+end
+redis.call('HSET', state, 'heard', now)
+local open = now >= tonumber(redis.call('HGET', state, 'opens') or 0)
+if not open then places = places + slots end
+
 for _, set in ipairs({held, seen}) do
   for _, one in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now)) do forget(one) end
 end
@@ -83,7 +95,7 @@ elseif step == 'renew' then -- even beyond the slots there are: Ollama is at wor
   redis.call('HSET', limit, ticket, most)
   hold(ticket, lease_s)
 end
-grant()
+if open then grant() end
 if step == 'join' and redis.call('ZSCORE', waiting, ticket)
     and redis.call('ZCARD', waiting) > places then
   make_room()
@@ -97,6 +109,6 @@ elseif redis.call('ZSCORE', waiting, ticket) then
   status = 'waiting'
 end
 redis.call('ZREMRANGEBYRANK', served, 0, -1001)
-for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, 86400) end
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, 2592000) end
 return {status, redis.call('ZCARD', waiting), redis.call('HGET', state, 'service_s') or '0'}
 """

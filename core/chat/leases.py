@@ -21,18 +21,22 @@ from redis.exceptions import RedisError
 from core.chat.lease_script import KEYS, SCRIPT
 from core.chat.queue import ASSUMED_SERVICE_S, FairQueue, Slot
 from core.context import Caller
-from core.contract.errors import QueueFull, RateLimiterDown
+from core.contract.retryable import QueueFull, RateLimiterDown
 from core.settings.schema import Settings
 
 LEASE_S = 15.0
 """How long a slot stays taken after its holder was heard last."""
-RENEW_S = 5.0
+RENEW_S = 2.0
 POLL_S = 0.2
 PATIENCE_S = 5.0
 """How long a waiting request keeps its place after it asked last."""
-TIMEOUT_S = 0.5
-"""How long the store may hold up a request."""
-STORE_RETRY_S = 1.0
+TIMEOUT_S = 2.0
+"""How long the store may take for one answer; the first takes some ten round trips over TLS."""
+STORE_RETRY_S = 0.5
+OUTAGE_S = 5.0
+"""How long requests wait for a store that is away."""
+SETTLE_S = 3.0
+"""How long a store that may have forgotten its leases waits for their holders to renew them."""
 _MAX_CONNECTIONS = 16
 
 _logger = logging.getLogger(__name__)
@@ -45,8 +49,10 @@ class StoreDown(Exception):
 class LeasedQueue:
     """Does what `FairQueue` does, for all processes with the same store and OLLAMA_BASE_URL.
 
-    The client served longest ago is next. While the store is down, the process has a `FairQueue` of
-    its own or, with RATE_LIMIT_FAIL_CLOSED, refuses requests.
+    The client served longest ago is next. What holds a slot goes on while the store is away. What
+    needs one waits, and is refused after `OUTAGE_S`: a function has one request, and would have
+    nothing else that bounds it. Other processes have a `FairQueue` of their own then, unless
+    RATE_LIMIT_FAIL_CLOSED is set.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,8 +65,9 @@ class LeasedQueue:
         """How many of its requests are waiting for a slot."""
         self._max_concurrent = settings.max_concurrent
         self._max_waiting = settings.max_queue
-        self._fail_closed = settings.rate_limit_fail_closed
-        self._retry_at: float | None = None  # None: the store is up, as far as is known
+        self._refuses = settings.rate_limit_fail_closed or bool(settings.aws_lambda_function_name)
+        self._down_since: float | None = None  # None: the store is up, as far as is known
+        self._retry_at = 0.0
         self._waiting_everywhere = 0
         self._service_s = ASSUMED_SERVICE_S
         self._pool = BlockingConnectionPool.from_url(
@@ -78,19 +85,19 @@ class LeasedQueue:
         return Lease(self, self.local.slot(client))
 
     async def acquire(self, lease: "Lease") -> bool:
-        """Wait for a slot; return False if the store cannot be asked.
+        """Wait for a slot; return False if the process has to count alone.
 
         Raises:
             QueueFull: the queue is full, or its turn did not come within `timeout_s`.
-            RateLimiterDown: the store cannot be asked, and RATE_LIMIT_FAIL_CLOSED is set.
+            RateLimiterDown: the store has been away for `OUTAGE_S`, and nobody counts alone.
         """
         self.waiting += 1
         try:
             await self._wait(lease)
         except StoreDown:
-            if self._fail_closed:
+            if self._refuses:
                 raise RateLimiterDown(
-                    "Requests are refused while they cannot be counted", math.ceil(STORE_RETRY_S)
+                    "No slot can be had: the store that counts them is down", math.ceil(OUTAGE_S)
                 ) from None
             return False
         except BaseException:
@@ -108,29 +115,25 @@ class LeasedQueue:
     async def keep(self, lease: "Lease") -> None:
         """Renew a lease until cancelled."""
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(RENEW_S if self._down_since is None else STORE_RETRY_S)
             with suppress(StoreDown):
                 await self.ask("renew", lease)
 
     async def ask(self, step: str, lease: "Lease", service_s: float = 0) -> str:
         """Do a step of the script; return `held`, `waiting` or `gone`."""
-        if self._retry_at is not None and monotonic() < self._retry_at:
+        if self._down_since is not None and monotonic() < self._retry_at:
             raise StoreDown
         sizes = (lease.slot.limit, self._max_concurrent, self._max_waiting)
-        times = (LEASE_S, PATIENCE_S, service_s)
+        times = (LEASE_S, PATIENCE_S, SETTLE_S, service_s)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 status, waiting, service = await self._script(
                     keys=self._keys, args=[step, lease.ticket, lease.slot.client_id, *sizes, *times]
                 )
         except (RedisError, OSError, TimeoutError) as error:  # the first two hold no password
-            if self._retry_at is None:
-                fate = "refused" if self._fail_closed else "counted by each process alone"
-                problem = str(error) or type(error).__name__
-                _logger.warning("RATE_LIMIT_STORAGE is down, slots are %s: %s", fate, problem)
-            self._retry_at = monotonic() + STORE_RETRY_S
+            self._down(str(error) or type(error).__name__)
             raise StoreDown from None
-        self._retry_at = None
+        self._down_since = None
         self._waiting_everywhere = waiting
         self._service_s = float(service) or ASSUMED_SERVICE_S
         text: str = status.decode()
@@ -140,9 +143,27 @@ class LeasedQueue:
         """Close the connections to the store."""
         await self._pool.aclose()
 
+    def _down(self, problem: str) -> None:
+        if self._down_since is None:
+            self._down_since = monotonic()
+            fate = "requests are refused" if self._refuses else "each process counts alone"
+            text = "RATE_LIMIT_STORAGE is down; if it stays so for %g s, %s: %s"
+            _logger.warning(text, OUTAGE_S, fate, problem)
+        self._retry_at = monotonic() + STORE_RETRY_S
+
+    async def _insist(self, step: str, lease: "Lease") -> str:
+        """Ask again and again, until the store has been away for `OUTAGE_S`."""
+        while True:
+            try:
+                return await self.ask(step, lease)
+            except StoreDown:
+                if monotonic() - (self._down_since or 0) >= OUTAGE_S:
+                    raise
+            await asyncio.sleep(STORE_RETRY_S)
+
     async def _wait(self, lease: "Lease") -> None:
         deadline = monotonic() + self.timeout_s
-        status = await self.ask("join", lease)
+        status = await self._insist("join", lease)
         while status != "held":
             if status == "gone":
                 slots, waiting = self._max_concurrent, self._waiting_everywhere
@@ -150,9 +171,9 @@ class LeasedQueue:
             if monotonic() >= deadline:
                 raise self._full(f"No slot came free within {self.timeout_s:g} seconds")
             await asyncio.sleep(POLL_S)
-            status = await self.ask("poll", lease)
+            status = await self._insist("poll", lease)
             if status == "gone":  # pushed out, or forgotten by a store that was restarted
-                status = await self.ask("join", lease)
+                status = await self._insist("join", lease)
 
     def _full(self, problem: str) -> QueueFull:
         return QueueFull(
@@ -168,7 +189,7 @@ class Lease:
     """Permission to have Ollama work on one request, held for the duration of an `async with`."""
 
     def __init__(self, queue: LeasedQueue, slot: Slot) -> None:
-        """Use `slot` of the process instead while the store is down."""
+        """Use `slot` of the process instead where the process has to count alone."""
         self.slot = slot
         self.ticket = secrets.token_hex(8)
         self.queued_s = 0.0

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from core.contract import schemas
+from core.contract import reports, schemas
 from core.contract.schemas import API_VERSION
 
 _ANSWERS = (
@@ -14,10 +14,10 @@ _ANSWERS = (
     schemas.StreamEnd,
     schemas.StreamError,
     schemas.Error,
-    schemas.Health,
-    schemas.Models,
-    schemas.StatsAnswer,
-    schemas.UsageAnswer,
+    reports.Health,
+    reports.Models,
+    reports.StatsAnswer,
+    reports.UsageAnswer,
 )
 _ERRORS = {
     400: "The request is malformed: a missing field, a wrong type, or invalid JSON",

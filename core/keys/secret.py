@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from core.contract.errors import KeysUnavailable
+from core.contract.retryable import KeysUnavailable
 from core.keys.records import ApiKey, parse_keys
 from core.settings.schema import Settings
 

@@ -125,6 +125,9 @@ class GatewayMiddleware:
     the load balancer itself appended the last entry. The Lambda Web Adapter passes the gateway's
     request context in a header that it always overwrites.
 
+    A REST API has one key for its gate, in X-API-Key. A caller with a key of its own sends that as
+    Authorization: Bearer, and the gateway's is left out.
+
     A custom domain's base path, which stays in the path of every kind of event, is left out.
     Mangum's own option for it wants to know it at import, and the adapter's removes it as often
     as it can (https://awslabs.github.io/aws-lambda-web-adapter/features/base-path-removal.html).
@@ -142,16 +145,29 @@ class GatewayMiddleware:
             if "aws.event" in scope:
                 host, port = scope["client"]
                 scope["client"] = ((host or "").rpartition(",")[2], port)
+                identity = scope["aws.event"]["requestContext"].get("identity") or {}
+                _leave_out(scope, identity.get("apiKey"))
             else:
                 headers = Headers(scope=scope)
-                scope["client"] = (_adapter_peer(headers), 0)
+                context = _adapter_context(headers)
+                scope["client"] = (_adapter_peer(headers, context), 0)
+                _leave_out(scope, context.identity.api_key if context.identity else None)
                 scheme = _last_entry(headers, "x-forwarded-proto")
                 scope["scheme"] = "https" if scheme == "https" else "http"
         await self.app(scope, receive, send)
 
 
+def _leave_out(scope: Scope, gateway_key: str | None) -> None:
+    """Remove the key that the gateway has checked, if the request has a bearer's key or token."""
+    headers = Headers(scope=scope)
+    if gateway_key and headers.get("authorization", "").lower().startswith("bearer "):
+        header = (b"x-api-key", gateway_key.encode())
+        scope["headers"] = [pair for pair in scope["headers"] if tuple(pair) != header]
+
+
 class _Source(msgspec.Struct, rename="camel"):
     source_ip: str | None = None
+    api_key: str | None = None
 
 
 class _RequestContext(msgspec.Struct):
@@ -160,14 +176,17 @@ class _RequestContext(msgspec.Struct):
     elb: dict[str, Any] | None = None
 
 
-def _adapter_peer(headers: Headers) -> str:
-    """Return the address that the gateway reported to the Lambda Web Adapter."""
+def _adapter_context(headers: Headers) -> _RequestContext:
     try:
-        context = msgspec.json.decode(
+        return msgspec.json.decode(
             headers.get("x-amzn-request-context", "{}"), type=_RequestContext
         )
     except msgspec.DecodeError:
-        return ""
+        return _RequestContext()
+
+
+def _adapter_peer(headers: Headers, context: _RequestContext) -> str:
+    """Return the address that the gateway reported to the Lambda Web Adapter."""
     if context.elb is not None:
         return _last_entry(headers, "x-forwarded-for")
     source = context.http or context.identity

@@ -7,7 +7,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
-from core.contract.errors import RateLimited, TooManyConnections, TryAgainLater
+from core.contract.errors import ApiError
+from core.contract.retryable import RateLimited, TooManyConnections, TryAgainLater
 from core.gate.sites import Sites
 from core.settings.networks import parse_address
 from core.settings.schema import Settings
@@ -33,8 +34,8 @@ def raise_file_limit() -> None:
 class Connection(Protocol):
     """What is asked of a connection."""
 
-    def close_idle(self) -> None:
-        """Close the connection, which has no request in progress."""
+    def close_idle(self, refusal: ApiError) -> None:
+        """Close the connection; its first request may be on its way, and gets `refusal`."""
 
 
 class Connections:
@@ -74,13 +75,15 @@ class Connections:
         self._open[connection] = site
         self._count[site] += 1
         refusal = None
-        if site and self._count[site] > self.most_per_client and not self._close_one(site):
+        if site and self._count[site] > self.most_per_client:
             text = f"Your address has too many connections: {self.most_per_client} are allowed"
-            refusal = RateLimited(text, RETRY_S)
+            refused = RateLimited(text, RETRY_S)
+            refusal = None if self._close_one(refused, site) else refused
         if len(self._open) > self.most:
             self._log()
-            if not self._close_one():
-                return TooManyConnections("This server has too many connections", RETRY_S)
+            full = TooManyConnections("This server has too many connections", RETRY_S)
+            if not self._close_one(full):
+                return full
         self._strangers[connection] = None
         return refusal
 
@@ -109,13 +112,13 @@ class Connections:
         exempt = address.is_loopback or address.is_unspecified or address in self._trusted
         return "" if exempt else self._sites.of(address)
 
-    def _close_one(self, site: str = "") -> bool:
+    def _close_one(self, refusal: TryAgainLater, site: str = "") -> bool:
         """Close the connection, of `site` if given, that is missed least; False if all are used."""
         for idle in (self._strangers, self._known):
             for connection in idle:
                 if not site or self._open[connection] == site:
                     self.remove(connection)
-                    connection.close_idle()
+                    connection.close_idle(refusal)
                     return True
         return False
 

@@ -17,8 +17,8 @@ from core.contract.errors import (
     HeadTimeout,
     HeadTooLarge,
     InvalidHTTP,
-    TooManyConnections,
 )
+from core.contract.retryable import TooManyConnections
 from core.gate.browsers import HEADERS
 from core.observe import logs
 from core.serving.connections import Connections
@@ -100,8 +100,11 @@ class Protocol(HttpToolsProtocol):
             self._half_closed = None
         super().connection_lost(exc)
 
-    def close_idle(self) -> None:
-        """Close the connection, which has no request in progress."""
+    def close_idle(self, refusal: ApiError) -> None:
+        """Close the connection; its first request may be on its way, and gets `refusal`."""
+        self._refused = True
+        if not self.cycle:
+            self.transport.write(_last_answer(refusal))
         self.transport.close()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -267,10 +270,7 @@ class Protocol(HttpToolsProtocol):
         if not self._is_idle() and (self.cycle.response_started or not self.cycle.more_body):
             self.cycle.keep_alive = False
             return
-        response = error.response()
-        response.headers.update({**HEADERS, "connection": "close"})
-        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-        self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
+        self.transport.write(_last_answer(error))
         if not self._is_idle():
             self.cycle.disconnected = True  # the application must not answer too
             self.cycle.message_event.set()
@@ -295,3 +295,10 @@ class Protocol(HttpToolsProtocol):
                 error=type(error),
             )
         )
+
+
+def _last_answer(error: ApiError) -> bytes:
+    response = error.response()
+    response.headers.update({**HEADERS, "connection": "close"})
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)

@@ -8,62 +8,25 @@ from msgspec import Meta
 
 from core.settings.environment import read
 from core.settings.networks import Networks
-
-
-def _form(pattern: str, words: str) -> Meta:
-    return Meta(pattern=rf"^(?:{pattern})(?!\n)$", extra_json_schema={"format": words})
-
+from core.settings.values import (
+    JWKSURL,
+    Amount,
+    BasePath,
+    BaseURL,
+    HeaderName,
+    HeaderValue,
+    HostName,
+    NetworkList,
+    Origin,
+    Port,
+    Rate,
+    Seconds,
+    SecondsOrNone,
+    SecretName,
+    StorageURL,
+)
 
 _SECRET = Meta(extra_json_schema={"writeOnly": True})
-_AUTHORITY = r"(\[[0-9a-fA-F:.]+\]|[^/@:\s?#\[\]]+)(:\d{1,5})?"
-
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
-Amount = Annotated[int, Meta(ge=1)]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?!\n)$")]
-HeaderValue = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*(?!\n)$")]
-NetworkList = Annotated[
-    Networks, Meta(extra_json_schema={"format": "networks such as 10.0.0.0/8,fd00::/8, or none"})
-]
-Rate = Annotated[
-    str,
-    _form(
-        r"off|[1-9]\d{0,8}/(second|minute|hour|day)",
-        "a rate such as 60/minute (second, minute, hour, day), or off",
-    ),
-]
-Origin = Annotated[
-    str, Meta(pattern=r"^(\*|https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?)(?!\n)$")
-]
-HostName = Annotated[
-    str, Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(?!\n)$")
-]
-BaseURL = Annotated[
-    str,
-    _form(
-        rf"https?://{_AUTHORITY}(/[^\s?#]*)?",
-        "an http:// or https:// URL without user, query or fragment",
-    ),
-]
-BasePath = Annotated[str, _form(r"[A-Za-z0-9._~!$'()*+,/-]*", "a path such as ai")]
-SecretName = Annotated[
-    str, _form(r"(secretsmanager|ssm):[\w/+=.@:-]+", "secretsmanager:NAME or ssm:NAME")
-]
-StorageURL = Annotated[
-    str,
-    _form(
-        rf"memory://|rediss?://([^\s/?#@]*@)?{_AUTHORITY}(/\d+)?",
-        "memory:// or redis://[user:password@]host[:port][/number]",
-    ),
-]
-JWKSURL = Annotated[
-    str,
-    _form(
-        r"(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[^\s@#]+",
-        "an https:// URL, or http:// on loopback",
-    ),
-]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     shutdown_grace_s: Annotated[
         SecondsOrNone,
-        Meta(
-            description="seconds that running requests get to finish on SIGTERM; `docker stop` "
-            "kills after 10"
-        ),
+        Meta(description="seconds to finish requests on SIGTERM; `docker stop` kills after 10"),
     ] = 8
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
@@ -95,13 +55,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
     otel_exporter_otlp_endpoint: Annotated[
-        BaseURL | Literal[""],
+        BaseURL,
         Meta(
-            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to; needs "
-            "the extra otel",
-            extra_json_schema={
-                "format": "an http:// or https:// URL such as http://127.0.0.1:4318"
-            },
+            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to, such as "
+            "http://127.0.0.1:4318; needs the extra otel"
         ),
     ] = ""
 
@@ -244,9 +201,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "memory://"
     rate_limit_fail_closed: Annotated[
         bool,
-        Meta(
-            description="refuse requests while that store is down, instead of letting them through"
-        ),
+        Meta(description="refuse requests while that store is down, rather than admit them"),
     ] = False
     user_tokens: Annotated[
         Rate, Meta(description="tokens that a caller without an API key may use, as 200000/day")

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from core.chat.leases import LEASE_S
 from tests.deploy.conftest import Sandbox, pack, unpack
@@ -20,6 +21,7 @@ from tests.deploy.events import Event, rest_api
 from tests.deploy.runtime_api import RuntimeAPI
 from tests.fake_ollama import Connection, FakeOllama, Request, tokens
 from tests.redis_server import RedisServer
+from tests.slow_link import slow_link
 
 SLOTS, PLACES, SANDBOXES = 2, 5, 10
 THREADS = ThreadPoolExecutor(SANDBOXES)
@@ -156,3 +158,60 @@ async def test_a_sandbox_that_is_gone_loses_its_slot(
     for api in sandboxes[:SLOTS]:
         assert api.sandbox
         api.sandbox.send_signal(signal.SIGCONT)
+
+
+async def test_a_store_far_away_that_is_restarted_costs_no_slot_and_no_turn(
+    sandbox: Sandbox, shared_roots: Path, redis: RedisServer, fake: FakeOllama
+) -> None:
+    generations = Generations(fake)
+    async with slow_link(redis.port, 0.04) as port:
+        environ = {
+            "RATE_LIMIT_STORAGE": f"redis://127.0.0.1:{port}",
+            "RATE_LIMIT": "off",
+            "MAX_CONCURRENT": "1",
+        }
+        with ExitStack() as stack:
+            crowd = [
+                stack.enter_context(sandbox("chat", shared_roots, **environ)) for _ in range(5)
+            ]
+            tasks = [ask(api, f"192.0.2.{number}") for number, api in enumerate(crowd)]
+            await generations.until_begun(1)
+            await until_waiting(redis, 4)
+            redis.stop()
+            await asyncio.sleep(1)
+            redis.start()  # it has forgotten everything
+            await until_waiting(redis, 4)
+            for count in range(2, 6):
+                assert generations.running == 1
+                generations.end.release()
+                await generations.until_begun(count)
+            generations.end.release()
+            answers = await asyncio.gather(*tasks)
+    assert generations.most == 1
+    assert [answer["statusCode"] for answer in answers] == [200] * 5
+
+
+async def test_without_the_store_a_function_refuses_in_the_contract_s_words(
+    sandbox: Sandbox, shared_roots: Path, redis: RedisServer, fake: FakeOllama
+) -> None:
+    redis.stop()
+    environ = {"RATE_LIMIT_STORAGE": redis.url, "RATE_LIMIT": "off"}
+    with sandbox("chat", shared_roots, **environ) as api:
+        answer = await ask(api, "192.0.2.1")
+    assert answer["statusCode"] == 503
+    assert int(answer["headers"]["retry-after"]) > 0
+    assert json.loads(answer["body"]) == {
+        "success": False,
+        "error": "No slot can be had: the store that counts them is down. Try again in 5 seconds",
+    }
+    assert not fake.asked()
+
+
+async def until_waiting(redis: RedisServer, count: int) -> None:
+    with Redis(port=redis.port) as store:
+        async with asyncio.timeout(60):
+            while True:
+                keys = list(store.scan_iter("*:waiting"))
+                if keys and store.zcard(keys[0]) == count:
+                    return
+                await asyncio.sleep(0.05)

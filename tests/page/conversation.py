@@ -15,7 +15,7 @@ async def say(page: Any, text: str) -> None:
 
 async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what Playwright's own waiting would need `eval` for, which the page forbids."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.02)
 

@@ -19,6 +19,7 @@ from core.settings.schema import Settings
 from handlers import asgi
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers
+from tests.metrics import until
 from tests.processes import running
 from tests.recorded import Recorded
 from tests.security.test_over_sockets import CHAT, POST
@@ -130,17 +131,6 @@ def head(length: int, *headers: bytes) -> bytes:
 
 
 CLOSE = b"Connection: close\r\n"
-
-
-async def until(url: str, metric: str, value: int) -> None:
-    """Wait until the server's `metric` is `value`."""
-    line = re.compile(rf"^ollama_web_api_{metric} (\S+)$", re.MULTILINE)
-    async with asyncio.timeout(30), httpx.AsyncClient(timeout=30) as client:
-        while True:
-            found = line.search((await client.get(f"{url}/metrics")).text)
-            if found and float(found[1]) == value:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def until_held(url: str, size: int) -> None:

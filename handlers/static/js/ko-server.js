@@ -1,4 +1,4 @@
-/** What the server says, in Korean. The patterns follow core/contract/errors.py and its callers. */
+/** What the server says, in Korean. The patterns follow core/contract/errors.py, retryable.py and their callers. */
 
 const TEXTS = [
   [/^Model '(.+?)' is not installed\. Installed models: (.+)\. To install it: (.+)$/s, "‘$1’ 모델이 설치되어 있지 않습니다. 설치된 모델: $2. 설치 명령: $3"],

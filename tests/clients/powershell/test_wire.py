@@ -99,7 +99,13 @@ async def test_the_documented_calls_are_understood(
             answer = await connection.call(call)
             sent = json.loads(call.body or "{}")
             assert answer.status == (404 if sent.get("model") == "no-such-model" else 200)
-            if sent:
+            if "messages" in sent:
+                asked = ollama.asked()[-1].json
+                assert asked["messages"] == sent["messages"]
+                assert asked["options"].items() >= sent["options"].items()
+                assert asked["format"] == sent["format"]
+                assert isinstance(sent["format"]["properties"]["people"], dict)
+            elif sent:
                 said = {
                     each["role"]: each["content"] for each in ollama.asked()[-1].json["messages"]
                 }

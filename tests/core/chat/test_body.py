@@ -3,7 +3,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from core.chat.body import SMALL_BODY_BYTES, MemoryBudget, read_body
 from core.context import Record
-from core.contract.errors import BadRequest, BodyTooLarge, MemoryFull
+from core.contract.errors import BadRequest, BodyTooLarge
+from core.contract.retryable import MemoryFull
 from core.settings.schema import Settings
 
 

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from core.contract.errors import InvalidCredentials, KeysUnavailable
+from core.contract.errors import InvalidCredentials
+from core.contract.retryable import KeysUnavailable
 from core.keys import secret
 from core.keys.editing import create, revoke
 from core.keys.store import KeyStore

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
@@ -8,10 +9,13 @@ import pytest
 from mangum.types import ASGI
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from core.app import create_app
+from core.context import Caller
 from core.gate.addresses import ClientAddressMiddleware
+from core.keys.editing import create
 from core.serving.aws import MAX_ANSWER_BYTES, GatewayMiddleware, create_handler
 from core.settings.networks import UNKNOWN, Networks
 from core.settings.schema import Settings
@@ -155,3 +159,49 @@ def test_an_answer_that_lambda_would_reject_is_an_error(event: dict[str, Any]) -
     assert headers["content-type"] == "application/json; charset=utf-8"
     assert headers["content-length"] == str(len(answer["body"]))
     assert headers["x-request-id"] == "abc"
+
+
+@pytest.mark.parametrize("way", ["Mangum", "adapter"])
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("Bearer {own}", 200),
+        ("Bearer owa_00000000_wrong", 401),
+        ("Basic dTpw", 200),  # the gateway's key is the caller's, if it is a key of ours, too
+        (None, 200),
+    ],
+)
+async def test_callers_of_a_rest_api_may_have_keys_of_their_own_beside_the_gateway_s(
+    fake: FakeOllama, tmp_path: Path, way: str, authorization: str | None, status: int
+) -> None:
+    keys = tmp_path / "keys.json"
+    gateway, own = (
+        create(keys, "gateway", alphanumeric=True),
+        create(keys, "own", alphanumeric=True),
+    )
+    seen: list[str] = []
+
+    async def who(request: Request) -> PlainTextResponse:
+        seen.append(Caller.of(request.scope).name)
+        return PlainTextResponse("")
+
+    settings = Settings(
+        ollama_base_url=fake.url, api_keys_file=str(keys), aws_lambda_function_name="models"
+    )
+    app = create_app([Route("/api/models", who)], settings)
+    headers = {"host": "x.example.com", "x-api-key": gateway}
+    if authorization:
+        headers["authorization"] = authorization.format(own=own)
+    identity = {"sourceIp": "192.0.2.1", "apiKey": gateway}
+    if way == "Mangum":
+        event = {**REST_API, "path": "/api/models", "requestContext": {"identity": identity}}
+        event |= {"headers": headers, "multiValueHeaders": {k: [v] for k, v in headers.items()}}
+        answered = (await asyncio.to_thread(invoke, app, event))["statusCode"]
+    else:
+        headers["x-amzn-request-context"] = json.dumps({"identity": identity})
+        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="https://x.example.com") as http:
+            answered = (await http.get("/api/models", headers=headers)).status_code
+    assert answered == status
+    expected = "own" if authorization and "own" in authorization else "gateway"
+    assert seen == ([expected] if status == 200 else [])

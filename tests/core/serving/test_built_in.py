@@ -34,10 +34,11 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    with httpx.Client(trust_env=False, timeout=100) as client:
         yield client
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("installed")
 def test_it_is_started_again_and_the_errors_say_what_happened(client: httpx.Client) -> None:
     with running("-m", "handlers", **OWN) as process:
@@ -61,10 +62,11 @@ def test_it_is_started_again_and_the_errors_say_what_happened(client: httpx.Clie
             assert not psutil.pid_exists(engine.pid), "a zombie is left"
         last = engine_of(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == -signal.SIGTERM
-        assert within(1, lambda: not last.is_running())
+        assert process.wait(timeout=60) == -signal.SIGTERM
+        assert within(20, lambda: not last.is_running())
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("installed")
 def test_the_server_ends_while_it_is_being_started_again(client: httpx.Client) -> None:
     with running("-m", "handlers", **OWN) as process:
@@ -73,7 +75,7 @@ def test_the_server_ends_while_it_is_being_started_again(client: httpx.Client) -
         engine_of(process.pid).kill()
         wait_for(process.stdout, "The built-in model ended (Killed)")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 def test_a_model_that_cannot_start_fails_the_start_with_its_reason(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ async def test_a_client_that_goes_away_stops_its_machine(
     asking = asyncio.create_task(api.post("/api/chat", json=LARGE))
     request = await pool.gpu1.wait_for(1)
     asking.cancel()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await request.disconnected.wait()
 
 
