@@ -151,10 +151,12 @@ class _Exchange:
             self._record.status = message["status"]
             headers = list(message.get("headers", ()))
             is_stream = (b"content-type", self._dialect.stream_type) in headers
-            self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
             self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
-        elif not message.get("more_body"):
+            await self._send(message)  # may find a header invalid: then the answer is still due
+            self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
+            return
+        if not message.get("more_body"):
             self._answer = _Answer.COMPLETE
         await self._send(message)
 
