@@ -16,7 +16,7 @@ from core.chat.conversation import check, messages_of, too_long
 from core.chat.images import check_images
 from core.chat.large import weighed
 from core.chat.schema import checked_format
-from core.context import Record
+from core.context import Record, fields_of
 from core.contract.errors import BadRequest, UnsupportedMediaType
 from core.contract.schemas import MAX_CONTEXT_LENGTH, MAX_MESSAGES, ChatRequest, Options
 from core.settings.schema import Settings
@@ -84,7 +84,8 @@ async def read_chat_request(
         ApiError: the body does not arrive (as for `read_body`), is not declared as JSON, or is
             not a valid request; the text names the field.
     """
-    charset = _charset(request.headers.get("content-type", ""))
+    content_type = fields_of(request.scope).get(b"content-type", b"")
+    charset = _charset(content_type.decode("latin-1"))
     limit = settings.max_conversation_bytes
     chat = await parse_chat_request(await read_body(request, charset, settings, budget), limit)
     chat.messages = messages_of(chat, limit)

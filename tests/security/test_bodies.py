@@ -15,6 +15,8 @@ import pytest
 
 from core.app import create_app
 from core.chat import body as bodies
+from core.ollama.connection import Header
+from core.ollama.pool import Body, Pool
 from core.settings.schema import Settings
 from handlers import asgi
 from tests.conftest import Serve
@@ -71,13 +73,25 @@ LARGE = {
 }  # fmt: skip
 
 
-class Answers(httpx.AsyncBaseTransport):
-    """An Ollama that answers at once, without reading: only the gateway's own work is measured."""
+class Answer(Body):
+    """The body of an answer that is there at once."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path != "/api/chat":
-            return httpx.Response(404, stream=httpx.ByteStream(b""))
-        return httpx.Response(200, stream=httpx.ByteStream(Recorded("chat_nonstream").body))
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def read(self) -> bytes:
+        data, self.data = self.data, b""
+        return data
+
+    def close(self) -> None:
+        pass
+
+
+async def answer(pool: Pool, request: bytes) -> tuple[int, list[Header], Body]:
+    """Answer at once, without reading: only the gateway's own work is measured."""
+    if not request.startswith(b"POST /api/chat "):
+        return 404, [], Answer(b"")
+    return 200, [], Answer(Recorded("chat_nonstream").body)
 
 
 @contextmanager
@@ -108,7 +122,7 @@ async def test_no_large_body_holds_up_the_others(
 ) -> None:
     status, body = LARGE[name]
     app = create_app(asgi.routes, Settings(default_model="smollm2:135m", max_body_bytes=MAX_BODY))
-    monkeypatch.setattr("core.ollama.client.HTTPTransport", lambda _: Answers())
+    monkeypatch.setattr(Pool, "send", answer)
     transport = httpx.ASGITransport(app)
     fastest = float("inf")
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -116,8 +130,8 @@ async def test_no_large_body_holds_up_the_others(
             headers = {"Content-Type": "application/json"}
             with longest_step(monkeypatch) as steps:
                 post = client.post("/api/chat", content=as_it_arrives(body), headers=headers)
-                answer = await asyncio.create_task(post)  # so that its last step ends in time
-            assert answer.status_code == status, answer.text
+                response = await asyncio.create_task(post)  # so that its last step ends in time
+            assert response.status_code == status, response.text
             fastest = min(fastest, steps[0])
             if fastest < MAX_STEP_S:
                 break
