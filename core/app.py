@@ -26,7 +26,7 @@ from core.observe import logs
 from core.ollama.upstream import Upstream
 from core.serving import workers
 from core.serving.application import Application, BareStarlette
-from core.serving.aws import GatewayMiddleware, is_function
+from core.serving.aws import GatewayMiddleware
 from core.serving.exchange import ExchangeMiddleware
 from core.serving.routes import endpoints, paths, with_slash
 from core.settings.environment import SettingsError
@@ -61,7 +61,7 @@ def create_app(
 
 
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
-    if is_function(settings):
+    if settings.is_function:
         logs.configure(settings)
     elif instrumented:
         workers.check(settings)
@@ -74,7 +74,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
-    memory = MemoryBudget(settings.max_memory_bytes)
+    memory = MemoryBudget.from_settings(settings)
     queue = _queue(settings)
     recorder = Recorder(memory.release, logs.log_request)
 
@@ -133,7 +133,7 @@ async def _warm_up(app: Starlette) -> AsyncIterator[None]:
 
 
 def _queue(settings: Settings) -> "FairQueue | LeasedQueue":
-    shared = {"never": False, "functions": is_function(settings), "always": True}
+    shared = {"never": False, "functions": settings.is_function, "always": True}
     if settings.rate_limit_storage == "memory://" or not shared[settings.share_queue]:
         return FairQueue(settings)
     from core.chat.leases import LeasedQueue  # noqa: PLC0415 - takes 0.1 s
@@ -154,7 +154,7 @@ class _Parts(NamedTuple):
 def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
     """Return the middleware, outermost first."""
     settings, keys, limiter, recorder, ledger = parts
-    function = is_function(settings)
+    function = settings.is_function
     gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
     cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
     return [

@@ -5,14 +5,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 
 import httpx
 import msgspec
 
 from core.contract.errors import ApiError
 from core.doctor.findings import Finding, ok, problem, warning
-from core.ollama.failures import failed_response, not_ollama
+from core.ollama.api import parse
 from core.ollama.transport import HTTPTransport
 from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
@@ -27,9 +26,6 @@ FAULTS = {
     (0, 30): "some JSON schemas in format crash it",
 }
 """The first version without a fault; the gateway keeps off what it knows of."""
-
-
-_T = TypeVar("_T")
 
 
 class _Version(msgspec.Struct):
@@ -60,7 +56,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ) as client:
             try:
                 answer = await client.get("/api/version")
-                version = _decoded(answer, _Version).version
+                version = parse(answer, answer.content, _Version).version
             except (httpx.HTTPError, ApiError) as error:
                 yield _unreachable(settings, error)
                 return
@@ -109,8 +105,8 @@ def _clock(answer: httpx.Response) -> Finding:
 
 async def _models(client: httpx.AsyncClient, settings: Settings) -> AsyncIterator[Finding]:
     try:
-        installed = _decoded(await client.get("/api/tags"), _Models).models
-        loaded = _decoded(await client.get("/api/ps"), _Models).models
+        installed = await _list(client, "/api/tags")
+        loaded = await _list(client, "/api/ps")
     except (httpx.HTTPError, ApiError) as error:
         yield problem("models", f"cannot be listed: {error}", "journalctl -u ollama")
         return
@@ -153,10 +149,6 @@ def _untagged(name: str) -> str:
     return name.removesuffix(":latest")
 
 
-def _decoded(answer: httpx.Response, type_: type[_T]) -> _T:
-    if answer.status_code != httpx.codes.OK:
-        raise failed_response(answer, answer.content)
-    try:
-        return msgspec.json.decode(answer.content, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise not_ollama() from None
+async def _list(client: httpx.AsyncClient, path: str) -> list[_Model]:
+    answer = await client.get(path)
+    return parse(answer, answer.content, _Models).models

@@ -60,14 +60,18 @@ class Connections:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files != resource.RLIM_INFINITY:
             # However many chats may run, clients have half of the files to themselves.
-            files -= min(OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent, files // 2)
-            self.most = min(settings.max_connections, max(1, files))
+            own = min(OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent, files // 2)
+            self.most = min(settings.max_connections, max(1, files - own))
         else:
             self.most = settings.max_connections
+            files = 2 * self.most + settings.max_concurrent + OTHER_FILES
+        self._most_leaving = files - self.most - settings.max_concurrent - OTHER_FILES // 2
         self.most_per_client = settings.max_connections_per_client
         self._trusted = settings.trusted_proxies
         self._sites = Sites()
         self._open: dict[Connection, str] = {}
+        self._leaving = set[Connection]()
+        """Those beyond the limit, which have been told so."""
         self._count = Counter[str]()
         self._strangers: dict[Connection, None] = {}
         """Those without a request in progress, the oldest first, that never had one let in."""
@@ -93,6 +97,7 @@ class Connections:
             self._log()
             full = TooManyConnections("This server has too many connections", RETRY_S)
             if not self._close_one(full):
+                self.remove(connection)
                 return full
         self._strangers[connection] = None
         return refusal
@@ -100,11 +105,20 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         """Forget a connection; it does not matter if it is forgotten already."""
         self.begin(connection)
+        self._leaving.discard(connection)
         site = self._open.pop(connection, None)
         if site is not None:
             self._count[site] -= 1
             if not self._count[site]:
                 del self._count[site]
+
+    def may_linger(self, connection: Connection) -> bool:
+        """Return whether a refused connection may stay open until its client has read why."""
+        if connection in self._open:
+            return True
+        if len(self._leaving) < self._most_leaving:
+            self._leaving.add(connection)
+        return connection in self._leaving
 
     def begin(self, connection: Connection) -> None:
         """Mark the start of a request."""

@@ -7,14 +7,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.context import Record
-from core.contract.errors import (
-    ApiError,
-    BadRequest,
-    HeadTimeout,
-    HeadTooLarge,
-    InvalidHTTP,
-)
-from core.contract.retryable import TooManyConnections
+from core.contract.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge, InvalidHTTP
 from core.serving.connections import Connections, limit_unread
 from core.serving.cycle import Cycle, add_request_line
 from core.serving.half_closed import HalfClosed
@@ -67,7 +60,8 @@ class Protocol(HttpToolsProtocol):
         limit_unread(transport, WRITE_TIMEOUT_S)
         self._known = self._limits.is_trusted(self._host)
         if refusal := self._limits.add(self, self._host):
-            self._refuse(refusal, lingers=not isinstance(refusal, TooManyConnections))
+            self._log(refusal)
+            self._turn_away(refusal)
         else:
             self._start_head_timer(HEAD_TIMEOUT_S)
 
@@ -82,10 +76,10 @@ class Protocol(HttpToolsProtocol):
 
     def close_idle(self, refusal: ApiError) -> None:
         """Close the connection; its first request may be on its way, and gets `refusal`."""
-        self._refused = True
-        if not self.cycle:
-            self.transport.write(last_answer(refusal))
-        self.transport.close()
+        if self.cycle:
+            self.transport.close()
+        else:
+            self._turn_away(refusal)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection of a client that awaits its answer: it may still read.
@@ -226,19 +220,30 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse(self, error: ApiError, *, lingers: bool = True) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Read no more, and answer with `error`, unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
-        self._refused = True
-        log_refusal(error, self._host, is_proxy=self._limits.is_trusted(self._host))
+        self._log(error)
         if not self._is_idle() and (self.cycle.response_started or not self.cycle.more_body):
+            self._refused = True
             self.cycle.keep_alive = False
             return
-        self.transport.write(last_answer(error))
         if not self._is_idle():
             self.cycle.disconnected = True  # the application must not answer too
             self.cycle.message_event.set()
-        if lingers and self.transport.can_write_eof():
+        self._turn_away(error)
+
+    def _turn_away(self, error: ApiError) -> None:
+        """Answer with `error` and read no more, but let the client read it if there is room."""
+        self._refused = True
+        self.transport.write(last_answer(error))
+        if not self._limits.may_linger(self):
+            self.transport.close()
+            return
+        if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(REFUSED_S if lingers else 0, self.transport.close)
+        self.loop.call_later(REFUSED_S, self.transport.close)
+
+    def _log(self, error: ApiError) -> None:
+        log_refusal(error, self._host, is_proxy=self._limits.is_trusted(self._host))

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-import msgspec
 from msgspec import Meta
 
 from core.settings.environment import read
+from core.settings.functions import FunctionSettings
 from core.settings.networks import Networks
 from core.settings.values import (
     JWKSURL,
+    SECRET,
     Amount,
-    BasePath,
     BaseURL,
     HeaderName,
     HeaderValue,
@@ -26,10 +26,8 @@ from core.settings.values import (
     StorageURL,
 )
 
-_SECRET = Meta(extra_json_schema={"writeOnly": True})
 
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(FunctionSettings, frozen=True, kw_only=True):
     """Every setting, checked once when it is read."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104 - a stranger gets a 401
@@ -124,9 +122,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5
     ollama_headers: Annotated[
         dict[HeaderName, HeaderValue],
-        _SECRET,
+        SECRET,
         Meta(description="JSON object of headers for the tunnel to Ollama"),
-    ] = {}
+    ] = {}  # noqa: RUF012 - of a struct, which copies it
     ollama_ca_file: Annotated[
         str, Meta(description="PEM file of the CA that signed Ollama's certificate")
     ] = ""
@@ -157,14 +155,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_keys_file: Annotated[
         str, Meta(description="file of API keys, written by python -m core.keys")
     ] = ""
-    api_keys: Annotated[str, _SECRET, Meta(description="the contents of such a file")] = ""
+    api_keys: Annotated[str, SECRET, Meta(description="the contents of such a file")] = ""
     api_keys_secret: Annotated[
         SecretName,
         Meta(description="AWS secret or parameter with that JSON, read through AWS' extension"),
     ] = ""
     jwt_secret: Annotated[
         str,
-        _SECRET,
+        SECRET,
         Meta(min_length=32, description="secret shared with the issuer of HS256 tokens"),
     ] = ""
     jwt_public_key_file: Annotated[
@@ -196,7 +194,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "60/minute"
     rate_limit_storage: Annotated[
         StorageURL,
-        _SECRET,
+        SECRET,
         Meta(description="where requests are counted; Redis or Valkey shares the count"),
     ] = "memory://"
     rate_limit_fail_closed: Annotated[
@@ -223,19 +221,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["functions", "always", "never"],
         Meta(description="processes that share one queue and MAX_CONCURRENT in RATE_LIMIT_STORAGE"),
     ] = "functions"
-
-    aws_lambda_function_name: Annotated[
-        str, Meta(description="set by AWS Lambda, where the gateway reports the client's address")
-    ] = ""
-    aws_session_token: Annotated[
-        str, _SECRET, Meta(description="set by AWS Lambda: opens its extension for secrets")
-    ] = ""
-    parameters_secrets_extension_http_port: Annotated[
-        Port, Meta(description="port of that extension")
-    ] = 2773
-    api_gateway_base_path: Annotated[
-        BasePath, Meta(description="what a custom domain of AWS' API Gateway has before /api")
-    ] = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:

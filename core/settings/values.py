@@ -11,6 +11,7 @@ def _form(pattern: str, words: str) -> Meta:
     return Meta(pattern=rf"^(?:{pattern})(?!\n)$", extra_json_schema={"format": words})
 
 
+SECRET = Meta(extra_json_schema={"writeOnly": True})
 _AUTHORITY = r"(\[[0-9a-fA-F:.]+\]|[^/@:\s?#\[\]]+)(:\d{1,5})?"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]

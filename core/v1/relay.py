@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from core.chat.body import read_body
+from core.chat.body import MemoryBudget, read_body
 from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
@@ -157,14 +157,17 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
         ApiError: the request is invalid, or there is no answer.
     """
     settings = request.app.state.settings
-    body = await read_body(request, "utf-8", settings, request.app.state.memory)
-    asked = parse(api, body, settings.max_predict)
+    memory: MemoryBudget = request.app.state.memory
+    body = await read_body(request, "utf-8", settings, memory)
+    async with memory.turn(Record.of(request.scope)):
+        asked = await parse(api, body, settings.max_predict)
     del body
     if not asked.model:
         may_use = Caller.of(request.scope).may_use
         asked.model = await ollama_client(request.app.state).default.name(may_use)
     turn = Relay(api, request, asked)
     await turn.check_model()
+    asked.seal()
     return EventStream(turn.events()) if asked.stream else await turn.answer()
 
 

@@ -132,7 +132,7 @@ def nginx(folder: Path, gateway: str, *changes: tuple[str, object]) -> Iterator[
 
 def listening(front: Front) -> Front:
     """Return `front` once it has its certificate, and shows it."""
-    for attempt in range(200):
+    for attempt in range(600):
         try:
             with (
                 socket.create_connection(("127.0.0.1", front.port), 5) as sock,
@@ -140,7 +140,7 @@ def listening(front: Front) -> Front:
             ):
                 return front
         except OSError:
-            assert attempt < 199
+            assert attempt < 599
             time.sleep(0.1)
     raise AssertionError
 
@@ -164,7 +164,7 @@ async def test_a_token_is_handed_on_at_once_and_a_client_that_leaves_stops_its_m
 ) -> None:
     fake.default = stalls_after(1)
     with run(tmp_path, gateway) as front:
-        async with front.client() as client, asyncio.timeout(10):
+        async with front.client() as client, asyncio.timeout(30):
             async with client.stream("POST", "/api/chat/stream", json=CHAT) as answer:
                 assert "strict-transport-security" in answer.headers
                 assert json.loads(await anext(answer.aiter_lines()))["response"] == " 0"

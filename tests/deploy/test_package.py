@@ -20,7 +20,8 @@ CORE = {
     *("gate/tokens", "keys/records", "keys/secret", "keys/store", "observe/logs"),
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
     *("serving/application", "serving/aws", "serving/exchange", "serving/routes"),
-    *("settings/environment", "settings/networks", "settings/schema", "settings/values"),
+    *("settings/environment", "settings/functions", "settings/networks", "settings/schema"),
+    "settings/values",
 }
 CLIENT_MODULES = ("api", "client", "default", "failures", "models", "request", "transport", "wire")
 CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}

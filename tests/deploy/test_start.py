@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def start(project: Path, **environ: str) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=280,
     )
     assert ended.returncode == 1, ended.stderr
     return ended.stderr.splitlines()
@@ -59,6 +60,7 @@ def test_a_python_that_is_not_there_or_does_not_run(project: Path, tmp_path: Pat
     assert "does not run" in line
 
 
+@pytest.mark.timeout(300)
 def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/python").symlink_to("/no/such/python")
@@ -66,7 +68,19 @@ def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
     assert (project / ".venv/bin/pip").exists()
 
 
+@pytest.mark.timeout(300)
 def test_an_index_that_cannot_be_reached(project: Path) -> None:
     (project / "requirements.txt").write_text(f"anyio==4.10.0 --hash=sha256:{'0' * 64}\n")
     lines = start(project, PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0")
     assert lines[-1].startswith("cannot install requirements.txt. Is the package index reachable?")
+
+
+def test_a_hangup_before_the_server_can_handle_it_does_not_end_it(project: Path) -> None:
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/python").symlink_to(sys.executable)
+    (project / ".venv/requirements.txt").touch()  # installed
+    (project / "handlers").mkdir()
+    (project / "handlers/__main__.py").write_text(
+        "import signal, sys; sys.exit(signal.getsignal(signal.SIGHUP).name)"
+    )
+    assert start(project)[-1] == "SIG_IGN"

@@ -1,7 +1,6 @@
 """The programs of the suite: the gateway, its upstream and Redis, each to be hurt by its id."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import psutil
 
 from tests.programs import free_ports
 
-START_S = 20
+START_S = 60
 CALM_S = 25
 """How long sockets may take to close: idle connections to Ollama end after 15 s."""
 
@@ -138,7 +137,7 @@ def gateway(
         "RATE_LIMIT": "off",
         "MAX_CONCURRENT": "64",
         "MAX_QUEUE": "2000",
-        "REQUEST_TIMEOUT_S": "10",
+        "REQUEST_TIMEOUT_S": "30",
     }
     url = f"http://127.0.0.1:{port}"
     return Program(
@@ -162,6 +161,7 @@ def redis() -> Program:
     return Program(command, f"redis://127.0.0.1:{port}", ready=ready)
 
 
-def repeated(ollama: str) -> int:
-    """Return how many requests reached the upstream at `ollama` twice."""
-    return int(json.loads(httpx.get(f"{ollama}/repeated", trust_env=False).content))
+def seen(ollama: str) -> dict[str, int]:
+    """Return how often each request has reached the upstream at `ollama` since its start."""
+    counts: dict[str, int] = httpx.get(f"{ollama}/seen", trust_env=False, timeout=30).json()
+    return counts

@@ -5,12 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import httpx
 import pytest
 
-from tests.processes import running
+from tests.processes import running, within
 
 # A parent that starts the engine, prints its process id and URL, and runs until stdin ends.
 PARENT = """
@@ -23,15 +22,6 @@ print(engine.pid, engine.stdout.readline().strip(), flush=True)
 sys.stdin.read()
 os._exit(0)
 """
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def listens(url: str) -> bool:

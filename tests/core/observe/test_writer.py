@@ -53,6 +53,14 @@ def serving(
         process.stderr.close()
 
 
+def stopped(process: subprocess.Popen[bytes]) -> str:
+    """Stop the server; return what it wrote to standard error."""
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+    assert process.stderr
+    return process.stderr.read().decode()
+
+
 def wait_until_up(url: str) -> None:
     deadline = time.monotonic() + 20
     while True:
@@ -147,10 +155,7 @@ def test_a_closed_output_is_one_line_on_standard_error_and_no_traceback(ollama: 
         os.close(reader)
         for _ in range(3):
             assert client.get(url + LONG).status_code == 404
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-        assert process.stderr
-        errors = process.stderr.read().decode()
+        errors = stopped(process)
     assert errors.count("Standard output cannot be written: Broken pipe") == 1
     assert errors.count(LONG) == 3
     assert "Traceback" not in errors
@@ -161,10 +166,7 @@ def test_a_descriptor_that_became_a_clients_gets_no_log(ollama: str) -> None:
         for _ in range(3):
             answer = client.post(f"{url}/api/chat", json=CHAT)
             assert answer.json()["success"] is True
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-        assert process.stderr
-        assert process.stderr.read().decode().count("it is closed") == 1
+        assert stopped(process).count("it is closed") == 1
 
 
 def test_a_full_disk_loses_no_line(ollama: str) -> None:
@@ -174,10 +176,7 @@ def test_a_full_disk_loses_no_line(ollama: str) -> None:
     ):
         for _ in range(3):
             assert client.get(url + LONG).status_code == 404
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-        assert process.stderr
-        errors = process.stderr.read().decode()
+        errors = stopped(process)
     assert errors.count("LOG_FILE cannot be written: No space left on device") == 1
     assert errors.count(LONG) == 3
 

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from core.serving import built_in
-from tests.processes import running, wait_for
+from tests.processes import running, wait_for, within
 
 CHAT = {"message": "hi", "model": "smollm2:135m", "options": {"num_predict": 4}}
 OWN = {"BUILT_IN_MODEL": "true", "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "console"}
@@ -21,15 +21,6 @@ OWN = {"BUILT_IN_MODEL": "true", "PORT": "0", "WEB_PORT": "0", "LOG_FORMAT": "co
 def engine_of(server: int) -> psutil.Process:
     (child,) = psutil.Process(server).children()
     return child
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.fixture

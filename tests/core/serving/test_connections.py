@@ -148,6 +148,23 @@ def test_the_limit_of_files_limits_connections(few_files: int) -> None:
     assert limited(20).most == 20
 
 
+def test_those_beyond_the_limit_may_read_why_while_files_are_left(few_files: int) -> None:
+    table = Connections(Settings())
+    busy = [Idle() for _ in range(table.most)]
+    for connection in busy:
+        table.add(connection, "")
+        table.begin(connection)
+    refused = [Idle() for _ in range(few_files)]
+    for connection in refused:
+        assert isinstance(table.add(connection, ""), TooManyConnections)
+    staying = [connection for connection in refused if table.may_linger(connection)]
+    assert 20 < len(staying) < few_files - table.most - 10
+    assert table.may_linger(busy[0]), "it is counted already"
+    table.remove(staying[0])
+    assert table.may_linger(Idle())
+    assert not table.may_linger(Idle())
+
+
 def test_the_server_takes_all_the_files_that_it_may_have() -> None:
     code = """if True:
         import resource
