@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renews the lock files with uv (pipx install uv): deploy/lock.sh [--upgrade]
+# Updates the lock files with uv (pipx install uv): deploy/lock.sh [--upgrade]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lock() { uv pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes "$@"; }

@@ -1,9 +1,9 @@
 # Sourced by start.sh and test.sh in the project's root; sets up .venv from the lock files.
 
 source deploy/python.sh
-[ -w . ] || stop "cannot write to $PWD, which is where .venv belongs; use a copy that is yours"
+[ -w . ] || stop "cannot write to $PWD, where .venv belongs; use your own copy"
 if [ -e .venv ] && ! .venv/bin/python -c 'import pip' 2>/dev/null; then
-    echo "the Python of .venv is gone: setting it up again" >&2
+    echo "the Python that .venv uses is gone: setting it up again" >&2
     rm -rf .venv
 fi
 if [ ! -e .venv ] && ! "$python" -m venv .venv; then

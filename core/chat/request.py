@@ -87,7 +87,7 @@ async def read_chat_request(
             not a valid request; the text names the field.
     """
     content_type = fields_of(request.scope).get(b"content-type", b"")
-    charset = _charset(content_type.decode("latin-1"))
+    charset = charset_of(content_type.decode("latin-1"))
     limit = settings.max_conversation_bytes
     max_parts = max_integers(limit) + MAX_PARTS
     body = await read_body(request, charset, settings, budget, max_parts)
@@ -143,8 +143,13 @@ def _checked_options(options: Options) -> Options:
 
 
 @lru_cache(maxsize=64)
-def _charset(content_type: str) -> str:
-    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is."""
+def charset_of(content_type: str) -> str:
+    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is.
+
+    Raises:
+        UnsupportedMediaType: it is not JSON, which a foreign web page cannot send.
+        BadRequest: the charset is unknown.
+    """
     media_type, _, parameters = content_type.partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType(

@@ -1,4 +1,4 @@
-"""What ./start.sh says when the first minute goes wrong, each time in one line."""
+"""What ./start.sh says when the first minute goes wrong, always in one line."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ def test_a_python_that_is_not_there_or_does_not_run(project: Path, tmp_path: Pat
 def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/python").symlink_to("/no/such/python")
-    assert start(project)[0] == "the Python of .venv is gone: setting it up again"
+    assert start(project)[0] == "the Python that .venv uses is gone: setting it up again"
     assert (project / ".venv/bin/pip").exists()
 
 

@@ -15,7 +15,7 @@ from tests.page.conftest import Open
 from tests.page.conversation import answered, say
 
 BUDGET = 150_000
-"""Bytes that all of the page may take, compressed."""
+"""The most bytes that the whole page may take, compressed."""
 
 
 async def test_page(serve: Serve) -> None:

@@ -24,7 +24,7 @@ DOCUMENTS = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 
 @dataclass(frozen=True)
 class Debian:
-    """What mmdebstrap has made."""
+    """What mmdebstrap has built."""
 
     machine: Path
     """A root with systemd and Python."""
@@ -66,7 +66,7 @@ def debian() -> Iterator[Debian]:
 
 @pytest.fixture(scope="session")
 def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the locked packages, so that nothing made here needs a network."""
+    """A folder with the locked packages, so that builds here need no network."""
     folder = tmp_path_factory.mktemp("wheels")
     found = subprocess.run(
         ["chroot", debian.machine, "python3", "--version"], capture_output=True, check=True
@@ -96,7 +96,7 @@ def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Machine:
-    """A Debian root, and the process that is systemd in it once it has booted."""
+    """A Debian root, and its systemd process once it has booted."""
 
     root: Path
     wheels: Path
@@ -112,7 +112,7 @@ class Machine:
         ]
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command in it, and return both its outputs; assert that it succeeds if `check`."""
+        """Run a command inside, and return its combined output; assert success if `check`."""
         enter: list[str | Path] = [*self._nspawn, "--pipe"]
         if self.init:
             enter = ["nsenter", "--target", str(self.init), "--all", "--root", "--wd"]
@@ -131,7 +131,7 @@ class Machine:
 
     @contextmanager
     def booted(self) -> Iterator[None]:
-        """Have systemd run in it."""
+        """Boot systemd in it."""
         with started([*self._nspawn, "--boot"], {}) as process:
             nspawn = psutil.Process(process.pid)
             deadline = time.monotonic() + 60
@@ -145,7 +145,7 @@ class Machine:
                 self.init = 0
 
     def _state(self, nspawn: psutil.Process) -> str:
-        """Return what systemd says about itself, once it is there and has started everything."""
+        """Return systemd's own state, once it has started everything."""
         self.init = next((child.pid for child in nspawn.children()), 0)
         if not self.init:
             return ""

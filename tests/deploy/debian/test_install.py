@@ -32,7 +32,7 @@ def version(machine: Machine) -> str:
 
 
 def call(machine: Machine, path: str, *options: str) -> str:
-    """Call the gateway from its own machine, until it answers."""
+    """Call the gateway from its own machine until it answers."""
     patient = ("--retry", "20", "--retry-delay", "1", "--retry-all-errors", "--fail-with-body")
     return machine.run("curl", "-s", *patient, *options, f"http://127.0.0.1:5000{path}")
 
