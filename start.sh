@@ -18,15 +18,12 @@ if [ -z "${OLLAMA_BASE_URL:-}" ] && ! (exec 3<>/dev/tcp/127.0.0.1/11434) 2>/dev/
     own_model=yes
     echo "no Ollama found: answering with the small built-in model smollm2:135m;" \
         "set OLLAMA_BASE_URL to use your own" >&2
-    [ "$(uname)" != Linux ] || "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null ||
-        stop "the built-in model needs the library libgomp; install it (Debian, Ubuntu:" \
-            "apt install libgomp1; Fedora: dnf install libgomp), or set OLLAMA_BASE_URL"
 fi
 
 source deploy/venv.sh
 install requirements.txt
 if [ "$own_model" ]; then
-    install core/engine/requirements.txt
+    install_engine
     export BUILT_IN_MODEL=true
 fi
 

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source deploy/venv.sh
 install tests/requirements.txt
-install core/engine/requirements.txt
+install_engine
 
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --check --quiet .

@@ -78,7 +78,7 @@ add_engine() {
     (
         cd "$home/releases/$version"
         source deploy/venv.sh
-        install core/engine/requirements.txt
+        install_engine
         chmod -R u=rwX,go=rX .venv
     )
 }
@@ -145,10 +145,7 @@ plan_install() {
     version=$(version_of_source) switched='' changed=''
     services=("$name.service")
     [ ! -e "$units/$name-engine.service" ] || engine=1
-    if [ "$engine" ]; then
-        services+=("$name-engine.service")
-        /sbin/ldconfig -p | grep -q libgomp.so.1 || stop "The built-in model needs libgomp: apt install libgomp1"
-    fi
+    [ -z "$engine" ] || services+=("$name-engine.service")
 
     id "$name" &>/dev/null || step "add the system user $name" add_user
     [ -d "$state" ] || step "make $state, for its keys" add_state

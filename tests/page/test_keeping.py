@@ -189,6 +189,8 @@ async def test_what_was_found_in_a_file_is_shown_without_markup(
     await answered(page)
     for query, found in (("sum", "Sum it up"), ("may", "month,sales May,12"), ("plan", "plan.csv")):
         await page.fill("#search", query)
-        await page.wait_for_selector(f".excerpt:text-is('{found}')")
+        excerpt = page.locator(f".excerpt:has-text('{found}')")
+        await excerpt.wait_for()
+        assert await excerpt.inner_text() == found
     await page.fill("#search", "file name")
     await page.wait_for_selector("#list:has-text('Nothing found')")

@@ -12,7 +12,7 @@ PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobil
 
 TABLE = """| Day | Amount | Remarks on it | Code | By |
 |---|--:|---|---|---|
-| 2026-11-27 | 1 234 567,89 € | Something long that was said about that | `do-it-now` | Seo-yeon |
+| 2026-11-27 | 1 234 567,89 € | Something long that is said about this day | `do-it-now` | Su-jin |
 | 2026-11-28 | -12.5 kg | 국제화된 데이터베이스관리시스템 | `x` | Kim Min-su |
 """
 

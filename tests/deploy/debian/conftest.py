@@ -18,7 +18,7 @@ from packaging.markers import Marker
 
 from tests.programs import ROOT, program, started
 
-PACKAGES = "curl dbus libgomp1 procps python3-venv systemd-sysv"
+PACKAGES = "curl dbus procps python3-venv systemd-sysv"
 DOCUMENTS = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 
 
@@ -68,12 +68,16 @@ def debian() -> Iterator[Debian]:
 def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the locked packages, so that builds here need no network."""
     folder = tmp_path_factory.mktemp("wheels")
+    folder.chmod(0o755)
     found = subprocess.run(
         ["chroot", debian.machine, "python3", "--version"], capture_output=True, check=True
     )
     # The machine's Python may be another than that of the tests, and want other packages.
     version = {"python_full_version": found.stdout.decode().split()[1]}
-    locks = ROOT / "requirements.txt", ROOT / "core/engine/requirements.txt"
+    locks = [
+        ROOT / name
+        for name in ("requirements.txt", "core/engine/requirements.txt", "core/engine/libgomp.txt")
+    ]
     entries = re.split(r"\n(?=\S)", "\n".join(lock.read_text("utf-8") for lock in locks))
     wanted: list[str] = []
     for entry in entries:
