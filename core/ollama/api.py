@@ -66,7 +66,8 @@ class OllamaAPI:
         content = _encode(body)
         id_ = b"x-request-id: %b\r\n" % request_id.encode() if request_id else b""
         head = self._head(path)
-        return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, id_, len(content), content)
+        length = b"content-length: %d\r\n\r\n" % len(content)
+        return b"".join((head, id_, length, content))  # `%b` would take more than its size
 
     def _head_of(self, path: str) -> bytes:
         """Return the start of a POST's head, which is the same each time."""

@@ -17,6 +17,7 @@ _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
 _NO_BODY = {204, 304}
 _ORDINARY = re.compile(rb"(?:/[\w.-]+)+/?|/")
 """A target that is nothing but a path, with no escape in it."""
+_SHORT_TARGET = 1024
 
 
 class Cycle(RequestResponseCycle):
@@ -121,7 +122,7 @@ def add_request_line(scope: HTTPScope, method: bytes, target: bytes) -> None:
         httptools.HttpParserInvalidURLError: the target is malformed.
     """
     raw_path, query = target, b""
-    if not _ORDINARY.fullmatch(target):
+    if len(target) > _SHORT_TARGET or not _ORDINARY.fullmatch(target):
         url = httptools.parse_url(target)
         raw_path, query = url.path, url.query or b""
     path = raw_path.decode("ascii")

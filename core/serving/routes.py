@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from inspect import iscoroutinefunction
 
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 
@@ -32,6 +32,11 @@ def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
     ]
 
 
+def _first_match(router: Router, method: str, path: str) -> BaseRoute | None:
+    scope = {"type": "http", "method": method, "path": path}
+    return next((route for route in router.routes if route.matches(scope)[0] is Match.FULL), None)
+
+
 class Shortcut:
     """Finds the endpoint of a plain path at once; asking each route takes as long as the gate."""
 
@@ -40,11 +45,12 @@ class Shortcut:
         self._router = router
         self._endpoints = {
             (method, route.path): route.endpoint
-            for route in reversed(router.routes)  # the first one of a path counts
+            for route in router.routes
             if isinstance(route, Route)
             and not route.param_convertors
             and iscoroutinefunction(route.endpoint)
             for method in route.methods or ()
+            if _first_match(router, method, route.path) is route  # none with a parameter is before
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -238,6 +238,15 @@ async def test_a_refusal_takes_the_place_of_an_answer_that_is_not_sent_yet(
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_target_beyond_the_parsers_limit_is_refused(
+    connect: Connect, transport: Transport
+) -> None:
+    protocol = connect(Response("hello"))
+    protocol.data_received(GET.replace(b"/", b"/" + b"a" * 65_536, 1))
+    (answer,) = transport.writes
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 async def test_an_answer_begins_with_its_head(connect: Connect, transport: Transport) -> None:
     app: Callable[..., Awaitable[None]] = sends(body(b"hello"))
     await run(connect(app), GET)
