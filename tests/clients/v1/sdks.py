@@ -15,7 +15,7 @@ TOOL: Any = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
 }
-PATIENCE_S, IMPATIENCE_S = 60, 1
+PATIENCE_S, IMPATIENCE_S = 300, 1
 
 
 class Capital(pydantic.BaseModel):
