@@ -5,7 +5,6 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
@@ -24,7 +23,6 @@ from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
 from core.observe import logs
 from core.ollama.upstream import Upstream
-from core.serving import workers
 from core.serving.application import Application, BareStarlette
 from core.serving.aws import GatewayMiddleware
 from core.serving.exchange import ExchangeMiddleware
@@ -64,12 +62,11 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     if settings.is_function:
         logs.configure(settings)
     elif instrumented:
+        from core.serving import workers  # noqa: PLC0415 - imports multiprocessing
+
         workers.check(settings)
-    if settings.rate_limit_storage != "memory://" and find_spec("redis") is None:
-        raise SettingsError(
-            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
-            "deploy/package.py --redis"
-        )
+    if settings.rate_limit_storage != "memory://":
+        _require_redis()
     upstream = Upstream(settings)
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
@@ -139,6 +136,16 @@ def _queue(settings: Settings) -> "FairQueue | LeasedQueue":
     from core.chat.leases import LeasedQueue  # noqa: PLC0415 - takes 0.1 s
 
     return LeasedQueue(settings)
+
+
+def _require_redis() -> None:
+    from importlib.util import find_spec  # noqa: PLC0415 - few functions have a store
+
+    if find_spec("redis") is None:
+        raise SettingsError(
+            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
+            "deploy/package.py --redis"
+        )
 
 
 class _Parts(NamedTuple):

@@ -86,7 +86,7 @@ async def read_chat_request(
         ApiError: the body does not arrive (as for `read_body`), is not declared as JSON, or is
             not a valid request; the text names the field.
     """
-    charset = _charset(request.headers.get("content-type", ""))
+    charset = charset_of(request.headers.get("content-type", ""))
     limit = settings.max_conversation_bytes
     max_parts = max_integers(limit) + MAX_PARTS
     body = await read_body(request, charset, settings, budget, max_parts)
@@ -142,8 +142,13 @@ def _checked_options(options: Options) -> Options:
 
 
 @lru_cache(maxsize=64)
-def _charset(content_type: str) -> str:
-    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is."""
+def charset_of(content_type: str) -> str:
+    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is.
+
+    Raises:
+        UnsupportedMediaType: it is not JSON, which a foreign web page cannot send.
+        BadRequest: the charset is unknown.
+    """
     media_type, _, parameters = content_type.partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType(

@@ -4,6 +4,7 @@ import logging
 import resource
 from collections import Counter
 from contextlib import suppress
+from itertools import product
 from time import monotonic
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from core.settings.schema import Settings
 
 RETRY_S = 10
 """When a connection that was refused may be tried again."""
+ARRIVING_S = 1
+"""A connection that has been open for less is taken to have its request on the way."""
 OTHER_FILES = 64
 """Files that are open besides connections: modules, logs, the event loop's, Redis'."""
 FILES_PER_CHAT = 2
@@ -42,15 +45,25 @@ class Connections:
     """Counts the open connections, in all and of each site.
 
     When there are too many, those without a request in progress are closed, oldest first: those of
-    strangers, then the others. A newcomer for whom that makes no room is refused. Any number of
-    clients may be behind loopback and trusted proxies, so those have no limit of their own.
+    strangers, then the others, and those of the last second only after them. A newcomer for whom
+    that makes no room is refused. Any number of clients may be behind loopback and trusted
+    proxies, so those have no limit of their own.
     """
 
     def __init__(self, settings: Settings) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files != resource.RLIM_INFINITY:
             # However many chats may run, clients have half of the files to themselves.
-            own = min(OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent, files // 2)
+            needed = OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent
+            own = min(needed, files // 2)
+            if own < needed:
+                _logger.warning(
+                    "Only %d files may be open, too few for MAX_CONCURRENT (%d) and its clients. "
+                    "Raise the limit (ulimit -n) to %d or more",
+                    files,
+                    settings.max_concurrent,
+                    2 * needed,
+                )
             self.most = min(settings.max_connections, max(1, files - own))
         else:
             self.most = settings.max_connections
@@ -63,10 +76,10 @@ class Connections:
         self._leaving = set[Connection]()
         """Those beyond the limit, which have been told so."""
         self._count = Counter[str]()
-        self._strangers: dict[Connection, None] = {}
-        """Those without a request in progress, the oldest first, that never had one let in."""
-        self._known: dict[Connection, None] = {}
-        """The others without a request in progress."""
+        self._strangers: dict[Connection, float] = {}
+        """Those without a request in progress that never had one let in, and since when."""
+        self._known: dict[Connection, float] = {}
+        """The others without a request in progress; the oldest come first in both."""
         self._log_at = 0.0
 
     def is_trusted(self, host: str) -> bool:
@@ -89,7 +102,7 @@ class Connections:
             if not self._close_one(full):
                 self.remove(connection)
                 return full
-        self._strangers[connection] = None
+        self._strangers[connection] = monotonic()
         return refusal
 
     def remove(self, connection: Connection) -> None:
@@ -118,7 +131,7 @@ class Connections:
     def end(self, connection: Connection, *, known: bool) -> None:
         """Mark the end of a request; `known` is whether one of the connection was ever let in."""
         if connection in self._open:
-            (self._known if known else self._strangers)[connection] = None
+            (self._known if known else self._strangers)[connection] = monotonic()
 
     def _site(self, host: str) -> str:
         """Return what counts as one client; empty if any number may be behind it."""
@@ -128,8 +141,11 @@ class Connections:
 
     def _close_one(self, refusal: TryAgainLater, site: str = "") -> bool:
         """Close the connection, of `site` if given, that is missed least; False if all are used."""
-        for idle in (self._strangers, self._known):
-            for connection in idle:
+        now = monotonic()
+        for least_s, idle in product((ARRIVING_S, 0), (self._strangers, self._known)):
+            for connection, since in idle.items():
+                if now - since < least_s:
+                    break
                 if not site or self._open[connection] == site:
                     self.remove(connection)
                     connection.close_idle(refusal)

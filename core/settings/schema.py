@@ -158,7 +158,10 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     api_keys: Annotated[str, SECRET, Meta(description="the contents of such a file")] = ""
     api_keys_secret: Annotated[
         SecretName,
-        Meta(description="AWS secret or parameter with that JSON, read through AWS' extension"),
+        Meta(
+            description="value of the Redis or Valkey of RATE_LIMIT_STORAGE, or AWS secret or "
+            "parameter, with that JSON"
+        ),
     ] = ""
     jwt_secret: Annotated[
         str,

@@ -45,7 +45,10 @@ BaseURL = Annotated[
 ]
 BasePath = Annotated[str, _form(r"[A-Za-z0-9._~!$'()*+,/-]*", "a path such as ai")]
 SecretName = Annotated[
-    str, _form(r"(secretsmanager|ssm):[\w/+=.@:-]+", "secretsmanager:NAME or ssm:NAME")
+    str,
+    _form(
+        r"(secretsmanager|ssm|redis):[\w/+=.@:-]+", "redis:NAME, secretsmanager:NAME or ssm:NAME"
+    ),
 ]
 StorageURL = Annotated[
     str,

@@ -21,7 +21,7 @@ _DROPPED = {"keep_alive", "options"}
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
 _OURS = {*Heeded.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
-"""The names that this server heeds."""
+"""The fields that this server acts on."""
 _FORMAT_LEVELS = 2
 """How many objects may be around a schema, besides the field itself: more than there are."""
 
@@ -78,7 +78,7 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
 
 
 def _under_our_names(fields: _Fields) -> _Fields:
-    """Return the fields, those that this server heeds under the names it knows.
+    """Return the fields; those that this server acts on, under their usual names.
 
     Go matches names whatever their case (encoding/json), so `MODEL` would override `model`.
     """
@@ -93,7 +93,7 @@ def _under_our_names(fields: _Fields) -> _Fields:
 
 
 def _bound_tokens(fields: _Fields, asked: Heeded, names: tuple[str, ...], most: int) -> None:
-    """Replace every limit of the answer's tokens by the one that Ollama heeds."""
+    """Replace every limit on the answer's tokens by the one that Ollama obeys."""
     for name in names:
         fields.pop(name, None)
     limit = min(most, *(getattr(asked, name) or most for name in names))

@@ -47,7 +47,7 @@ async def run(
 
 @dataclass(frozen=True)
 class Example:
-    """A program that asks what its command line says."""
+    """A program that asks what its command line contains."""
 
     name: str
     command: tuple[str | Path, ...]

@@ -1,4 +1,4 @@
-"""Caddy and nginx before the gateway, with the configurations that operators copy."""
+"""Caddy and nginx in front of the gateway, with the configurations that operators copy."""
 
 import asyncio
 import json
@@ -131,7 +131,7 @@ def nginx(folder: Path, gateway: str, *changes: tuple[str, object]) -> Iterator[
 
 
 def listening(front: Front) -> Front:
-    """Return `front` once it has its certificate, and shows it."""
+    """Return `front` once it has its certificate and presents it."""
     for attempt in range(600):
         try:
             with (
@@ -245,7 +245,7 @@ async def test_a_front_allows_for_more_time_than_the_gateway(run: Run) -> None:
 
 
 def curl(front: Front, *arguments: str) -> dict[str, object]:
-    """Call with curl, which speaks HTTP/2, and return how it went."""
+    """Call with curl, which speaks HTTP/2, and return the outcome."""
     done = subprocess.run(
         [
             *(program("curl", "apt install curl"), "--silent", "--cacert", front.authority),

@@ -72,7 +72,7 @@ def sent() -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def open_page(browser: Any, serve: Serve, sent: list[dict[str, Any]]) -> AsyncIterator[Open]:
-    """Open the page; at the end nothing may have failed in it, nor been asked of elsewhere."""
+    """Open the page; at the end, assert that nothing failed and no other site was called."""
     problems: list[str] = []
 
     def check_request(request: Any, base_url: str) -> None:

@@ -1,4 +1,4 @@
-"""A network that goes away: noticed, told, and nothing of the answer lost."""
+"""A lost network: noticed, reported, and no part of the answer lost."""
 
 import json
 import time
@@ -33,7 +33,7 @@ async def _through_relay(open_page: Open) -> tuple[Any, Relay]:
 async def test_silence_is_noticed_and_the_answer_continued(
     open_page: Open, fake: FakeOllama
 ) -> None:
-    """A laptop that slept, a cable pulled: the connection stays, and nothing comes any more."""
+    """A sleeping laptop or a pulled cable: the connection stays open, but nothing arrives."""
     page, relay = await _through_relay(open_page)
     fake.reply(stalls_after(3), tokens([" and", " on"]))
     await say(page, "Count")
@@ -80,7 +80,7 @@ async def test_continue_tells_the_model_what_it_said(
 
 
 async def test_patience_where_silence_is_normal(open_page: Open, fake: FakeOllama) -> None:
-    """A model that loads for long is no network that is gone: heartbeats come meanwhile."""
+    """A slowly loading model is not taken for a lost network: heartbeats arrive meanwhile."""
     page = await open_page()
     fake.reply(tokens(["At", " last"], pace_s=9))
     await say(page, "Hello")

@@ -45,7 +45,7 @@ async def test_a_turn_of_another_tab_appears_and_is_kept(open_page: Open, fake: 
 
 
 async def test_turns_at_the_same_time_become_branches(open_page: Open, fake: FakeOllama) -> None:
-    """A tab that has not heard of the other, as one that was frozen, loses and destroys nothing."""
+    """A tab unaware of the other, such as a frozen one, loses and destroys nothing."""
     page = await open_page()
     await say(page, "First")
     await answered(page)

@@ -1,4 +1,4 @@
-"""Versions: an edit or another answer takes the place of nothing."""
+"""Versions: an edit or another answer replaces nothing."""
 
 import json
 from pathlib import Path

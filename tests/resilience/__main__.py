@@ -1,4 +1,4 @@
-"""`python -m tests.resilience`: hurts the gateway in every way, and tells what became of requests.
+"""`python -m tests.resilience`: breaks what the gateway needs, and reports every outcome.
 
 The quick form takes a minute or so, `--long` far longer. Both need Linux, root (for
 a network namespace) and redis-server.

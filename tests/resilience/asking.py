@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 
 class Outcome(StrEnum):
-    """What became of a request."""
+    """The outcome of a request."""
 
     RIGHT = "right"
     RIGHT_ERROR = "right error"
@@ -40,7 +40,7 @@ DIES = frozenset({Outcome.REFUSED, Outcome.CUT})
 
 
 class Tally(Counter[Outcome]):
-    """Counts outcomes, and keeps the first few that should not be."""
+    """Counts outcomes, and keeps the first few wrong ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Asker:
         errors: tuple[str, ...] = (),
         breaks: Collection[Outcome] = (),
     ) -> None:
-        """Call `url`; a request without an end after `limit_s` hangs.
+        """Call `url`; a request without an end after `limit_s` counts as hung.
 
         `errors`: how an error may begin that is right even if the upstream was told to answer.
         `breaks`: what may become of a request, since the scenario ends the gateway.
@@ -123,7 +123,7 @@ class Asker:
         return True
 
     async def ask_all(self, ways: Iterable[str], pace_s: float = 0, at_once: int = 32) -> None:
-        """Ask once for each of `ways`, so many at once."""
+        """Ask once in each of `ways`, that many at once."""
         upcoming = iter(ways)
 
         async def work() -> None:

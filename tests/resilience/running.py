@@ -1,4 +1,4 @@
-"""The programs of the suite: the gateway, its upstream and Redis, each to be hurt by its id."""
+"""The programs of the suite: the gateway, its upstream and Redis, each killed by its id."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 
 class Program:
-    """A process at a fixed address, to be stopped, frozen and started again."""
+    """A process at a fixed address that can be stopped, frozen and restarted."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Program:
         return State(sockets, queue["running"] + queue["waiting"], process.memory_info().rss / 1e6)
 
     async def calm_state(self, sockets: int) -> State:
-        """Return what it holds once it has no more `sockets`, or has had time for that."""
+        """Return what it holds once it has at most `sockets`, or has had time for that."""
         deadline = time.monotonic() + CALM_S
         while (state := self.state()).sockets > sockets or state.slots:
             if time.monotonic() > deadline:

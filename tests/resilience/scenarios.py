@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Everything that a scenario may hurt."""
+    """Everything that a scenario may break."""
 
     ollama: Program
     gateway: Program
@@ -103,7 +103,7 @@ async def under_load(
 
 
 async def open_streams(long: bool) -> Row:
-    """Many streams that are open for a long time."""
+    """Many long-lived streams."""
     count, seconds = (1000, 120) if long else (100, 3)
     async with stage(
         long, limit_s=seconds + 60, MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300"
@@ -141,7 +141,7 @@ async def upstream_killed(long: bool) -> Row:
 
 
 async def upstream_frozen(long: bool) -> Row:
-    """Ollama is frozen, and goes on later: no request may fail."""
+    """Ollama freezes and resumes: no request may fail."""
     async with stage(long) as on:
 
         async def hurt() -> None:
@@ -198,7 +198,7 @@ def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any,
 
 
 async def redis_hurt(long: bool) -> Row:
-    """The rate limiter's store is killed, started again and frozen: no request may fail."""
+    """The rate limiter's store is killed, restarted and frozen: no request may fail."""
     with program(redis()) as store:
         async with stage(long, RATE_LIMIT="999999999/minute", RATE_LIMIT_STORAGE=store.url) as on:
 
@@ -256,7 +256,7 @@ async def leavers(long: bool) -> Row:
 
 
 async def malformed_requests(long: bool) -> Row:
-    """Requests that are not valid, or not HTTP at all."""
+    """Invalid requests, and bytes that are not HTTP."""
     async with stage(long) as on:
         url = httpx.URL(on.gateway.url)
         count = 10_000 if long else 440
@@ -265,7 +265,7 @@ async def malformed_requests(long: bool) -> Row:
 
 
 async def soak(long: bool) -> Row:
-    """Nothing is hurt, for a long time."""
+    """Nothing breaks, for a long time."""
     async with stage(long) as on:
         await on.asker.ask_all(["-"] * (100_000 if long else 1000))
     return on.rows[0]

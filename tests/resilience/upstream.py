@@ -1,4 +1,4 @@
-"""The upstream of the suite: a fake Ollama that a message tells how to answer.
+"""The upstream of the suite: a fake Ollama that answers as the message asks.
 
 `NUMBER WAY PACE`: answer with the texts of NUMBER, or fail in one of `WAYS`, with PACE seconds
 between two tokens. GET /seen lists how often each number has arrived.
@@ -105,7 +105,7 @@ STATUSES = dict.fromkeys(WAYS, 500) | {
 
 
 class Upstream(FakeOllama):
-    """Answers as each message says."""
+    """Answers as each message asks."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ ANSWER_S = 120
 
 @contextmanager
 def gateway(**environ: str) -> Iterator[tuple[int, str]]:
-    """Run the gateway as users do; yield its process's id and its URL."""
+    """Run the gateway as users do; yield its process ID and its URL."""
     with running("-m", "handlers", **environ, PORT="0", WEB_PORT="0", RATE_LIMIT="off") as process:
         assert process.stdout
         found = None

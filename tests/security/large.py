@@ -15,7 +15,7 @@ ROOM = 16
 
 
 def filled(start: bytes, unit: bytes, end: bytes) -> bytes:
-    """Return a body of MAX_BODY bytes at the most, with as many `unit`s as fit."""
+    """Return a body of at most MAX_BODY bytes, with as many `unit`s as fit."""
     return start + unit * ((MAX_BODY - ROOM - len(start) - len(end)) // len(unit)) + end
 
 

@@ -1,4 +1,4 @@
-"""Large, slow and many bodies: what they may cost everybody else."""
+"""Large, slow and many bodies: their cost to everybody else."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ ANSWER = b"""{"choices": [{"finish_reason": "stop"}], "stop_reason": "end_turn",
 
 @contextmanager
 def longest_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Measure every step of the event loop; CPU time, so that a busy machine does not matter."""
+    """Measure every step of the event loop, in CPU time: a busy machine does not matter."""
     steps = [0.0]
     run = Handle._run
 
@@ -232,7 +232,7 @@ def memory_of(pid: int, name: str) -> int:
 async def test_a_large_body_is_held_as_the_bytes_that_came(
     fake: FakeOllama, capsys: pytest.CaptureFixture[str], name: str, kept: float
 ) -> None:
-    """One emoji would make a Python string of 80 MiB; three times the size is the most ever."""
+    """One emoji would make a Python string of 80 MiB; three times the size is the limit."""
     path, status, body = LARGE[name]
     body = body.replace(b'"message":"a"', '"message":"😀"'.encode())
     fake.capabilities = ["completion", "vision"]

@@ -17,7 +17,7 @@ _URI = re.compile(r"(?:\$BaseUri|https?://[^/]+)(/\S+)")
 
 
 class Script:
-    """A script whose variables are strings, or objects for `ConvertTo-Json`, and nothing else."""
+    """A script whose variables are only strings, or objects for `ConvertTo-Json`."""
 
     def __init__(self, tree: Node, generation: Generation) -> None:
         self._tree = tree
@@ -69,7 +69,7 @@ def _statements(node: Node) -> Iterator[Node]:
 
 
 def _value(node: Node) -> Any:
-    """Return what an expression of literals, tables and arrays stands for."""
+    """Return the value of an expression of literals, tables and arrays."""
     match node.type:
         case "hash_literal_expression":
             entries = next(find(node, "hash_literal_body")).children
@@ -97,7 +97,7 @@ def _depth(value: Node) -> int:
 
 
 def _to_depth(value: Any, depth: int) -> Any:
-    """Return `value` as ConvertTo-Json takes it: what is deeper is the name of its type."""
+    """Return `value` as ConvertTo-Json sees it: deeper levels are type names."""
     if not isinstance(value, dict | list):
         return value
     if depth < 0:
@@ -108,7 +108,7 @@ def _to_depth(value: Any, depth: int) -> Any:
 
 
 def _arguments(command: Node) -> dict[str, str]:
-    """Return the arguments of a command as they are written, by the names of its parameters."""
+    """Return a command's arguments as written, by parameter name."""
     arguments: dict[str, str] = {}
     name = ""
     for node in next(find(command, "command_elements")).children:

@@ -1,4 +1,4 @@
-"""What can be said of the PowerShell client without running it."""
+"""What can be checked of the PowerShell client without running it."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ COMMANDS = {
     *("Add-Type", "ConvertFrom-Json", "ConvertTo-Json", "ForEach-Object", "Invoke-RestMethod"),
     *("Where-Object", "Write-Host", "Write-Verbose", "Write-Warning"),
 }
-"""What the scripts call of Windows PowerShell 5.1's own."""
+"""The commands of Windows PowerShell 5.1 that the scripts call."""
 TYPES = {
     *("bool", "int", "object", "psobject", "string", "switch", "uri", "void"),
     "System.ArgumentException",
@@ -55,7 +55,7 @@ TYPES = {
     "System.Threading.Timeout",
     "System.TimeoutException",
 }
-"""The types that they use. .NET Framework 4.5.2, which 5.1 needs at least, has them all."""
+"""The types that they use. .NET Framework 4.5.2, the least that 5.1 needs, has them all."""
 AUTOMATIC_VARIABLES = {
     *("_", "Clients", "PSBoundParameters", "PSCmdlet", "env:OLLAMA_WEB_API_KEY"),
     *("false", "null", "true"),
@@ -70,7 +70,7 @@ def functions(path: Path) -> dict[str, Node]:
 
 
 def help_of(function: Node) -> str:
-    """Return the comment-based help that stands first in a function; empty without one."""
+    """Return a function's comment-based help; empty without one."""
     match = re.match(r"function \S+ \{\s*<#(.*?)#>", text(function), re.DOTALL)
     return match[1] if match else ""
 
@@ -81,18 +81,18 @@ def module() -> dict[str, Node]:
 
 
 def name_of(command: Node) -> str:
-    """Return the name of the command that is called; empty where a file is dot-sourced."""
+    """Return the name of the called command; empty where a file is dot-sourced."""
     return next((text(name) for name in find(command, "command_name")), "")
 
 
 def arguments(command: Node) -> list[str]:
-    """Return what stands behind a command's name, parameters and values alike."""
+    """Return what follows a command's name: parameters and values."""
     elements = next(find(command, "command_elements")).children
     return [text(node) for node in elements if node.type != "command_argument_sep"]
 
 
 def sections(function: Node) -> list[str]:
-    """Return the keywords of a function's help, with the parameter's name behind its own."""
+    """Return the keywords of a function's help, each with its parameter's name."""
     return re.findall(r"^\s*\.([A-Z]+(?: \w+)?)\s*$", help_of(function), re.MULTILINE)
 
 
@@ -114,7 +114,7 @@ def parameters(function: Node) -> list[str]:
 
 
 def examples(function: Node) -> list[str]:
-    """Return the code of each example in a function's help, without the remarks behind it."""
+    """Return the code of each example in a function's help, without the remarks."""
     parts = re.split(r"^\s*\.EXAMPLE\s*$", help_of(function), flags=re.MULTILINE)
     return [part.strip().partition("\n\n")[0] for part in parts[1:]]
 
@@ -202,7 +202,7 @@ def test_the_module_can_send_every_field_of_a_request() -> None:
 
 
 def test_what_is_deep_stays_whole() -> None:
-    """ConvertTo-Json stops at two levels otherwise, without a word."""
+    """Otherwise ConvertTo-Json silently stops at two levels."""
     calls = [node for node in find(parse(source(REQUESTS)), "command")
              if name_of(node) == "ConvertTo-Json"]  # fmt: skip
     assert calls

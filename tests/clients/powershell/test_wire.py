@@ -1,4 +1,4 @@
-"""The server is sent what each generation of PowerShell sends, byte by byte."""
+"""The server gets what each generation of PowerShell sends, byte for byte."""
 
 import json
 import re
@@ -48,11 +48,11 @@ async def ollama() -> AsyncIterator[FakeOllama]:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The server, and a key to it."""
+    """The server and a key for it."""
 
     url: str
     spent_key: str
-    """A key whose holder has made all the requests that its rate allows."""
+    """A key that has used up its rate."""
 
 
 @pytest.fixture(scope="module")

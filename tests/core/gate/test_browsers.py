@@ -79,9 +79,8 @@ def preflight(origin: str = PAGE, **headers: str) -> dict[str, str]:
 
 
 async def test_a_preflight_from_a_listed_origin_needs_no_key() -> None:
-    headers = preflight(
-        Access_Control_Request_Headers="authorization, content-type, x-api-key, x-request-id"
-    )
+    wanted = "authorization, content-type, prefer, x-api-key, x-request-id"
+    headers = preflight(Access_Control_Request_Headers=wanted)
     answer = await client(origins=(PAGE,)).options("/denied", headers=headers)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == PAGE
@@ -127,7 +126,8 @@ async def test_a_listed_origin_can_read_every_answer(path: str, status: int) -> 
     assert answer.headers["access-control-allow-origin"] == PAGE
     assert answer.headers["vary"] == "Origin"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
-    assert {"Retry-After", "X-Request-ID", "RateLimit", "RateLimit-Policy"} == set(exposed)
+    limits = {"RateLimit", "RateLimit-Policy", "Retry-After"}
+    assert {"Preference-Applied", "X-Request-ID", *limits} == set(exposed)
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 

@@ -62,6 +62,23 @@ def test_the_oldest_stranger_makes_room_then_the_oldest_known() -> None:
     assert known.closed
 
 
+def test_what_has_idled_makes_room_before_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(connections, "monotonic", lambda: now)
+    table = limited(3)
+    stranger, known = opened(table, 2)
+    table.begin(known)
+    table.end(known, known=True)
+    now += connections.ARRIVING_S
+    (newcomer,) = opened(table, 1)
+    opened(table, 1)
+    assert [stranger.closed, known.closed, newcomer.closed] == [True, False, False]
+    opened(table, 1)
+    assert [known.closed, newcomer.closed] == [True, False]
+    opened(table, 1)
+    assert newcomer.closed
+
+
 def test_a_request_in_progress_is_never_closed_for_a_newcomer() -> None:
     table = limited(2)
     busy = opened(table, 2)
@@ -146,6 +163,14 @@ def few_files() -> Iterator[int]:
 def test_the_limit_of_files_limits_connections(few_files: int) -> None:
     assert 100 < Connections(Settings()).most < few_files - 50
     assert limited(20).most == 20
+
+
+def test_too_few_files_are_logged(few_files: int, caplog: pytest.LogCaptureFixture) -> None:
+    Connections(Settings(max_concurrent=4))
+    assert caplog.messages == []
+    assert 0 < Connections(Settings(max_concurrent=500)).most <= few_files // 2
+    (line,) = caplog.messages
+    assert line.startswith(f"Only {few_files} files may be open, too few for MAX_CONCURRENT (500)")
 
 
 def test_those_beyond_the_limit_may_read_why_while_files_are_left(few_files: int) -> None:

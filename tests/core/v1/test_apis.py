@@ -13,7 +13,7 @@ PLAIN = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
 def places(schema: Any) -> list[tuple[Api, dict[str, Any]]]:
-    """Return each way in which a compatible API takes a JSON schema, and Go reads it."""
+    """Return each way to pass a compatible API a JSON schema that Go reads."""
     named = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     plain = {"type": "json_schema", "name": "a", "schema": schema}
     return [
