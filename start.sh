@@ -4,29 +4,26 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source deploy/python.sh
 
-# Whatever cannot work is said before anything is downloaded or loaded.
+# Report what cannot work before downloading or loading anything.
 for port in "${PORT:-5000}" "${WEB_PORT:-8080}"; do
     "$python" -c 'import socket, sys
 host, port = sys.argv[1:]
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 socket.create_server((host, int(port)), family=family).close()' \
-        "${HOST:-0.0.0.0}" "$port" 2>/dev/null || stop "cannot listen on port $port: it is taken, or not allowed;" \
-        "set PORT and WEB_PORT to other ports"
+        "${HOST:-0.0.0.0}" "$port" 2>/dev/null || stop "cannot listen on port $port: it is in use, or not allowed;" \
+        "change PORT or WEB_PORT"
 done
 own_model=
 if [ -z "${OLLAMA_BASE_URL:-}" ] && ! (exec 3<>/dev/tcp/127.0.0.1/11434) 2>/dev/null; then
     own_model=yes
     echo "no Ollama found: answering with the small built-in model smollm2:135m;" \
         "set OLLAMA_BASE_URL to use your own" >&2
-    [ "$(uname)" != Linux ] || "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null ||
-        stop "the built-in model needs the library libgomp; install it (Debian, Ubuntu:" \
-            "apt install libgomp1; Fedora: dnf install libgomp), or set OLLAMA_BASE_URL"
 fi
 
 source deploy/venv.sh
 install requirements.txt
 if [ "$own_model" ]; then
-    install core/engine/requirements.txt
+    install_engine
     export BUILT_IN_MODEL=true
 fi
 

@@ -5,12 +5,11 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from core.chat.body import MemoryBudget
 from core.chat.queue import FairQueue
@@ -24,10 +23,10 @@ from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
 from core.observe import logs
 from core.ollama.upstream import Upstream
-from core.serving import workers
 from core.serving.application import Application, BareStarlette
-from core.serving.aws import GatewayMiddleware, is_function
+from core.serving.aws import GatewayMiddleware
 from core.serving.exchange import ExchangeMiddleware
+from core.serving.routes import endpoints, paths, with_slash
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -60,20 +59,19 @@ def create_app(
 
 
 def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: bool) -> Starlette:
-    if is_function(settings):
+    if settings.is_function:
         logs.configure(settings)
     elif instrumented:
+        from core.serving import workers  # noqa: PLC0415 - imports multiprocessing
+
         workers.check(settings)
-    if settings.rate_limit_storage != "memory://" and find_spec("redis") is None:
-        raise SettingsError(
-            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
-            "deploy/package.py --redis"
-        )
+    if settings.rate_limit_storage != "memory://":
+        _require_redis()
     upstream = Upstream(settings)
     ledger = _ledger(settings) if instrumented else None
     limiter = RateLimiter(settings, ledger.spent() if ledger else {})
     keys = KeyStore.from_settings(settings)
-    memory = MemoryBudget(settings.max_memory_bytes)
+    memory = MemoryBudget.from_settings(settings)
     queue = _queue(settings)
     recorder = Recorder(memory.release, logs.log_request)
 
@@ -90,7 +88,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
             ledger.close()
 
     app = BareStarlette(
-        routes=[*routes, *_with_slash(routes)],
+        routes=[*routes, *with_slash(routes)],
         middleware=_middleware(routes, _Parts(settings, keys, limiter, recorder, ledger)),
         lifespan=lifespan,
     )
@@ -104,7 +102,9 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     app.state.loading = []
     app.state.close_traces = lambda: None
     if ledger:
-        _instrument(app, routes, limiter, ledger)
+        from core.instruments import instrument  # noqa: PLC0415 - imports prometheus-client
+
+        instrument(app, paths(routes), limiter, ledger)
     return app
 
 
@@ -130,12 +130,22 @@ async def _warm_up(app: Starlette) -> AsyncIterator[None]:
 
 
 def _queue(settings: Settings) -> "FairQueue | LeasedQueue":
-    shared = {"never": False, "functions": is_function(settings), "always": True}
+    shared = {"never": False, "functions": settings.is_function, "always": True}
     if settings.rate_limit_storage == "memory://" or not shared[settings.share_queue]:
         return FairQueue(settings)
     from core.chat.leases import LeasedQueue  # noqa: PLC0415 - takes 0.1 s
 
     return LeasedQueue(settings)
+
+
+def _require_redis() -> None:
+    from importlib.util import find_spec  # noqa: PLC0415 - few functions have a store
+
+    if find_spec("redis") is None:
+        raise SettingsError(
+            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
+            "deploy/package.py --redis"
+        )
 
 
 class _Parts(NamedTuple):
@@ -151,7 +161,7 @@ class _Parts(NamedTuple):
 def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
     """Return the middleware, outermost first."""
     settings, keys, limiter, recorder, ledger = parts
-    function = is_function(settings)
+    function = settings.is_function
     gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
     cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
     return [
@@ -163,7 +173,7 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
             ExchangeMiddleware,
             timeout_s=settings.request_timeout_s,
             recorder=recorder,
-            endpoints=_endpoints(routes),
+            endpoints=endpoints(routes),
         ),
         Middleware(
             AllowedHostsMiddleware, allowed_hosts=settings.allowed_hosts, behind_gateway=function
@@ -189,73 +199,3 @@ def _ledger(settings: Settings) -> "Ledger":
     from core.usage.ledger import Ledger  # noqa: PLC0415 - sqlite3 is slow to import
 
     return Ledger(settings.usage_file)
-
-
-def _instrument(
-    app: Starlette, routes: Sequence[BaseRoute], limiter: RateLimiter, ledger: "Ledger"
-) -> None:
-    # prometheus-client is slow to import
-    from core.observe.metrics import Gauge, Metrics  # noqa: PLC0415
-    from core.observe.stats import Stats  # noqa: PLC0415
-
-    recorder: Recorder = app.state.recorder
-    queue: FairQueue | LeasedQueue = app.state.queue
-    memory: MemoryBudget = app.state.memory
-    app.state.stats = Stats()
-    app.state.ledger = ledger
-    app.state.metrics = Metrics(
-        [route.path for route in routes if isinstance(route, Route)],
-        [
-            Gauge("requests_in_flight", "Requests in progress", lambda: recorder.in_flight),
-            Gauge("queue_running", "Requests being answered by Ollama", lambda: queue.running),
-            Gauge("queue_waiting", "Requests waiting for a slot", lambda: queue.waiting),
-            Gauge("body_bytes", "Bytes of request bodies in memory", lambda: memory.used),
-            Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
-            Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
-            Gauge("dropped_log_lines", "Log lines that nobody read in time", logs.dropped_lines),
-        ],
-    )
-    _trace(app, [route.path for route in routes if isinstance(route, Route)])
-    recorder.observers = (
-        *recorder.observers,
-        app.state.metrics.observe,
-        app.state.stats.observe,
-        ledger.observe,
-    )
-
-
-def _trace(app: Starlette, paths: Sequence[str]) -> None:
-    settings: Settings = app.state.settings
-    if not settings.otel_exporter_otlp_endpoint:
-        return
-    try:
-        from core.observe.traces import Traces  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise SettingsError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT needs the packages opentelemetry-sdk and "
-            "opentelemetry-exporter-otlp-proto-http: install them, or unset it"
-        ) from None
-    traces = Traces(settings.otel_exporter_otlp_endpoint, paths)
-    recorder: Recorder = app.state.recorder
-    recorder.traced = True
-    recorder.observers = (*recorder.observers, traces.observe)
-    app.state.close_traces = traces.close
-
-
-def _with_slash(routes: Sequence[BaseRoute]) -> list[Route]:
-    """Return a copy of each route with a trailing slash."""
-    return [
-        Route(f"{route.path}/", route.endpoint, methods=list(route.methods or ()))
-        for route in routes
-        if isinstance(route, Route) and route.path != "/"
-    ]
-
-
-def _endpoints(routes: Sequence[BaseRoute]) -> list[str]:
-    """Return the endpoints to list in a 404, such as `POST /api/chat`."""
-    return [
-        f"{method} {route.path}"
-        for route in routes
-        if isinstance(route, Route) and route.path.startswith("/api/")
-        for method in sorted((route.methods or set()) - {"HEAD"})
-    ]

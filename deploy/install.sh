@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs the gateway as a service of systemd, on Debian, Ubuntu or the like. It shows what it will do, and asks first.
-# Ollama is never touched.
+# Installs the gateway as a systemd service, on Debian, Ubuntu and the like. It shows its plan, and asks before it acts.
+# It never touches Ollama.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 deploy/install.sh [--yes] [--dry-run] [--engine]   install this version, or upgrade to it
-deploy/install.sh [--yes] [--dry-run] --rollback   go back to the version before
-deploy/install.sh [--yes] [--dry-run] --uninstall  remove it; settings and keys stay, unless --purge is added
+deploy/install.sh [--yes] [--dry-run] --rollback   return to the previous version
+deploy/install.sh [--yes] [--dry-run] --uninstall  remove it; settings and keys stay unless you add --purge
 
 --yes      do not ask
 --dry-run  only show what would be done
@@ -46,7 +46,7 @@ version_at() { basename "$(readlink "$home/$1" || true)"; }
 
 # --- install and upgrade
 
-# Every file of the service, the lock files among them, and the Python it runs on: what differs is another version.
+# Covers every file of the service, including the lock files, and the Python it runs on: any difference is another version.
 version_of_source() {
     local number hash
     number=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' core/__init__.py)
@@ -78,7 +78,7 @@ add_engine() {
     (
         cd "$home/releases/$version"
         source deploy/venv.sh
-        install core/engine/requirements.txt
+        install_engine
         chmod -R u=rwX,go=rX .venv
     )
 }
@@ -141,14 +141,11 @@ remove_old() {
 plan_install() {
     [ -f deploy/systemd/$name.service ] || stop "Run this from a copy of the whole project"
     "${PYTHON:-python3}" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-        stop "Python 3.11 or newer with its venv module is needed: apt install python3-venv"
+        stop "Python 3.11 or newer with the venv module is required: apt install python3-venv"
     version=$(version_of_source) switched='' changed=''
     services=("$name.service")
     [ ! -e "$units/$name-engine.service" ] || engine=1
-    if [ "$engine" ]; then
-        services+=("$name-engine.service")
-        /sbin/ldconfig -p | grep -q libgomp.so.1 || stop "The built-in model needs libgomp: apt install libgomp1"
-    fi
+    [ -z "$engine" ] || services+=("$name-engine.service")
 
     id "$name" &>/dev/null || step "add the system user $name" add_user
     [ -d "$state" ] || step "make $state, for its keys" add_state
@@ -156,7 +153,7 @@ plan_install() {
         step "put version $version into $home, with the packages of requirements.txt from PyPI" make_release
     [ -z "$engine" ] || [ -e "$home/releases/$version/.venv/core-engine-requirements.txt" ] ||
         step "add the built-in model to it, from PyPI" add_engine
-    [ -e "$settings/gateway.env" ] || step "write $settings/gateway.env, which is yours to change" add_settings
+    [ -e "$settings/gateway.env" ] || step "write $settings/gateway.env, for you to edit" add_settings
     local unit
     for unit in "${services[@]}"; do
         cmp -s "deploy/systemd/$unit" "$units/$unit" || {
@@ -164,7 +161,7 @@ plan_install() {
             changed=1
         }
     done
-    cmp -s "deploy/systemd/$name" "$command" || step "write $command, which makes keys" add_command
+    cmp -s "deploy/systemd/$name" "$command" || step "write $command, the command for keys and diagnosis" add_command
     [ "$(version_at current)" = "$version" ] || {
         step "check that the settings fit version $version" check_settings
         step "make version $version the current one" switch
@@ -172,14 +169,14 @@ plan_install() {
     }
     systemctl --quiet is-enabled "${services[@]}" 2>/dev/null || step "let it start at boot" enable
     if ! systemd_runs; then
-        echo "systemd does not run here: the service will start at the next boot"
+        echo "systemd is not running here: the service will start at the next boot"
     elif [ "$switched$changed" ] || ! systemctl --quiet is-active "${services[@]}"; then
-        step "restart the service; running answers get time to end" restart
+        step "restart the service; running answers get time to finish" restart
     fi
-    [ ! "$switched" ] || step "remove versions older than the one before" remove_old
+    [ ! "$switched" ] || step "remove versions older than the previous one" remove_old
 }
 
-# --- back, and out
+# --- roll back and uninstall
 
 roll_back() {
     local back
@@ -189,12 +186,12 @@ roll_back() {
 }
 
 plan_rollback() {
-    [ -e "$home/previous" ] || stop "There is no version before this one"
+    [ -e "$home/previous" ] || stop "There is no previous version"
     version=$(version_at previous) switched=''
     services=("$name.service")
     [ ! -e "$units/$name-engine.service" ] || services+=("$name-engine.service")
-    step "make version $version the current one, in the place of $(version_at current)" roll_back
-    ! systemd_runs || step "restart the service; running answers get time to end" restart
+    step "make version $version the current one, instead of $(version_at current)" roll_back
+    ! systemd_runs || step "restart the service; running answers get time to finish" restart
 }
 
 remove_service() {
@@ -222,7 +219,7 @@ plan_uninstall() {
     done
     [ ! -e "$home" ] && [ ! -e "$command" ] || step "remove $home and $command" remove_files
     if [ -z "$purge" ]; then
-        [ ! -e "$settings" ] || echo "$settings, $state and /var/log/$name stay; --purge removes them"
+        [ ! -e "$settings" ] || echo "$settings, $state and /var/log/$name are kept; --purge removes them"
     elif [ -e "$settings" ] || [ -e "$state" ] || id "$name" &>/dev/null; then
         step "remove $settings, $state (keys), /var/log/$name and the user $name" purge
     fi
@@ -234,13 +231,13 @@ cd "$(dirname "$0")/.."
 echo "This will:"
 printf '  - %s\n' "${plan[@]}"
 [ -z "$dry_run" ] || exit 0
-[ "$(id -u)" -eq 0 ] || stop "Only root may do that: sudo $0"
+[ "$(id -u)" -eq 0 ] || stop "This needs root: sudo $0"
 if [ -z "$yes" ]; then
-    read -r -p "Go on? [y/N] " answer || true
+    read -r -p "Continue? [y/N] " answer || true
     [[ $answer = [yY]* ]] || stop "Nothing was done"
 fi
 exec 9<"$units"
-flock --nonblock 9 || stop "Another install.sh is at work"
+flock --nonblock 9 || stop "Another install.sh is running"
 for index in "${!plan[@]}"; do
     echo "${plan[index]} ..."
     ${steps[index]}

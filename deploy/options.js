@@ -4,8 +4,8 @@
 
 const CHAT_FUNCTIONS = ["Chat", "ChatUnderscorestream"]; // as osls names them in the template
 const FUNCTIONS = ["Health", "Models", ...CHAT_FUNCTIONS];
-const REQUEST_HEADERS = ["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"];
-const ANSWER_HEADERS = ["RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"];
+const REQUEST_HEADERS = ["Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"];
+const ANSWER_HEADERS = ["Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"];
 const STAGE = ["param:requestsPerSecond", "param:requestBurst", "param:accessLog", "param:logRetentionDays"];
 const LAYERS = ["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"];
 const PREFLIGHT_AGE_S = 600;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the chat page's third-party files from the npm packages that are pinned here by hash.
-# To renew one: npm view NAME@VERSION dist.integrity
+# Fetches the chat page's third-party files from the npm packages pinned here by hash.
+# To update one: npm view NAME@VERSION dist.integrity
 set -euo pipefail
 cd "$(dirname "$0")/../handlers/static/vendor"
 work=$(mktemp -d)
@@ -12,7 +12,7 @@ vendor() {
     shift 2
     archive=$work/$(npm pack --silent --pack-destination "$work" "$package" 2>/dev/null | tail -n 1)
     if [ "sha512-$(openssl dgst -sha512 -binary "$archive" | openssl base64 -A)" != "$integrity" ]; then
-        echo "$package is not what was pinned here" >&2
+        echo "$package does not match its pinned hash" >&2
         exit 1
     fi
     folder=${package#@} folder=${folder%@*} folder=${folder%%/*}

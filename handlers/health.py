@@ -5,8 +5,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.app import create_app
+from core.contract.reports import Health
 from core.contract.responses import JSONResponse
-from core.contract.schemas import API_VERSION, Health
+from core.contract.schemas import API_VERSION
 from core.serving.aws import create_handler
 
 

@@ -6,8 +6,8 @@ from starlette.routing import Route
 
 from core.app import create_app
 from core.context import Caller
+from core.contract.reports import Models
 from core.contract.responses import JSONResponse
-from core.contract.schemas import Models
 from core.ollama.client import ollama_client
 from core.serving.aws import create_handler
 

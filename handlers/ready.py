@@ -6,9 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from core.contract.errors import ApiError, NotReady
+from core.contract.errors import ApiError
+from core.contract.reports import Health
 from core.contract.responses import JSONResponse
-from core.contract.schemas import API_VERSION, Health
+from core.contract.retryable import NotReady
+from core.contract.schemas import API_VERSION
 from core.ollama.client import ollama_client
 
 

@@ -5,8 +5,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.context import Caller
+from core.contract.reports import QueueStats, StatsAnswer
 from core.contract.responses import JSONResponse
-from core.contract.schemas import QueueStats, StatsAnswer
 
 
 async def stats(request: Request) -> Response:

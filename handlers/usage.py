@@ -9,8 +9,8 @@ from starlette.routing import Route
 
 from core.context import Caller
 from core.contract.errors import BadRequest
+from core.contract.reports import Usage, UsageAnswer
 from core.contract.responses import JSONResponse
-from core.contract.schemas import Usage, UsageAnswer
 from core.usage.ledger import Ledger, caller_of
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 import uvicorn
 
@@ -25,6 +26,10 @@ from tests.gateway import MangumTransport, shut_down
 from tests.log_lines import Lines
 from tests.processes import running
 from tests.redis_server import RedisServer
+
+# A busy machine may take its time over an example.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 Connect = Callable[..., httpx.AsyncClient]
 """(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""

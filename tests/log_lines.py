@@ -10,7 +10,7 @@ class Lines:
         self.path = path
 
     async def of_requests(self, count: int) -> list[dict[str, object]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (
                 len(found := [each for each in self.all() if each["logger"] == "request"]) < count
             ):

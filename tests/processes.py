@@ -6,7 +6,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -60,7 +61,12 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
         for output in outputs:
             output.close()
 
@@ -74,6 +80,16 @@ def wait_for(stream: IO[str] | None, text: str) -> str:
             return line.partition(text)[2].strip()
         seen.append(line)
     raise AssertionError(f"{text!r} was never printed; the output was: {''.join(seen)}")
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Wait for `condition`; return whether it came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @contextmanager

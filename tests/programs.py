@@ -61,7 +61,7 @@ def started(
     finally:
         process.send_signal(end)
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         finally:
             process.kill()
             process.wait()

@@ -228,7 +228,7 @@ class RawServer(ABC):
 
     async def wait_for(self, count: int = 1, path: str = "/api/chat") -> Request:
         """Wait until `count` requests for `path` have arrived; return the last one."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.asked(path)) < count:
                 await asyncio.sleep(0.002)
         return self.asked(path)[-1]

@@ -14,7 +14,7 @@ async def raw(url: str, *parts: bytes, wait_s: float = 0) -> bytes:
         for part in parts:
             writer.write(part)
             await asyncio.sleep(wait_s)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answer = await reader.read()
     except ConnectionError:
         pass

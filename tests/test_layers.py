@@ -13,6 +13,7 @@ FLOORS = [
     {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},
     {"serving", "v1"},
+    {"instruments"},
     {"app", "doctor"},
     {"handlers"},
 ]

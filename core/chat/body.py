@@ -2,12 +2,17 @@
 
 import asyncio
 import codecs
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
 
+from core.chat.parts import MAX_PARTS, PartsCounter
 from core.context import Record
-from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge, MemoryFull
+from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
+from core.contract.retryable import MemoryFull
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 BODY_TIMEOUT_S = 30
@@ -15,15 +20,13 @@ BODY_TIMEOUT_S = 30
 MIN_PROGRESS_BYTES = 16 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 """What an ordinary message fits into."""
+QUICK_BODY_BYTES = 4 * 1024
+"""What can be checked at once: no other client waits for it."""
 RESERVED_SHARE = 16
 """One part in so many of the memory is for small bodies: large ones cannot keep them out."""
 
-MAX_PARTS = 2**19
-"""Of values in a large body, besides those that its conversation may need: reading more would take
-longer than other clients may wait."""
-
 _BOM = codecs.BOM_UTF8
-_STRUCTURE = b",:[{"
+_DIGITS = 20  # of a length: Python refuses to read thousands
 
 
 class MemoryBudget:
@@ -32,6 +35,26 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the budget of MAX_MEMORY_BYTES.
+
+        Raises:
+            SettingsError: it has no room for one body of MAX_BODY_BYTES, which would get a 503
+                for ever.
+        """
+        size = settings.max_body_bytes
+        least = size
+        if size > SMALL_BODY_BYTES:
+            least = -(-size * RESERVED_SHARE // (RESERVED_SHARE - 1))
+        if settings.max_memory_bytes < least:
+            raise SettingsError(
+                f"MAX_MEMORY_BYTES is invalid: expected at least {least}, or one request of "
+                f"MAX_BODY_BYTES ({size}) could never be read"
+            )
+        return cls(settings.max_memory_bytes)
 
     def check(self, size: int) -> None:
         """Refuse a body of `size` bytes, as declared, that there is no room for now.
@@ -58,6 +81,19 @@ class MemoryBudget:
         finally:
             self.used += record.body_bytes
 
+    @asynccontextmanager
+    async def turn(self, record: Record) -> AsyncIterator[None]:
+        """Wait until no other body is being checked, if that of `record` takes time.
+
+        A check pauses for other clients: many checks at once would make each pause as long as
+        they are many.
+        """
+        if record.body_bytes <= QUICK_BODY_BYTES:
+            yield
+            return
+        async with self._turn:
+            yield
+
     def release(self, record: Record) -> None:
         """Stop counting the body of a request that has ended."""
         self.used -= record.body_bytes
@@ -65,11 +101,16 @@ class MemoryBudget:
 
 
 async def read_body(
-    request: Request, charset: str, settings: Settings, budget: MemoryBudget
+    request: Request,
+    charset: str,
+    settings: Settings,
+    budget: MemoryBudget,
+    max_parts: int = MAX_PARTS,
 ) -> bytes | bytearray:
     """Return the body as UTF-8 without a byte order mark; `charset` names a Python codec.
 
-    It is never held as a Python string, which takes four bytes a character for one emoji.
+    It may have `max_parts`. It is never held as a Python string, which takes four bytes a
+    character for one emoji.
 
     Raises:
         ClientDisconnect: the client left before its body was complete.
@@ -79,16 +120,16 @@ async def read_body(
         BadRequest: it is not valid text in its charset, or has too many parts.
     """
     limit = settings.max_body_bytes
-    max_parts = settings.max_conversation_bytes + MAX_PARTS
     declared = request.headers.get("content-length", "0")
-    size = int(declared) if declared.isdecimal() else 0
+    size = int(declared[:_DIGITS]) if declared.isdecimal() else 0
     if size > limit:
         raise _too_large(limit)
     budget.check(size)
     record = Record.of(request.scope)
     text = _Text(charset)
+    parts = PartsCounter(max_parts)
     body: bytes | bytearray = b""
-    received = progressed = parts = 0
+    received = progressed = 0
     more = True
     now = asyncio.get_running_loop().time
     with suppress(TimeoutError):
@@ -107,10 +148,8 @@ async def read_body(
                     deadline.reschedule(now() + BODY_TIMEOUT_S)
                 chunk = text.feed(chunk, final=not more)
                 budget.hold(record, len(chunk))
-                if received > SMALL_BODY_BYTES:
-                    parts += len(chunk) - len(chunk.translate(None, _STRUCTURE))
-                    if parts > max_parts:
-                        raise BadRequest(f"The body consists of over {max_parts} values")
+                if more or received > SMALL_BODY_BYTES:
+                    parts.feed(chunk)
                 if body or more:
                     body = body or bytearray()
                     body += chunk
@@ -121,7 +160,9 @@ async def read_body(
             f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came within "
             f"{BODY_TIMEOUT_S} seconds. Send the request again"
         )
-    return body.removeprefix(_BOM)
+    if body.startswith(_BOM):
+        body = body.removeprefix(_BOM)  # which would copy a bytearray in any case
+    return body
 
 
 class _UTF16Decoder(codecs.IncrementalDecoder):

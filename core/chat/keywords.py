@@ -1,7 +1,7 @@
 """Checks the keywords of one JSON schema: types, counts, bounds, names and values.
 
 `schema` visits the schemas of a `format`, and has each checked here. What every kind of Ollama does
-with the values that are refused stands in tests/security/formats.py.
+with the values that are refused stands in tests/security/harmful.py.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,9 @@ MAX_CHOICES = 1000
 """Values of an `enum`, or alternatives."""
 MAX_BOUND = 2**53
 """Of a number's `minimum` and `maximum`: beyond it, JSON's integers are not exact."""
+MAX_WORK = 40_000
+"""How many values all schemas of a request may have looked at, again and again if they refer to
+each other: it takes some 25 ms, for which every other client waits."""
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 _COUNTS = ("Length", "Items", "Properties", "Contains")
@@ -29,12 +32,32 @@ _UNSAFE_IN_CLASS = frozenset("^]\\")
 Schema = dict[str, Any]
 
 
+class Work:
+    """Counts what the schemas of one request cost."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    def add(self, amount: int = 1) -> None:
+        """Count `amount` more values.
+
+        Raises:
+            BadRequest: they are too many.
+        """
+        self._done += amount
+        if self._done > MAX_WORK:
+            raise BadRequest(
+                f"format: checking it means looking at more than {MAX_WORK} values. Send fewer or "
+                "smaller schemas, with fewer references"
+            )
+
+
 def refused(path: str, problem: str) -> BadRequest:
     """Return the error for what stands at `path`, such as `format.properties.age.minimum`."""
     return BadRequest(f"{path[:MAX_NAME]}: {problem}")
 
 
-def check_keywords(schema: Schema, path: str) -> int:
+def check_keywords(schema: Schema, path: str, work: Work) -> int:
     """Check all keywords of `schema` but its pattern; return how often it repeats something.
 
     Raises:
@@ -44,7 +67,7 @@ def check_keywords(schema: Schema, path: str) -> int:
     _check_bounds(schema, path, is_integer)
     check_properties(schema, path)
     for value in [*choices(schema, "enum", path), schema.get("const")]:
-        for text in _texts(value):
+        for text in _texts(value, work):
             if not _UNWRITABLE.isdisjoint(text):
                 raise refused(path, 'has a value with a " or a control character')
     if not isinstance(schema.get("format", ""), str) or len(schema.get("format", "")) > MAX_NAME:
@@ -139,16 +162,19 @@ def _repetitions(schema: Schema, name: str, path: str) -> int:
     return max(counts.values(), default=0)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, work: Work) -> Iterator[str]:
     """Yield the strings inside `value`, names included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, dict):
-        yield from value
-        yield from _texts([*value.values()])
+    values = [value]
+    while values:
+        work.add()
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict):
+            yield from value
+            values += value.values()
 
 
 def _is_number(value: object) -> bool:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from core.chat.lease_script import KEYS, SCRIPT
 from core.chat.queue import ASSUMED_SERVICE_S, FairQueue, Slot
 from core.context import Caller
-from core.contract.errors import QueueFull, RateLimiterDown
+from core.contract.retryable import QueueFull, RateLimiterDown
 from core.settings.schema import Settings
 
 LEASE_S = 15.0
@@ -65,7 +65,7 @@ class LeasedQueue:
         """How many of its requests are waiting for a slot."""
         self._max_concurrent = settings.max_concurrent
         self._max_waiting = settings.max_queue
-        self._refuses = settings.rate_limit_fail_closed or bool(settings.aws_lambda_function_name)
+        self._refuses = settings.rate_limit_fail_closed or settings.is_function
         self._down_since: float | None = None  # None: the store is up, as far as is known
         self._retry_at = 0.0
         self._waiting_everywhere = 0

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Self
 
 from core.context import Caller
-from core.contract.errors import QueueFull
+from core.contract.retryable import QueueFull
 from core.settings.schema import Settings
 
 ASSUMED_SERVICE_S = 5.0

@@ -12,9 +12,11 @@ from msgspec import UNSET
 from starlette.requests import Request
 
 from core.chat.body import SMALL_BODY_BYTES, MemoryBudget, read_body
-from core.chat.conversation import check, messages_of, too_long
+from core.chat.conversation import check, max_integers, messages_of, too_long
 from core.chat.images import check_images
+from core.chat.keywords import Work
 from core.chat.large import weighed
+from core.chat.parts import MAX_PARTS
 from core.chat.schema import checked_format
 from core.context import Record
 from core.contract.errors import BadRequest, UnsupportedMediaType
@@ -84,10 +86,14 @@ async def read_chat_request(
         ApiError: the body does not arrive (as for `read_body`), is not declared as JSON, or is
             not a valid request; the text names the field.
     """
-    charset = _charset(request.headers.get("content-type", ""))
+    charset = charset_of(request.headers.get("content-type", ""))
     limit = settings.max_conversation_bytes
-    chat = await parse_chat_request(await read_body(request, charset, settings, budget), limit)
-    chat.messages = messages_of(chat, limit)
+    max_parts = max_integers(limit) + MAX_PARTS
+    body = await read_body(request, charset, settings, budget, max_parts)
+    record = Record.of(request.scope)
+    async with budget.turn(record):
+        chat = await parse_chat_request(body, limit)
+        chat.messages = messages_of(chat, limit)
     if len(chat.messages) > MAX_MESSAGES:
         raise too_long(limit)
     chat.message, chat.context, chat.system, chat.images = UNSET, None, UNSET, []
@@ -96,7 +102,7 @@ async def read_chat_request(
             "message: only question marks arrived, because PowerShell replaced the letters. "
             'Call it with -ContentType "application/json; charset=utf-8"'
         )
-    return PendingChat(chat, is_large=Record.of(request.scope).body_bytes > SMALL_BODY_BYTES)
+    return PendingChat(chat, is_large=record.body_bytes > SMALL_BODY_BYTES)
 
 
 async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest:
@@ -111,9 +117,10 @@ async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest
             await asyncio.sleep(0)  # let other clients have their turn
         chat = _decode(body)
         if chat.format is not UNSET:
-            chat.format = checked_format(chat.format)
+            await asyncio.sleep(0)
+            chat.format = checked_format(chat.format, Work())
     except msgspec.ValidationError as error:
-        raise BadRequest(_in_json_terms(str(error))) from None
+        raise BadRequest(in_json_terms(str(error))) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(
             f'The body is not valid JSON. Send an object such as {{"message": "Hello"}} ({error})'
@@ -135,8 +142,13 @@ def _checked_options(options: Options) -> Options:
 
 
 @lru_cache(maxsize=64)
-def _charset(content_type: str) -> str:
-    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is."""
+def charset_of(content_type: str) -> str:
+    """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is.
+
+    Raises:
+        UnsupportedMediaType: it is not JSON, which a foreign web page cannot send.
+        BadRequest: the charset is unknown.
+    """
     media_type, _, parameters = content_type.partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType(
@@ -166,7 +178,7 @@ def _is_hangul_lost(message: str, request: Request) -> bool:
     )
 
 
-def _in_json_terms(text: str) -> str:
+def in_json_terms(text: str) -> str:
     """Turn msgspec's "Expected `str`, got `int` - at `$.message`" into words for any client."""
     problem, _, path = text.rpartition(" - at `$")
     if not problem:

@@ -6,6 +6,7 @@ minutes, or the whole of Ollama. `checked_format` visits a schema as the convert
 what it would build, and refuses what exceeds a bound.
 """
 
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -16,6 +17,7 @@ from core.chat.keywords import (
     MAX_NAME,
     MAX_PROPERTIES,
     Schema,
+    Work,
     check_keywords,
     choices,
     refused,
@@ -32,14 +34,20 @@ MAX_REFERENCES = 256
 """Different ones: the converter copies what each refers to."""
 MAX_TOTAL_REPETITIONS = 100_000
 """In a whole schema: some ten million make llama.cpp exhaust the memory."""
+VISIT = 8
+"""What visiting a schema costs, in values looked at."""
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 _SUBSCHEMAS = ("items", "prefixItems", "additionalProperties", "not", "contains", "propertyNames")
 _NAMED_SUBSCHEMAS = ("properties", "$defs", "definitions")
+_KEYWORDS = frozenset((*_ALTERNATIVES, *_SUBSCHEMAS, *_NAMED_SUBSCHEMAS))
+_INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
-def checked_format(raw: msgspec.Raw) -> msgspec.Raw:
+def checked_format(raw: msgspec.Raw, work: Work) -> msgspec.Raw:
     """Return the `format` in `raw` as the JSON to send: exactly what has been checked.
+
+    `work` is shared by all the schemas of a request.
 
     Raises:
         BadRequest: it is not "json" or a JSON schema, or exceeds a bound; the text says which.
@@ -54,7 +62,7 @@ def checked_format(raw: msgspec.Raw) -> msgspec.Raw:
     except RecursionError:
         raise _too_deep() from None
     if isinstance(value, dict):
-        _Check(value).run()
+        _Check(value, work).run()
     elif value != "json":
         raise BadRequest('format: must be "json" or a JSON schema')
     return msgspec.Raw(msgspec.json.encode(value))
@@ -63,10 +71,12 @@ def checked_format(raw: msgspec.Raw) -> msgspec.Raw:
 class _Check:
     """One schema's check, with what has been counted so far."""
 
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: Schema, work: Work) -> None:
         self._root = root
+        self._work = work
         self._targets: dict[str, Schema] = {}
         self._followed: set[str] = set()
+        self._weights: dict[int, int] = {}  # by the identity of a schema that has been checked
         self._visits = 0
         self._repetitions = 0
 
@@ -74,7 +84,7 @@ class _Check:
         self._walk(self._root, MAX_DEPTH)
         self._visit(self._root, "format", MAX_DEPTH)
         followed = [(ref, self._targets[ref]) for ref in self._followed]
-        graph = {ref: set(_direct_references(part)) for ref, part in followed}
+        graph = {ref: set(self._direct_references(part)) for ref, part in followed}
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
@@ -84,28 +94,35 @@ class _Check:
 
     def _walk(self, value: Any, depth: int) -> None:
         """Check what matters anywhere: depth, names, and references, which are always resolved."""
-        if not isinstance(value, dict | list):
-            return
         if not depth:
             raise _too_deep()
+        self._work.add(len(value))
         if isinstance(value, dict):
             if any(len(name) > MAX_NAME for name in value):
                 raise BadRequest(f"format: a name is longer than {MAX_NAME} characters")
             if "$ref" in value:
                 self._resolve(value["$ref"])
         for item in value.values() if isinstance(value, dict) else value:
-            self._walk(item, depth - 1)
+            if isinstance(item, dict | list):
+                self._walk(item, depth - 1)
 
     def _resolve(self, ref: Any) -> None:
         where = "format.$ref"
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
             raise refused(where, "must refer to a part of this schema, such as #/$defs/Name")
+        if ref in self._targets:
+            return
+        steps = ref.split("/", MAX_DEPTH + 1)[1:]
+        self._work.add(len(steps))
         target: Any = self._root
-        for step in ref.split("/")[1:]:
+        for step in steps:
             name = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, list):
-                target = dict(zip(map(str, range(len(target))), target, strict=True))
-            target = target.get(name) if isinstance(target, dict) else None
+            if isinstance(target, dict):
+                target = target.get(name)
+            elif isinstance(target, list) and _INDEX.fullmatch(name):
+                target = target[int(name)] if int(name) < len(target) else None
+            else:
+                target = None
         if not isinstance(target, dict):
             raise refused(where, f"{ref[:MAX_NAME]} does not exist in this schema")
         self._targets[ref] = target
@@ -120,23 +137,36 @@ class _Check:
             )
         if not isinstance(schema, dict):
             raise refused(path, "must be a schema, which is an object")
-        self._add(check_keywords(schema, path))
-        if "pattern" in schema:
-            schema["pattern"] = self._pattern(schema["pattern"], f"{path}.pattern")
+        self._work.add(VISIT)
+        if id(schema) not in self._weights:
+            self._weights[id(schema)] = self._keywords(schema, path)
+        self._add(self._weights[id(schema)])
         if "$ref" in schema and schema["$ref"] not in self._followed:
             self._followed.add(schema["$ref"])
-            self._visit(self._targets[schema["$ref"]], schema["$ref"], depth - 1)
-        for name, part in _subschemas(schema, path):
+            self._visit(self._targets[schema["$ref"]], schema["$ref"][:MAX_NAME], depth - 1)
+        for name, part in _subschemas(schema, path[:MAX_NAME]):
             self._visit(part, name, depth - 1)
         self._merge(schema.get("allOf", []), f"{path}.allOf", depth)
+
+    def _keywords(self, schema: Schema, path: str) -> int:
+        """Check all keywords of a schema; return how often it repeats something."""
+        weight = check_keywords(schema, path, self._work)
+        if "pattern" in schema:
+            pattern = _pattern(schema["pattern"], f"{path}.pattern")
+            self._work.add(len(pattern.text))
+            schema["pattern"] = pattern.text
+            weight += pattern.weight
+        return weight
 
     def _merge(self, parts: list[Schema], path: str, depth: int) -> None:
         """Count what the converter copies for an `allOf`: properties, from references as well."""
         merged = 0
         for part in parts:
             for component in part.get("anyOf", [part]):
+                self._work.add()
                 target, steps = component, 0
                 while "$ref" in target and steps < MAX_DEPTH:
+                    self._work.add()
                     target, steps = self._targets[target["$ref"]], steps + 1
                 properties = target.get("properties", {})
                 merged += len(properties)
@@ -146,15 +176,16 @@ class _Check:
                     for name, schema in properties.items():
                         self._visit(schema, f"{path}.{name}", depth - 1)
 
-    def _pattern(self, pattern: Any, path: str) -> str:
-        if not isinstance(pattern, str):
-            raise refused(path, "must be a string")
-        try:
-            checked = Pattern(pattern)
-        except PatternRefused as error:
-            raise refused(path, str(error)) from None
-        self._add(checked.weight)
-        return checked.text
+    def _direct_references(self, schema: Schema) -> Iterator[str]:
+        """Yield the references that `schema` may stand for, without any text in between."""
+        parts = [schema]
+        while parts:
+            self._work.add()
+            part = parts.pop()
+            if "$ref" in part:
+                yield part["$ref"]
+            for name in _ALTERNATIVES:
+                parts += part.get(name, [])
 
     def _add(self, repetitions: int) -> None:
         self._repetitions += repetitions
@@ -164,32 +195,34 @@ class _Check:
             )
 
 
+def _pattern(pattern: Any, path: str) -> Pattern:
+    if not isinstance(pattern, str):
+        raise refused(path, "must be a string")
+    try:
+        return Pattern(pattern)
+    except PatternRefused as error:
+        raise refused(path, str(error)) from None
+
+
 def _too_deep() -> BadRequest:
     return BadRequest(f"format: the schema is nested deeper than {MAX_DEPTH} levels")
 
 
 def _subschemas(schema: Schema, path: str) -> Iterator[tuple[str, Any]]:
     """Yield what is a schema in `schema`, each with its path."""
-    for name in _ALTERNATIVES:
-        for index, part in enumerate(choices(schema, name, path)):
-            yield f"{path}.{name}[{index}]", part
-    for name in _SUBSCHEMAS:
-        parts = schema.get(name, [])
-        for part in parts if isinstance(parts, list) else [parts]:
-            if not (name == "additionalProperties" and isinstance(part, bool)):
-                yield f"{path}.{name}", part
-    for name in _NAMED_SUBSCHEMAS:
-        parts = schema.get(name, {})
-        if not isinstance(parts, dict):
-            raise refused(f"{path}.{name}", "must be an object")
-        for key, part in parts.items():
-            yield f"{path}.{name}.{key}", part
-
-
-def _direct_references(schema: Schema) -> Iterator[str]:
-    """Yield the references that `schema` may stand for, without any text in between."""
-    if "$ref" in schema:
-        yield schema["$ref"]
-    for name in _ALTERNATIVES:
-        for part in schema.get(name, []):
-            yield from _direct_references(part)
+    for name, parts in schema.items():
+        if name not in _KEYWORDS:
+            continue
+        where = f"{path}.{name}"
+        if name in _ALTERNATIVES:
+            for index, part in enumerate(choices(schema, name, path)):
+                yield f"{where}[{index}]", part
+        elif name in _NAMED_SUBSCHEMAS:
+            if not isinstance(parts, dict):
+                raise refused(where, "must be an object")
+            for key, part in parts.items():
+                yield f"{where}.{key}", part
+        else:
+            for part in parts if isinstance(parts, list) else [parts]:
+                if not (name == "additionalProperties" and isinstance(part, bool)):
+                    yield where, part

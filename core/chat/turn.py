@@ -1,11 +1,13 @@
 """One turn of a conversation: everything between a chat endpoint and Ollama."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from msgspec import UNSET
 from starlette.requests import Request
 
+from core.chat.body import SMALL_BODY_BYTES
 from core.chat.conversation import context_of
 from core.chat.request import PendingChat, read_chat_request
 from core.chat.stream import StreamResponse, preferred_heartbeat_s
@@ -64,7 +66,7 @@ class Turn:
             raise await self._not_found() from None
         finally:
             self._record.queued_s = slot.queued_s
-        self._complete(answer, chat, answer.response)
+        await self._complete(answer, chat, answer.response)
         return answer
 
     def stream(self) -> StreamResponse:
@@ -88,17 +90,20 @@ class Turn:
                         self._record.mark_first_token()
                         said += "".join(lines.pieces).encode()
                         if lines.end:
-                            self._complete(lines.end, chat, said.decode())
+                            await self._complete(lines.end, chat, said.decode())
                         yield lines
         except ModelNotFound:
             raise await self._not_found() from None
         finally:
             self._record.queued_s = slot.queued_s
 
-    def _complete(self, end: ChatAnswer | StreamEnd, chat: ChatRequest, text: str) -> None:
+    async def _complete(self, end: ChatAnswer | StreamEnd, chat: ChatRequest, text: str) -> None:
         """Add to `end` the conversation, `text` being the model's part; count its tokens."""
         assert chat.messages is not UNSET
-        end.context = context_of(chat.messages, text)
+        if self._record.body_bytes > SMALL_BODY_BYTES:  # compressing it takes a while
+            end.context = await asyncio.to_thread(context_of, chat.messages, text)
+        else:
+            end.context = context_of(chat.messages, text)
         prompt = end.prompt_eval_count
         self._record.prompt_tokens = 0 if prompt is UNSET else prompt
         self._record.tokens = 0 if end.eval_count is UNSET else end.eval_count

@@ -5,19 +5,20 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from core.contract import schemas
+from core.contract import reports, schemas
 from core.contract.schemas import API_VERSION
 
 _ANSWERS = (
     schemas.ChatAnswer,
     schemas.StreamToken,
+    schemas.Heartbeat,
     schemas.StreamEnd,
     schemas.StreamError,
     schemas.Error,
-    schemas.Health,
-    schemas.Models,
-    schemas.StatsAnswer,
-    schemas.UsageAnswer,
+    reports.Health,
+    reports.Models,
+    reports.StatsAnswer,
+    reports.UsageAnswer,
 )
 _ERRORS = {
     400: "The request is malformed: a missing field, a wrong type, or invalid JSON",
@@ -33,6 +34,17 @@ _ERRORS = {
     "seconds to try again",
     504: "No complete answer in time",
 }
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`heartbeat=N` (RFC 7240), with N from 1 to 60: a stream then sends a Heartbeat "
+    "after N silent seconds, and an error behind one has its `status`",
+    "schema": {"type": "string", "examples": ["heartbeat=15"]},
+}
+_PREFERENCE_APPLIED = {
+    "description": "The `heartbeat=N` that the stream heeds; absent without one",
+    "schema": {"type": "string"},
+}
 _GATE = (400, 401, 403, 429, 500, 503)
 """What any request may get before its endpoint is reached."""
 
@@ -47,7 +59,8 @@ def openapi_document() -> dict[str, Any]:
     for type_ in _ANSWERS:  # a field with a default is always sent
         fields = msgspec.structs.fields(type_)
         components[type_.__name__]["required"] = [f.name for f in fields if f.default is not UNSET]
-    line = {"anyOf": [ref["StreamToken"], ref["StreamEnd"], ref["StreamError"]]}
+    kinds = ("StreamToken", "Heartbeat", "StreamEnd", "StreamError")
+    line = {"anyOf": [ref[kind] for kind in kinds]}
     stream = {
         "application/x-ndjson": {
             "schema": {"type": "string", "description": "JSON objects, one per line"},
@@ -137,11 +150,13 @@ def _get(
 
 def _chat(name: str, summary: str, ref: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": ref["ChatRequest"]}}}
-    ok = {"description": summary, "content": content}
+    headers = {"Preference-Applied": _PREFERENCE_APPLIED}
+    ok = {"description": summary, "headers": headers, "content": content}
     return {
         "post": {
             "operationId": name,
             "summary": summary,
+            "parameters": [_PREFER],
             "requestBody": body,
             "responses": {"200": ok, **_errors(ref["Error"], *_ERRORS)},
         }

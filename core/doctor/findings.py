@@ -1,4 +1,4 @@
-"""What the doctor has found, and how it looks in a terminal."""
+"""The doctor's findings, and how a terminal shows them."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ _MARKS: dict[Level, str] = {"ok": "ok", "warning": "WARN", "problem": "FAIL"}
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that was looked at; all but an `ok` has an `advice`."""
+    """The result of one check; all but an `ok` have `advice`."""
 
     check: str
     level: Level
@@ -19,17 +19,17 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def ok(check: str, text: str) -> Finding:
-    """Return that all is well."""
+    """Return that a check passed."""
     return Finding(check, "ok", text)
 
 
 def warning(check: str, text: str, advice: str) -> Finding:
-    """Return what works, but not as well as it might, or not for long."""
+    """Return what works, but not well, or not for long."""
     return Finding(check, "warning", text, advice)
 
 
 def problem(check: str, text: str, advice: str) -> Finding:
-    """Return what keeps requests from being answered, or lets in those who should stay out."""
+    """Return what keeps requests from being answered, or admits callers who should stay out."""
     return Finding(check, "problem", text, advice)
 
 

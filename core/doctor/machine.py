@@ -1,15 +1,17 @@
-"""What there is to know without Ollama: ports, exposure, certificates, limits and time-outs."""
+"""Checks without Ollama: ports, exposure, clock, limits, time-outs."""
 
 import resource
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
+from core.doctor import certificates
 from core.doctor.findings import Finding, ok, problem, warning
 from core.keys.records import parse_keys, read_keys
 from core.keys.store import KeyStore
@@ -18,23 +20,24 @@ from core.settings.networks import parse_address
 from core.settings.schema import Settings
 
 CONNECT_TIMEOUT_S = 2
-CERTIFICATE_NOTICE_DAYS = 14
 MIN_FILES = 4096
 """Each stream has two sockets."""
 FRONT_TIMEOUT_S = 310
 """How long the fronts in deploy/ wait."""
+STOP_TIMEOUT_S = 45
+"""How long the unit in deploy/systemd waits for the service to end."""
 _STRANGERS = (ip_address("203.0.113.1"), ip_address("2001:db8::1"))
-"""Documentation addresses: nobody's own network."""
+"""Documentation addresses: nobody's real network."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield what is found on this machine and in the settings."""
     yield from _ports(settings)
     yield from _exposure(settings)
+    yield from _open_ollama(settings)
     yield _front(settings)
-    for name in ("ssl_certfile", "ollama_client_cert", "ollama_ca_file"):
-        if path := getattr(settings, name):
-            yield _certificate(name.upper(), Path(path))
+    yield from certificates.examine(settings)
+    yield from _clock()
     yield _files()
     yield _timeouts(settings)
     if settings.rate_limit_storage != "memory://":
@@ -48,7 +51,9 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             continue
         if not _listens(port):
             yield warning(
-                "ports", f"nobody listens on {name} {port}", "systemctl start ollama-web-api"
+                "ports",
+                f"nobody listens on {name} {port}",
+                "systemctl start ollama-web-api, or ./start.sh",
             )
         elif _is_gateway(settings, port):
             yield ok("ports", f"this gateway answers on {name} {port}")
@@ -69,14 +74,15 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     except SettingsError as error:
         yield problem("keys", str(error), "ollama-web-api keys list")
         return
+    keys_elsewhere = bool(settings.api_keys_secret)
     has_tokens = settings.jwt_secret or settings.jwt_public_key_file or settings.jwt_jwks_url
     if any(stranger in settings.anonymous_clients for stranger in _STRANGERS):
         yield problem(
             "access",
-            "everybody who reaches this server may use it without a key",
+            "anybody who reaches this server may use it without a key",
             "name your own networks in ANONYMOUS_CLIENTS",
         )
-    elif keys or has_tokens:
+    elif keys or keys_elsewhere or has_tokens:
         yield ok("access", "strangers need a key or a token")
     else:
         yield warning(
@@ -87,18 +93,43 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
             "access",
-            "TRUSTED_PROXIES has everybody in it, who can then claim to be any client",
-            "name the address of your proxy alone",
+            "TRUSTED_PROXIES contains everybody, so anybody can claim to be any client",
+            "name only your proxy's address",
         )
 
 
+def _open_ollama(settings: Settings) -> Iterator[Finding]:
+    """Yield whether Ollama can be reached past the gate, by this machine's own address."""
+    url = urlsplit(settings.ollama_base_url)
+    address, port = _own_address(), url.port or 11434
+    if url.hostname not in {"127.0.0.1", "::1", "localhost"} or not address:
+        return
+    if _listens(port, address):
+        yield warning(
+            "access",
+            f"Ollama listens on {address}:{port} too, where it asks nobody for a key",
+            "start it with OLLAMA_HOST=127.0.0.1, or keep the port behind a firewall: "
+            "deploy/firewall",
+        )
+
+
+def _own_address() -> str:
+    """Return the address with which this machine calls others; "" if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(_STRANGERS[0]), 9))  # sends nothing
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
 def _front(settings: Settings) -> Finding:
-    """Say whether an HTTPS front on this machine would hide its clients."""
+    """Check whether an HTTPS front on this machine would hide its clients."""
     trusts_loopback = ip_address("127.0.0.1") in settings.trusted_proxies
     if not trusts_loopback and settings.port != 443 and _listens(443):  # noqa: PLR2004 - HTTPS
         return warning(
             "front",
-            "something here speaks HTTPS, but is not trusted: its clients are all strangers",
+            "something here speaks HTTPS, but is not trusted: all its clients are strangers",
             "if it is the front of this gateway, TRUSTED_PROXIES=127.0.0.1/32",
         )
     if trusts_loopback and not parse_address(settings.host).is_loopback:
@@ -106,32 +137,29 @@ def _front(settings: Settings) -> Finding:
     return ok("front", "clients keep their addresses")
 
 
-def _certificate(name: str, path: Path) -> Finding:
-    from cryptography import x509  # noqa: PLC0415 - few have a certificate here
-
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        return problem("certificate", f"{name} cannot be read: {error}", f"check {path}")
-    left = certificate.not_valid_after_utc - datetime.now(UTC)
-    if left.days < 0:
-        return problem("certificate", f"{name} has expired", "renew it, then reload the service")
-    if left.days < CERTIFICATE_NOTICE_DAYS:
-        return warning(
-            "certificate", f"{name} ends in {left.days} days", "renew it, then reload the service"
+def _clock() -> Iterator[Finding]:
+    """Yield whether nobody sets the clock; a system without systemd does not say."""
+    if not (timedatectl := shutil.which("timedatectl")):
+        return
+    command = [timedatectl, "show", "--property=NTPSynchronized", "--value"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.stdout.strip() == "no":
+        yield warning(
+            "clock",
+            "no server has set this machine's clock, by which keys and certificates expire",
+            "timedatectl set-ntp true",
         )
-    return ok("certificate", f"{name} is good for {left.days} days")
 
 
 def _files() -> Finding:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < MIN_FILES:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server raises its own to this
+    if hard < MIN_FILES:
         return warning(
             "files",
-            f"a process started from here may open {soft} files, which ends at {soft // 2} streams",
-            "the unit in deploy/systemd has LimitNOFILE=65536; for a terminal, ulimit -n 65536",
+            f"a server started from here may open {hard} files, which ends at {hard // 2} streams",
+            "the unit in deploy/systemd has LimitNOFILE=65536; for a terminal, ulimit -Hn 65536",
         )
-    return ok("files", f"{soft} may be open at once")
+    return ok("files", f"{hard} may be open at once")
 
 
 def _timeouts(settings: Settings) -> Finding:
@@ -139,8 +167,8 @@ def _timeouts(settings: Settings) -> Finding:
     if queue_s >= request_s:
         return warning(
             "time-outs",
-            f"QUEUE_TIMEOUT_S ({queue_s:g}) is not below REQUEST_TIMEOUT_S ({request_s:g}), so who "
-            "waits gets a 504 in the place of a 503 with Retry-After",
+            f"QUEUE_TIMEOUT_S ({queue_s:g}) is not below REQUEST_TIMEOUT_S ({request_s:g}), so a "
+            "waiting request gets a 504 instead of a 503 with Retry-After",
             "lower QUEUE_TIMEOUT_S",
         )
     if request_s >= FRONT_TIMEOUT_S:
@@ -149,6 +177,13 @@ def _timeouts(settings: Settings) -> Finding:
             f"REQUEST_TIMEOUT_S ({request_s:g}) is not below the {FRONT_TIMEOUT_S} s of the fronts "
             "in deploy, which then cut answers off",
             "raise theirs too",
+        )
+    if settings.shutdown_grace_s >= STOP_TIMEOUT_S:
+        return warning(
+            "time-outs",
+            f"SHUTDOWN_GRACE_S ({settings.shutdown_grace_s:g}) is not below the {STOP_TIMEOUT_S} s "
+            "after which systemd kills the service",
+            "systemctl edit ollama-web-api, and raise TimeoutStopSec",
         )
     return ok("time-outs", f"queue {queue_s:g} s < request {request_s:g} s < front 310 s")
 

@@ -1,18 +1,18 @@
-"""What there is to know about Ollama: whether it answers, its version, its models, its GPU."""
+"""Checks on Ollama: whether it answers, its version, its models, its GPU."""
 
 import re
 import sys
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 
 import httpx
 import msgspec
 
 from core.contract.errors import ApiError
 from core.doctor.findings import Finding, ok, problem, warning
-from core.ollama.failures import failed_response, not_ollama
+from core.ollama.api import parse
+from core.ollama.default import PREFERRED
 from core.ollama.transport import HTTPTransport
 from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
@@ -26,10 +26,7 @@ FAULTS = {
     (0, 25): "a token id that its model does not know crashes it",
     (0, 30): "some JSON schemas in format crash it",
 }
-"""The first version without a fault; the gateway keeps off what it knows of."""
-
-
-_T = TypeVar("_T")
+"""The first version without a fault; the gateway blocks what it knows of."""
 
 
 class _Version(msgspec.Struct):
@@ -60,11 +57,16 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         ) as client:
             try:
                 answer = await client.get("/api/version")
-                version = _decoded(answer, _Version).version
+                version = parse(answer, answer.content, _Version).version
             except (httpx.HTTPError, ApiError) as error:
                 yield _unreachable(settings, error)
                 return
             yield _version(version)
+            if _tunnelled(settings):
+                yield ok(
+                    "tunnel",
+                    f"Ollama answers through it, in {answer.elapsed.total_seconds():.2f} s",
+                )
             yield _clock(answer)
             async for finding in _models(client, settings):
                 yield finding
@@ -74,11 +76,15 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 def _unreachable(settings: Settings, error: Exception) -> Finding:
     text = f"no Ollama answers at {settings.ollama_base_url}: {error or type(error).__name__}"
-    if settings.ollama_client_cert or settings.ollama_headers:
+    if _tunnelled(settings):
         advice = "it is behind a tunnel: python -m deploy.tunnel.check says where it ends"
     else:
         advice = "systemctl status ollama; is OLLAMA_BASE_URL right, as seen from this process?"
     return problem("ollama", text, advice)
+
+
+def _tunnelled(settings: Settings) -> bool:
+    return bool(settings.ollama_client_cert or settings.ollama_headers)
 
 
 def _version(version: str) -> Finding:
@@ -93,7 +99,7 @@ def _version(version: str) -> Finding:
 
 
 def _clock(answer: httpx.Response) -> Finding:
-    """Compare this machine's clock with Ollama's, by which tokens and certificates may expire."""
+    """Compare this machine's clock with Ollama's: tokens and certificates expire by it."""
     try:
         skew_s = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
@@ -109,32 +115,39 @@ def _clock(answer: httpx.Response) -> Finding:
 
 async def _models(client: httpx.AsyncClient, settings: Settings) -> AsyncIterator[Finding]:
     try:
-        installed = _decoded(await client.get("/api/tags"), _Models).models
-        loaded = _decoded(await client.get("/api/ps"), _Models).models
+        installed = await _list(client, "/api/tags")
+        loaded = await _list(client, "/api/ps")
     except (httpx.HTTPError, ApiError) as error:
         yield problem("models", f"cannot be listed: {error}", "journalctl -u ollama")
         return
-    names = [model.name for model in installed]
-    default = settings.default_model
-    if default.lower() in {name.lower() for name in (*names, *map(_untagged, names))}:
-        yield ok("models", f"{len(names)} installed, the default {default} among them")
-    else:
-        yield problem(
-            "models",
-            f"the default {default} is not installed, of {', '.join(names) or 'none'}",
-            f"ollama pull {default}, or set DEFAULT_MODEL",
-        )
+    yield _default([model.name for model in installed], settings.default_model)
     if not loaded:
         yield ok("gpu", "no model is loaded; ask something to see where it runs")
     for model in loaded:
         yield _place(model)
 
 
+def _default(names: list[str], default: str) -> Finding:
+    if not names:
+        return problem("models", "none is installed", f"ollama pull {default or 'llama3.1:8b'}")
+    if default.lower() in {name.lower() for name in (*names, *map(_untagged, names))}:
+        return ok("models", f"{len(names)} installed, the default {default} among them")
+    if default:
+        return problem(
+            "models",
+            f"the default {default} is not installed; installed are {', '.join(names)}",
+            f"ollama pull {default}, or set DEFAULT_MODEL",
+        )
+    if PREFERRED in names:
+        return ok("models", f"{len(names)} installed, {PREFERRED} among them, which is the default")
+    return ok("models", f"{len(names)} installed; DEFAULT_MODEL is unset, so one of them is used")
+
+
 def _place(model: _Model) -> Finding:
     share = model.size_vram / model.size if model.size else 0
     context = f", context {model.context_length}" if model.context_length else ""
     if share < 1:
-        where = f"{share:.0%} of it on the GPU" if share else "wholly on the CPU"
+        where = f"{share:.0%} of it on the GPU" if share else "entirely on the CPU"
         return warning(
             "gpu",
             f"{model.name} is {where}{context}: slow",
@@ -153,10 +166,6 @@ def _untagged(name: str) -> str:
     return name.removesuffix(":latest")
 
 
-def _decoded(answer: httpx.Response, type_: type[_T]) -> _T:
-    if answer.status_code != httpx.codes.OK:
-        raise failed_response(answer, answer.content)
-    try:
-        return msgspec.json.decode(answer.content, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise not_ollama() from None
+async def _list(client: httpx.AsyncClient, path: str) -> list[_Model]:
+    answer = await client.get(path)
+    return parse(answer, answer.content, _Models).models

@@ -18,7 +18,7 @@ from core.engine.disconnect import DisconnectMiddleware
 from core.engine.errors import EngineError
 from core.engine.llama import Llama, Meta
 from core.engine.local import LocalOnlyMiddleware
-from core.engine.model import CONTEXT_LENGTH, NAME
+from core.engine.model import CONTEXT_LENGTH, NAME, PARAMETERS
 from core.engine.schemas import (
     Asked,
     ChatLine,
@@ -94,10 +94,14 @@ async def show(request: Request) -> JSONResponse:
         raise EngineError("model is required", 400)
     _check_model(asked.model or asked.name)
     meta = await llama.meta()
-    stops = "\n".join(f"PARAMETER stop {word}" for word in STOP_WORDS)
+    parameters = [
+        *(("stop", f'"{word}"') for word in STOP_WORDS),
+        *((name, f"{value:g}") for name, value in PARAMETERS.items()),
+    ]
+    lines = "".join(f"PARAMETER {name} {value}\n" for name, value in parameters)
     known = Show(
-        modelfile=f'FROM {NAME}\nTEMPLATE """{TEMPLATE}"""\n{stops}\n',
-        parameters="\n".join(f'{"stop":30} "{word}"' for word in STOP_WORDS),
+        modelfile=f'FROM {NAME}\nTEMPLATE """{TEMPLATE}"""\n{lines}',
+        parameters="\n".join(f"{name:30} {value}" for name, value in parameters),
         template=TEMPLATE,
         details=_details(meta),
         model_info={

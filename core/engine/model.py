@@ -12,6 +12,8 @@ from msgspec import Struct
 NAME = "smollm2:135m"
 CONTEXT_LENGTH = 4096
 """Tokens in a conversation, including the next answer; Ollama's own default."""
+PARAMETERS = {"temperature": 0.0, "repeat_penalty": 1.0, "num_predict": 512}
+"""The model's own defaults, as a Modelfile has them; with Ollama's, so small a model rambles."""
 SLOTS = 4
 """Answers written at the same time; further ones wait for their turn."""
 
@@ -57,6 +59,8 @@ def start_llama_cpp(model: ModelFile, api_key: str) -> Any:
     Raises:
         ModelUnavailable: xllamacpp is not installed, or cannot load the model.
     """
+    # libgomp's threads would spin at every barrier, and on a busy machine take 40 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         xllamacpp = importlib.import_module("xllamacpp")  # so the untyped module is an Any
     except ImportError as error:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from core.engine.errors import EngineError
+from core.engine.model import PARAMETERS
 
 _INT32 = 2**31
 
@@ -31,15 +32,17 @@ _ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separato
 
 
 def sampling(options: dict[str, Any], context_length: int) -> dict[str, Any]:
-    """Return llama.cpp's parameters for `options`; the defaults are Ollama's.
+    """Return llama.cpp's parameters for `options`; the defaults are the model's, then Ollama's.
 
     Raises:
         EngineError: an option has the wrong type: 500, as in Ollama.
     """
     known = {name: value for name, value in options.items() if name in _DEFAULTS}
-    values = _DEFAULTS | {
-        name: _typed(name, value) for name, value in known.items() if value is not None
-    }
+    values = (
+        _DEFAULTS
+        | PARAMETERS
+        | {name: _typed(name, value) for name, value in known.items() if value is not None}
+    )
     limit = values.pop("num_predict")
     values["n_predict"] = limit if limit > 0 else -1
     if values["repeat_last_n"] < 0:

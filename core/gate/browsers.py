@@ -67,8 +67,14 @@ class CORSMiddleware(cors.CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type", "X-API-Key", "X-Request-ID"),
-            expose_headers=("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
+            allow_headers=("Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"),
+            expose_headers=(
+                "Preference-Applied",
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "X-Request-ID",
+            ),
             allow_private_network=True,
         )
 

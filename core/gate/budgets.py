@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.context import Caller, Record
-from core.contract.errors import QuotaExceeded
+from core.contract.retryable import QuotaExceeded
 from core.gate.hits import Rate
 from core.gate.rates import RateLimiter, parse_rate
 

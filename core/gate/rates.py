@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.context import Caller, Record
-from core.contract.errors import RateLimited, RateLimiterDown
+from core.contract.retryable import RateLimited, RateLimiterDown
 from core.gate.hits import MemoryStore, Quota, Rate, Store, StoreDown
 from core.gate.public import is_probe, is_public
 from core.settings.networks import Networks, parse_address

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from core.contract.errors import InvalidCredentials, JWKSUnavailable
+from core.contract.errors import InvalidCredentials
+from core.contract.retryable import JWKSUnavailable
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 

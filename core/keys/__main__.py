@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.keys.editing import KeysError, create, revoke, rotate
 from core.keys.records import PREFIX, ApiKey, read_keys
+from core.keys.shared import SharedKeys, are_shared
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -20,14 +21,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a new key goes to standard output, messages to standard error."""
     options = _parser().parse_args(arguments)
     try:
-        path = Settings.from_env(os.environ).api_keys_file
-        if not path:
+        settings = Settings.from_env(os.environ)
+        if not settings.api_keys_file:
             sys.exit("Set API_KEYS_FILE to the path of the key file")
-        _run(options, Path(path).resolve())
+        path = Path(settings.api_keys_file).resolve()
+        shared = SharedKeys(settings) if are_shared(settings) else None
+        _run(options, path)
     except (KeysError, SettingsError) as error:
         sys.exit(str(error))
     except OSError as error:
         sys.exit(f"API_KEYS_FILE cannot be written: {error.strerror}")
+    if options.command == "publish" and not shared:
+        sys.exit("Set API_KEYS_SECRET=redis:NAME, and RATE_LIMIT_STORAGE to the Redis of all")
+    if shared and options.command != "list":
+        _publish(shared, path)
+
+
+def _publish(shared: SharedKeys, path: Path) -> None:
+    try:
+        shared.publish(path)
+    except OSError as error:
+        sys.exit(
+            f"The other gateways do not know of this yet: {error}. Then run: "
+            "python -m core.keys publish"
+        )
 
 
 def _run(options: argparse.Namespace, path: Path) -> None:
@@ -63,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--tokens", help="token budget, such as 200000/day (default: none)")
     new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; default: all")
     new.add_argument("--expires", type=_lifetime, help="lifetime in h, d or w, such as 90d")
+    commands.add_parser("publish", help="copy the file's keys to API_KEYS_SECRET=redis:NAME")
     commands.add_parser("list", help="list the keys, without their secrets")
     commands.add_parser("revoke", help="revoke a key").add_argument("name")
     again = commands.add_parser("rotate", help="replace a key")

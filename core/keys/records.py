@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from core.settings.environment import SettingsError
-from core.settings.schema import Rate
+from core.settings.values import Rate
 
 PREFIX = "owa_"
 """Starts every key, so that secret scanners and people recognize one."""

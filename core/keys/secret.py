@@ -1,4 +1,6 @@
-"""API keys in AWS Secrets Manager or Parameter Store, read through AWS' own Lambda extension.
+"""API keys in AWS Secrets Manager or Parameter Store, or in a Redis that gateways share.
+
+AWS' are read through its own Lambda extension.
 
 The AWS Parameters and Secrets Lambda Extension answers on loopback, with the function's rights, and
 only while a request is being served, so nothing is read at the start:
@@ -14,7 +16,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from core.contract.errors import KeysUnavailable
+from core.contract.retryable import KeysUnavailable
+from core.keys import shared
 from core.keys.records import ApiKey, parse_keys
 from core.settings.schema import Settings
 
@@ -49,8 +52,9 @@ class SecretKeys:
 
     def __init__(self, settings: Settings, use: Callable[[list[ApiKey]], None]) -> None:
         """Call `use` with the keys whenever they have been read."""
+        self._shared = shared.SharedKeys(settings) if shared.are_shared(settings) else None
         service, _, name = settings.api_keys_secret.partition(":")
-        self._path = _PATHS[service].format(quote(name, safe=""))
+        self._path = _PATHS.get(service, "").format(quote(name, safe=""))
         self._port = settings.parameters_secrets_extension_http_port
         self._token = settings.aws_session_token
         self._use = use
@@ -72,7 +76,7 @@ class SecretKeys:
 
     async def _read(self) -> None:
         try:
-            keys = _keys_in(await asyncio.to_thread(self._get))
+            keys = await asyncio.to_thread(self._fetch)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             problem = str(error) if isinstance(error, OSError) else "it holds no keys of core.keys"
             _logger.error("API_KEYS_SECRET cannot be read: %s", problem)
@@ -80,7 +84,10 @@ class SecretKeys:
         else:
             self._use(keys)
             self._known = True
-            self._next_read = monotonic() + REFRESH_S
+            self._next_read = monotonic() + (shared.REFRESH_S if self._shared else REFRESH_S)
+
+    def _fetch(self) -> list[ApiKey]:
+        return self._shared.fetch() if self._shared else _keys_in(self._get())
 
     def _get(self) -> bytes:
         from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - rarely needed

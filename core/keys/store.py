@@ -45,6 +45,8 @@ class KeyStore:
         self._version: tuple[int, ...] | None = None
         self._existed = False
         self._read()
+        if path and not self._existed:
+            _logger.warning("API_KEYS_FILE does not exist: none of its keys is valid")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

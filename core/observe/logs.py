@@ -43,7 +43,7 @@ def dropped_lines() -> int:
 
 
 def _handler(settings: Settings) -> logging.Handler:
-    if settings.aws_lambda_function_name:  # frozen between requests, and its threads with it
+    if settings.is_function:  # frozen between requests, and its threads with it
         return logging.StreamHandler(sys.stdout)
     from core.observe.writer import LogFile, LogWriter, StandardOutput  # noqa: PLC0415
 

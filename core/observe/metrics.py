@@ -10,7 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import ClientDisconnect
 
 from core.context import Record
-from core.contract.errors import OllamaBusy, OllamaError, RateLimited, RequestTimeout
+from core.contract.errors import OllamaError, RequestTimeout
+from core.contract.retryable import OllamaBusy, RateLimited
 
 _SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST"}

@@ -3,7 +3,7 @@
 from collections import deque
 
 from core.context import Record
-from core.contract.schemas import ModelStats
+from core.contract.reports import ModelStats
 
 REMEMBERED = 1000
 """How many of a model's latest answers its figures cover."""

@@ -15,14 +15,9 @@ from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
 from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
+from core.ollama.request import OllamaRequest
 from core.ollama.transport import HTTPTransport
-from core.ollama.wire import (
-    AnswerReader,
-    Lines,
-    OllamaRequest,
-    read_answer,
-    read_streamed_answer,
-)
+from core.ollama.wire import AnswerReader, Lines, read_answer, read_streamed_answer
 from core.settings.schema import Settings
 
 HINT_TIMEOUT_S = 1

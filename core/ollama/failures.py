@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from core.contract.errors import ApiError, BadRequest, OllamaBusy, OllamaError
+from core.contract.errors import ApiError, BadRequest, OllamaError
+from core.contract.retryable import OllamaBusy
 
 BUSY_RETRY_AFTER_S = 5
 _MAX_TEXT = 500

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import httpx
@@ -21,6 +22,8 @@ UNKNOWN_FOR_S = 10
 """How long to wait before asking again about a model that Ollama does not describe."""
 MAX_LOOKUPS = 8
 """How many models one request asks about at once."""
+
+_T = TypeVar("_T")
 
 
 class Model(msgspec.Struct):
@@ -52,6 +55,21 @@ class _Lookup:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.error: ApiError | None = None
+
+
+class _InTime:
+    """Puts few questions to Ollama at once, and waits for all of them no longer than for one."""
+
+    def __init__(self) -> None:
+        self._few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
+        self._deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
+
+    async def __call__(self, ask: Callable[[], Awaitable[_T | None]]) -> _T | None:
+        """Return the answer; None if Ollama fails or is late."""
+        with suppress(ApiError, TimeoutError):
+            async with asyncio.timeout_at(self._deadline), self._few_at_once:
+                return await ask()
+        return None
 
 
 class ModelFacts:
@@ -94,52 +112,35 @@ class ModelFacts:
 
         Models that Ollama does not describe in time are left out.
         """
-        few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
-        deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
-
-        async def of(name: str) -> list[str] | None:
-            if name in self._listed:
-                return self._listed[name]
-            with suppress(ApiError, TimeoutError):
-                async with asyncio.timeout_at(deadline), few_at_once:
-                    model = await self.of(name)
-                return model.capabilities if model else None
-            return None
-
-        answers = zip(names, await asyncio.gather(*map(of, names)), strict=True)
-        return {name: capabilities for name, capabilities in answers if capabilities is not None}
+        in_time = _InTime()
+        unlisted = [name for name in names if name not in self._listed]
+        return self._capabilities(names, await self._described(unlisted, in_time))
 
     async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
-        """Return what each model in `names` can do, and its context length in tokens.
+        """Return the `capabilities` of the models in `names`, and their context lengths in tokens.
 
-        Capabilities are in Ollama's words. The context length of a loaded model is that of its
-        runner; of another it is the model's own, which Ollama may cut down when it loads it. What
-        Ollama does not say in time is left out; no model is loaded.
+        The context length of a loaded model is that of its runner; of another it is the model's
+        own, and Ollama may load it with less. What Ollama does not say in time is left out.
         """
-        few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
-        deadline = asyncio.get_running_loop().time() + ollama_api.METADATA_TIMEOUT_S
-
-        async def of(name: str) -> Model | None:
-            with suppress(ApiError, TimeoutError):
-                async with asyncio.timeout_at(deadline), few_at_once:
-                    return await self.of(name)
-            return None
-
-        async def runners() -> dict[str, int | None]:
-            with suppress(ApiError, TimeoutError):
-                async with asyncio.timeout_at(deadline), few_at_once:
-                    return await self._loaded()
-            return {}
-
-        loaded, found = await asyncio.gather(runners(), asyncio.gather(*map(of, names)))
-        models = {name: model for name, model in zip(names, found, strict=True) if model}
-        lengths = {name: loaded.get(name) or model.context_length for name, model in models.items()}
-        can = {name: model.capabilities for name, model in models.items()}
-        can |= {name: self._listed[name] for name in names if name in self._listed}
-        return (
-            {name: capabilities for name, capabilities in can.items() if capabilities is not None},
-            {name: length for name, length in lengths.items() if length},
+        in_time = _InTime()
+        loaded, models = await asyncio.gather(
+            in_time(self._loaded), self._described(names, in_time)
         )
+        runners = loaded or {}
+        lengths = {name: runners.get(name) or models[name].context_length for name in models}
+        known = {name: length for name, length in lengths.items() if length}
+        return self._capabilities(names, models), known
+
+    async def _described(self, names: Sequence[str], in_time: _InTime) -> dict[str, Model]:
+        models = await asyncio.gather(*(in_time(partial(self.of, name)) for name in names))
+        return {name: model for name, model in zip(names, models, strict=True) if model}
+
+    def _capabilities(self, names: Sequence[str], models: dict[str, Model]) -> dict[str, list[str]]:
+        described = {name: model.capabilities for name, model in models.items()}
+        found = {name: self._listed.get(name, described.get(name)) for name in names}
+        return {
+            name: capabilities for name, capabilities in found.items() if capabilities is not None
+        }
 
     async def _loaded(self) -> dict[str, int | None]:
         """Return the context length of each model that is loaded now."""

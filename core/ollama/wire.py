@@ -1,49 +1,18 @@
-"""Ollama's /api/chat on the wire: the request, and how the lines of its answer are read.
+"""How the lines of Ollama's answers to /api/chat are read.
 
 Nothing here does I/O; `client` feeds it. Facts about Ollama come from its source
 (server/routes.go, api/types.go) up to v0.33, and the recordings in tests/recordings.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from core.contract.errors import ApiError, OllamaError
-from core.contract.schemas import ChatAnswer, ChatRequest, Message, Options, StreamEnd
+from core.contract.schemas import ChatAnswer, ChatRequest, StreamEnd
 from core.ollama.failures import failure, not_ollama
-
-
-class OllamaRequest(Struct, kw_only=True):
-    """The body of POST /api/chat; it never contains `keep_alive`, `tools` or `num_ctx`."""
-
-    model: str
-    messages: list[Message]
-    stream: bool
-    think: bool | Literal["low", "medium", "high"]
-    options: Options
-    # Otherwise Ollama silently drops the start of an over-long conversation: before the answer,
-    # and while the answer grows.
-    truncate: bool = False
-    shift: bool = False
-    format: msgspec.Raw | UnsetType = UNSET
-
-    @classmethod
-    def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:
-        """Translate a chat request that has its whole conversation in `messages`."""
-        assert chat.messages is not UNSET
-        options = Options() if chat.options is UNSET else chat.options
-        wanted = 0 if options.num_predict is UNSET else options.num_predict
-        limit = min(wanted, max_predict) if wanted > 0 else max_predict
-        return cls(
-            model=model,
-            messages=chat.messages,
-            stream=stream,
-            think=chat.think,
-            options=msgspec.structs.replace(options, num_predict=limit),
-            format=chat.format,
-        )
 
 
 class OllamaMessage(Struct, frozen=True):

@@ -15,7 +15,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.contract.errors import InternalError
-from core.settings.schema import Settings
 
 MARGIN_S = 0.5
 """Seconds of a function's time reserved for returning a 504."""
@@ -27,11 +26,6 @@ _MAX_ESCAPE = 6
 """JSON writes a character in up to so many bytes."""
 
 _logger = logging.getLogger(__name__)
-
-
-def is_function(settings: Settings) -> bool:
-    """Return whether this process is an AWS Lambda function."""
-    return bool(settings.aws_lambda_function_name)
 
 
 def remaining_s(scope: Scope) -> float | None:

@@ -18,8 +18,8 @@ HEALTHY_S = 60
 """How long it must have run for its next failure to be the first in a row."""
 START_S = 120
 """How long loading the model may take."""
-END_S = 3
-"""How long it may take to end, before it is killed."""
+END_S = 0.5
+"""How long it may take to end before it is killed: `docker stop` allows 10 s for everything."""
 
 _logger = logging.getLogger(__name__)
 

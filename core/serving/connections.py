@@ -4,16 +4,20 @@ import logging
 import resource
 from collections import Counter
 from contextlib import suppress
+from itertools import product
 from time import monotonic
 from typing import Protocol
 
-from core.contract.errors import RateLimited, TooManyConnections, TryAgainLater
+from core.contract.errors import ApiError
+from core.contract.retryable import RateLimited, TooManyConnections, TryAgainLater
 from core.gate.sites import Sites
 from core.settings.networks import parse_address
 from core.settings.schema import Settings
 
 RETRY_S = 10
 """When a connection that was refused may be tried again."""
+ARRIVING_S = 1
+"""A connection that has been open for less is taken to have its request on the way."""
 OTHER_FILES = 64
 """Files that are open besides connections: modules, logs, the event loop's, Redis'."""
 FILES_PER_CHAT = 2
@@ -33,35 +37,49 @@ def raise_file_limit() -> None:
 class Connection(Protocol):
     """What is asked of a connection."""
 
-    def close_idle(self) -> None:
-        """Close the connection, which has no request in progress."""
+    def close_idle(self, refusal: ApiError) -> None:
+        """Close the connection; its first request may be on its way, and gets `refusal`."""
 
 
 class Connections:
     """Counts the open connections, in all and of each site.
 
     When there are too many, those without a request in progress are closed, oldest first: those of
-    strangers, then the others. A newcomer for whom that makes no room is refused. Any number of
-    clients may be behind loopback and trusted proxies, so those have no limit of their own.
+    strangers, then the others, and those of the last second only after them. A newcomer for whom
+    that makes no room is refused. Any number of clients may be behind loopback and trusted
+    proxies, so those have no limit of their own.
     """
 
     def __init__(self, settings: Settings) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files != resource.RLIM_INFINITY:
             # However many chats may run, clients have half of the files to themselves.
-            files -= min(OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent, files // 2)
-            self.most = min(settings.max_connections, max(1, files))
+            needed = OTHER_FILES + FILES_PER_CHAT * settings.max_concurrent
+            own = min(needed, files // 2)
+            if own < needed:
+                _logger.warning(
+                    "Only %d files may be open, too few for MAX_CONCURRENT (%d) and its clients. "
+                    "Raise the limit (ulimit -n) to %d or more",
+                    files,
+                    settings.max_concurrent,
+                    2 * needed,
+                )
+            self.most = min(settings.max_connections, max(1, files - own))
         else:
             self.most = settings.max_connections
+            files = 2 * self.most + settings.max_concurrent + OTHER_FILES
+        self._most_leaving = files - self.most - settings.max_concurrent - OTHER_FILES // 2
         self.most_per_client = settings.max_connections_per_client
         self._trusted = settings.trusted_proxies
         self._sites = Sites()
         self._open: dict[Connection, str] = {}
+        self._leaving = set[Connection]()
+        """Those beyond the limit, which have been told so."""
         self._count = Counter[str]()
-        self._strangers: dict[Connection, None] = {}
-        """Those without a request in progress, the oldest first, that never had one let in."""
-        self._known: dict[Connection, None] = {}
-        """The others without a request in progress."""
+        self._strangers: dict[Connection, float] = {}
+        """Those without a request in progress that never had one let in, and since when."""
+        self._known: dict[Connection, float] = {}
+        """The others without a request in progress; the oldest come first in both."""
         self._log_at = 0.0
 
     def is_trusted(self, host: str) -> bool:
@@ -74,24 +92,36 @@ class Connections:
         self._open[connection] = site
         self._count[site] += 1
         refusal = None
-        if site and self._count[site] > self.most_per_client and not self._close_one(site):
+        if site and self._count[site] > self.most_per_client:
             text = f"Your address has too many connections: {self.most_per_client} are allowed"
-            refusal = RateLimited(text, RETRY_S)
+            refused = RateLimited(text, RETRY_S)
+            refusal = None if self._close_one(refused, site) else refused
         if len(self._open) > self.most:
             self._log()
-            if not self._close_one():
-                return TooManyConnections("This server has too many connections", RETRY_S)
-        self._strangers[connection] = None
+            full = TooManyConnections("This server has too many connections", RETRY_S)
+            if not self._close_one(full):
+                self.remove(connection)
+                return full
+        self._strangers[connection] = monotonic()
         return refusal
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection; it does not matter if it is forgotten already."""
         self.begin(connection)
+        self._leaving.discard(connection)
         site = self._open.pop(connection, None)
         if site is not None:
             self._count[site] -= 1
             if not self._count[site]:
                 del self._count[site]
+
+    def may_linger(self, connection: Connection) -> bool:
+        """Return whether a refused connection may stay open until its client has read why."""
+        if connection in self._open:
+            return True
+        if len(self._leaving) < self._most_leaving:
+            self._leaving.add(connection)
+        return connection in self._leaving
 
     def begin(self, connection: Connection) -> None:
         """Mark the start of a request."""
@@ -101,7 +131,7 @@ class Connections:
     def end(self, connection: Connection, *, known: bool) -> None:
         """Mark the end of a request; `known` is whether one of the connection was ever let in."""
         if connection in self._open:
-            (self._known if known else self._strangers)[connection] = None
+            (self._known if known else self._strangers)[connection] = monotonic()
 
     def _site(self, host: str) -> str:
         """Return what counts as one client; empty if any number may be behind it."""
@@ -109,13 +139,16 @@ class Connections:
         exempt = address.is_loopback or address.is_unspecified or address in self._trusted
         return "" if exempt else self._sites.of(address)
 
-    def _close_one(self, site: str = "") -> bool:
+    def _close_one(self, refusal: TryAgainLater, site: str = "") -> bool:
         """Close the connection, of `site` if given, that is missed least; False if all are used."""
-        for idle in (self._strangers, self._known):
-            for connection in idle:
+        now = monotonic()
+        for least_s, idle in product((ARRIVING_S, 0), (self._strangers, self._known)):
+            for connection, since in idle.items():
+                if now - since < least_s:
+                    break
                 if not site or self._open[connection] == site:
                     self.remove(connection)
-                    connection.close_idle()
+                    connection.close_idle(refusal)
                     return True
         return False
 

@@ -20,9 +20,9 @@ from core.contract.errors import (
     InternalError,
     MethodNotAllowed,
     RequestTimeout,
-    ServerStopping,
 )
 from core.contract.responses import PREFERENCE_APPLIED
+from core.contract.retryable import ServerStopping
 from core.serving.aws import remaining_s
 
 LAST_WORDS_S = 5

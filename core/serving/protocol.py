@@ -17,7 +17,6 @@ from core.contract.errors import (
     HeadTimeout,
     HeadTooLarge,
     InvalidHTTP,
-    TooManyConnections,
 )
 from core.gate.browsers import HEADERS
 from core.observe import logs
@@ -87,7 +86,8 @@ class Protocol(HttpToolsProtocol):
             )
         self._known = self._limits.is_trusted(self._host)
         if refusal := self._limits.add(self, self._host):
-            self._refuse(refusal, lingers=not isinstance(refusal, TooManyConnections))
+            self._log(refusal)
+            self._turn_away(refusal)
         else:
             self._start_head_timer(HEAD_TIMEOUT_S)
 
@@ -100,9 +100,12 @@ class Protocol(HttpToolsProtocol):
             self._half_closed = None
         super().connection_lost(exc)
 
-    def close_idle(self) -> None:
-        """Close the connection, which has no request in progress."""
-        self.transport.close()
+    def close_idle(self, refusal: ApiError) -> None:
+        """Close the connection; its first request may be on its way, and gets `refusal`."""
+        if self.cycle:
+            self.transport.close()
+        else:
+            self._turn_away(refusal)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection of a client that awaits its answer: it may still read.
@@ -258,23 +261,25 @@ class Protocol(HttpToolsProtocol):
         self._refuse(error)
         raise error
 
-    def _refuse(self, error: ApiError, *, lingers: bool = True) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Read no more, and answer with `error`, unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
-        self._refused = True
         self._log(error)
         if not self._is_idle() and (self.cycle.response_started or not self.cycle.more_body):
+            self._refused = True
             self.cycle.keep_alive = False
             return
-        response = error.response()
-        response.headers.update({**HEADERS, "connection": "close"})
-        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-        self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
         if not self._is_idle():
             self.cycle.disconnected = True  # the application must not answer too
             self.cycle.message_event.set()
-        if not lingers:
+        self._turn_away(error)
+
+    def _turn_away(self, error: ApiError) -> None:
+        """Answer with `error` and read no more, but let the client read it if there is room."""
+        self._refused = True
+        self.transport.write(_last_answer(error))
+        if not self._limits.may_linger(self):
             self.transport.close()
             return
         if self.transport.can_write_eof():
@@ -295,3 +300,10 @@ class Protocol(HttpToolsProtocol):
                 error=type(error),
             )
         )
+
+
+def _last_answer(error: ApiError) -> bytes:
+    response = error.response()
+    response.headers.update({**HEADERS, "connection": "close"})
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)

@@ -26,6 +26,9 @@ BACKLOG = 2048
 GC_THRESHOLD = 20_000
 """Allocations between garbage collections; two requests reach Python's default of 700."""
 
+LAST_WORDS_S = 1
+"""How long cancelled requests may take to say so."""
+
 _TICKS_PER_S = 10  # uvicorn's
 
 _logger = logging.getLogger(__name__)
@@ -134,7 +137,7 @@ def configuration(app: Application, settings: Settings) -> uvicorn.Config:
         ssl_certfile=settings.ssl_certfile or None,
         ssl_keyfile=settings.ssl_keyfile or None,
         timeout_keep_alive=STRANGER_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=LAST_WORDS_S,
         ws="none",  # also where a package for it is installed
         log_config=None,
         access_log=False,

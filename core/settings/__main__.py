@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
+from msgspec.structs import FieldInfo, fields
 
 from core.settings.environment import SettingsError, schema_of
+from core.settings.functions import FunctionSettings
 from core.settings.schema import Settings
 
 _MASK = "********"
@@ -40,16 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         sys.exit(str(error))
-    for field in msgspec.structs.fields(Settings):
+    for field in _fields():
         value = getattr(settings, field.name)
         is_secret = value and "writeOnly" in schema_of(field) and value != field.default
         text = _MASK if is_secret else _QUERY.sub(f"?{_MASK}", _text(value))
         sys.stdout.write(f"{field.name.upper()}={text}\n")
 
 
+def _fields() -> list[FieldInfo]:
+    """Return the settings, with those of functions last."""
+    functions = {field.name for field in fields(FunctionSettings)}
+    return sorted(fields(Settings), key=lambda field: field.name in functions)
+
+
 def _rows() -> Iterator[str]:
     defaults = Settings()
-    for field in msgspec.structs.fields(Settings):
+    for field in _fields():
         default = _text(getattr(defaults, field.name))
         shown = f"`{default}`" if default else ""
         yield f"| `{field.name.upper()}` | {schema_of(field)['description']} | {shown} |"

@@ -3,70 +3,31 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-import msgspec
 from msgspec import Meta
 
 from core.settings.environment import read
+from core.settings.functions import FunctionSettings
 from core.settings.networks import Networks
+from core.settings.values import (
+    JWKSURL,
+    SECRET,
+    Amount,
+    BaseURL,
+    HeaderName,
+    HeaderValue,
+    HostName,
+    NetworkList,
+    Origin,
+    Port,
+    Rate,
+    Seconds,
+    SecondsOrNone,
+    SecretName,
+    StorageURL,
+)
 
 
-def _form(pattern: str, words: str) -> Meta:
-    return Meta(pattern=rf"^(?:{pattern})(?!\n)$", extra_json_schema={"format": words})
-
-
-_SECRET = Meta(extra_json_schema={"writeOnly": True})
-_AUTHORITY = r"(\[[0-9a-fA-F:.]+\]|[^/@:\s?#\[\]]+)(:\d{1,5})?"
-
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
-Amount = Annotated[int, Meta(ge=1)]
-HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?!\n)$")]
-HeaderValue = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*(?!\n)$")]
-NetworkList = Annotated[
-    Networks, Meta(extra_json_schema={"format": "networks such as 10.0.0.0/8,fd00::/8, or none"})
-]
-Rate = Annotated[
-    str,
-    _form(
-        r"off|[1-9]\d{0,8}/(second|minute|hour|day)",
-        "a rate such as 60/minute (second, minute, hour, day), or off",
-    ),
-]
-Origin = Annotated[
-    str, Meta(pattern=r"^(\*|https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?)(?!\n)$")
-]
-HostName = Annotated[
-    str, Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(?!\n)$")
-]
-BaseURL = Annotated[
-    str,
-    _form(
-        rf"https?://{_AUTHORITY}(/[^\s?#]*)?",
-        "an http:// or https:// URL without user, query or fragment",
-    ),
-]
-BasePath = Annotated[str, _form(r"[A-Za-z0-9._~!$'()*+,/-]*", "a path such as ai")]
-SecretName = Annotated[
-    str, _form(r"(secretsmanager|ssm):[\w/+=.@:-]+", "secretsmanager:NAME or ssm:NAME")
-]
-StorageURL = Annotated[
-    str,
-    _form(
-        rf"memory://|rediss?://([^\s/?#@]*@)?{_AUTHORITY}(/\d+)?",
-        "memory:// or redis://[user:password@]host[:port][/number]",
-    ),
-]
-JWKSURL = Annotated[
-    str,
-    _form(
-        r"(https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[^\s@#]+",
-        "an https:// URL, or http:// on loopback",
-    ),
-]
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(FunctionSettings, frozen=True, kw_only=True):
     """Every setting, checked once when it is read."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104 - a stranger gets a 401
@@ -80,10 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     shutdown_grace_s: Annotated[
         SecondsOrNone,
-        Meta(
-            description="seconds that running requests get to finish on SIGTERM; `docker stop` "
-            "kills after 10"
-        ),
+        Meta(description="seconds to finish requests on SIGTERM; `docker stop` kills after 10"),
     ] = 8
     log_format: Annotated[
         Literal["json", "console"], Meta(description="json for programs, console for people")
@@ -95,13 +53,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
     otel_exporter_otlp_endpoint: Annotated[
-        BaseURL | Literal[""],
+        BaseURL,
         Meta(
-            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to; needs "
-            "the extra otel",
-            extra_json_schema={
-                "format": "an http:// or https:// URL such as http://127.0.0.1:4318"
-            },
+            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to, such as "
+            "http://127.0.0.1:4318; needs the extra otel"
         ),
     ] = ""
 
@@ -167,9 +122,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5
     ollama_headers: Annotated[
         dict[HeaderName, HeaderValue],
-        _SECRET,
+        SECRET,
         Meta(description="JSON object of headers for the tunnel to Ollama"),
-    ] = {}
+    ] = {}  # noqa: RUF012 - of a struct, which copies it
     ollama_ca_file: Annotated[
         str, Meta(description="PEM file of the CA that signed Ollama's certificate")
     ] = ""
@@ -200,14 +155,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_keys_file: Annotated[
         str, Meta(description="file of API keys, written by python -m core.keys")
     ] = ""
-    api_keys: Annotated[str, _SECRET, Meta(description="the contents of such a file")] = ""
+    api_keys: Annotated[str, SECRET, Meta(description="the contents of such a file")] = ""
     api_keys_secret: Annotated[
         SecretName,
-        Meta(description="AWS secret or parameter with that JSON, read through AWS' extension"),
+        Meta(
+            description="value of the Redis or Valkey of RATE_LIMIT_STORAGE, or AWS secret or "
+            "parameter, with that JSON"
+        ),
     ] = ""
     jwt_secret: Annotated[
         str,
-        _SECRET,
+        SECRET,
         Meta(min_length=32, description="secret shared with the issuer of HS256 tokens"),
     ] = ""
     jwt_public_key_file: Annotated[
@@ -239,14 +197,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "60/minute"
     rate_limit_storage: Annotated[
         StorageURL,
-        _SECRET,
+        SECRET,
         Meta(description="where requests are counted; Redis or Valkey shares the count"),
     ] = "memory://"
     rate_limit_fail_closed: Annotated[
         bool,
-        Meta(
-            description="refuse requests while that store is down, instead of letting them through"
-        ),
+        Meta(description="refuse requests while that store is down, rather than admit them"),
     ] = False
     user_tokens: Annotated[
         Rate, Meta(description="tokens that a caller without an API key may use, as 200000/day")
@@ -268,19 +224,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["functions", "always", "never"],
         Meta(description="processes that share one queue and MAX_CONCURRENT in RATE_LIMIT_STORAGE"),
     ] = "functions"
-
-    aws_lambda_function_name: Annotated[
-        str, Meta(description="set by AWS Lambda, where the gateway reports the client's address")
-    ] = ""
-    aws_session_token: Annotated[
-        str, _SECRET, Meta(description="set by AWS Lambda: opens its extension for secrets")
-    ] = ""
-    parameters_secrets_extension_http_port: Annotated[
-        Port, Meta(description="port of that extension")
-    ] = 2773
-    api_gateway_base_path: Annotated[
-        BasePath, Meta(description="what a custom domain of AWS' API Gateway has before /api")
-    ] = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:

@@ -1,6 +1,6 @@
 """Counts answered requests, tokens and seconds by caller, model and day, and keeps them in a file.
 
-Nothing of what was said is counted or kept.
+It keeps nothing of what was said.
 """
 
 import logging
@@ -58,7 +58,7 @@ class Usage(NamedTuple):
     prompt_tokens: int
     tokens: int
     seconds: float
-    """Time that the model took, without the wait for a slot."""
+    """Seconds that the model took, without the wait for a slot."""
 
 
 class Ledger:
@@ -71,7 +71,7 @@ class Ledger:
         """Keep the counts in the SQLite file at `path`; in memory alone if it is empty."""
         self._path = path or ":memory:"
         self.failures = 0
-        """How often the file could not be written."""
+        """Failed writes to the file."""
         self._pending: dict[tuple[str, str, str], list[float]] = {}
         self._spent: dict[str, tuple[str, int, int]] = {}
         self._lock = threading.Lock()
@@ -82,7 +82,7 @@ class Ledger:
         self._failing = False
 
     def observe(self, record: Record) -> None:
-        """Count a request that is over, if it was answered by a model."""
+        """Count a finished request, if a model answered it."""
         if not record.model or not record.caller or not record.answered:
             return
         key = (datetime.now(UTC).date().isoformat(), caller_of(record.caller.id), record.model)
@@ -94,7 +94,7 @@ class Ledger:
         self._start()
 
     def keep_spent(self, key: str, end: int, spent: int) -> None:
-        """Remember that `spent` tokens of a budget's window are used, until its `end`."""
+        """Record that `spent` tokens of a budget's window are used, until its `end`."""
         with self._lock:
             self._spent[key] = key, end, spent
         self._start()
@@ -188,7 +188,7 @@ class Ledger:
 
 
 def caller_of(caller_id: str) -> str:
-    """Return under which name a caller is counted: addresses all count as `anonymous`."""
+    """Return the name that a caller is counted under; all addresses count as `anonymous`."""
     return ANONYMOUS if caller_id.startswith("address:") else caller_id
 
 

@@ -1,4 +1,4 @@
-"""What differs from one relayed path to the next.
+"""The differences between the relayed paths.
 
 Facts about Ollama's answers are from its middleware/openai.go and from recordings/v1.
 """
@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class Usage(Struct):
-    """The counts of tokens, which OpenAI's older and newer APIs name differently."""
+    """Token counts, which OpenAI's older and newer APIs name differently."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -50,11 +50,11 @@ class Api(NamedTuple):
 
     path: str
     limits: tuple[str, ...]
-    """The fields that bound an answer's tokens; the last one is the one that Ollama heeds."""
+    """The fields that limit an answer's tokens; Ollama obeys the last one."""
     ends: tuple[bytes, ...]
     """How the last event of a complete stream begins; none if the path does not stream."""
     is_complete: Callable[[Answer], bool]
-    """Whether a plain answer is whole."""
+    """Whether a plain answer is complete."""
     has_usage_option: bool = False
     """Whether a stream reports its usage only if `stream_options` asks for it."""
 

@@ -1,4 +1,4 @@
-"""Server-sent events on their way through: whole events, as bytes, and what their end says."""
+"""Server-sent events in transit: whole events, as bytes, and what the last one says."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ class EventReader:
     """Cuts a stream into whole events, and finds its end, its usage and its failure."""
 
     def __init__(self, api: Api, *, wants_usage: bool) -> None:
-        """Leave the chunk with the usage out unless the client wants it."""
+        """Omit the chunk with the usage unless the client asked for it."""
         self.complete = False
         """Whether the last event of a whole answer has been read."""
         self.usage = Usage()
@@ -85,7 +85,7 @@ class EventReader:
                 yield b"".join(passed)
 
     def _passes(self, event: bytes) -> bool:
-        """Note what `event` says; return whether the client is to get it."""
+        """Note what `event` says; return whether the client should get it."""
         if event.startswith(self._api.ends[0].rstrip(b"\n")) and b"[DONE]" in event:
             self.complete = True
             return True

@@ -1,4 +1,4 @@
-"""Relays a request to the same path of Ollama: a slot, a deadline, and the truth about its end."""
+"""Relays a request to the same path of Ollama: a slot, a deadline, and no invented end."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from core.chat.body import read_body
+from core.chat.body import MemoryBudget, read_body
+from core.chat.request import charset_of
 from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
@@ -42,7 +43,7 @@ class Relay:
         self._record.model = asked.model
 
     async def check_model(self) -> None:
-        """Raise ApiError if the caller may not use the model, or it cannot do what is asked."""
+        """Raise ApiError if the caller may not use the model, or the model cannot do that."""
         model = self._asked.model
         if not self._caller.may_use(model):
             raise ModelNotAllowed(
@@ -157,14 +158,18 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
         ApiError: the request is invalid, or there is no answer.
     """
     settings = request.app.state.settings
-    body = await read_body(request, "utf-8", settings, request.app.state.memory)
-    asked = parse(api, body, settings.max_predict)
+    memory: MemoryBudget = request.app.state.memory
+    charset = charset_of(request.headers.get("content-type", ""))
+    body = await read_body(request, charset, settings, memory)
+    async with memory.turn(Record.of(request.scope)):
+        asked = await parse(api, body, settings.max_predict)
     del body
     if not asked.model:
         may_use = Caller.of(request.scope).may_use
         asked.model = await ollama_client(request.app.state).default.name(may_use)
     turn = Relay(api, request, asked)
     await turn.check_model()
+    asked.seal()
     return EventStream(turn.events()) if asked.stream else await turn.answer()
 
 

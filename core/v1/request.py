@@ -1,88 +1,84 @@
 """Reads and rewrites the body of a relayed request; what is not ours passes through untouched."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+import asyncio
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Raw
 
+from core.chat.keywords import Work
 from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
-from core.contract.schemas import ModelName
 from core.v1.apis import Api
+from core.v1.fields import Heeded, heeded
+from core.v1.images import decoded, has_images, starts
 
 _Fields = dict[str, Raw]
 
+MAX_FIELDS = 256
+"""In a body: the compatible APIs know some forty."""
 _DROPPED = {"keep_alive", "options"}
 """Ollama's own, which would reload or pin a model for everybody."""
-_OURS = {
-    *("model", "stream", "n", "stream_options", "messages", "input", "keep_alive", "options"),
-    *("max_tokens", "max_completion_tokens", "max_output_tokens"),
-    *("response_format", "text", "format", "output_format", "output_config"),
-}
-"""The names that this server heeds."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
-MAX_PARTS = 100_000
-"""How many objects the messages of a request may hold: each costs time on the event loop."""
-MAX_DEPTH = 8
+_OURS = {*Heeded.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
+"""The fields that this server acts on."""
+_FORMAT_LEVELS = 2
+"""How many objects may be around a schema, besides the field itself: more than there are."""
 
 
-class RelayRequest(msgspec.Struct):
+class RelayRequest:
     """A request that has been checked as far as this server can."""
 
-    model: str
-    """Empty where the request names none."""
-    stream: bool
-    wants_usage: bool
-    """Whether the client asked a stream for its usage."""
-    has_images: bool
-    fields: _Fields
+    def __init__(self, fields: _Fields, asked: Heeded, api: Api, *, has_images: bool) -> None:
+        self._fields = fields
+        self.body = b""
+        """What to send to Ollama, once it is sealed."""
+        self.model = asked.model or ""
+        """Empty where the request names none."""
+        self.stream = bool(api.ends and asked.stream)
+        options = asked.stream_options
+        self.wants_usage = not api.has_usage_option or bool(options and options.include_usage)
+        """Whether the client asked a stream for its usage."""
+        self.has_images = has_images
 
-    @property
-    def body(self) -> bytes:
-        """What to send to Ollama."""
-        return msgspec.json.encode({**self.fields, "model": self.model})
+    def seal(self) -> None:
+        """Keep only what to send to Ollama, as `body`: `model` is final from now on."""
+        body = msgspec.json.encode({**self._fields, "model": self.model})
+        # Copied, because msgspec's buffer leaves holes of half its size in the heap.
+        self.body = bytes(memoryview(body))
+        self._fields = {}
 
 
-def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayRequest:
+async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayRequest:
     """Check `body`, which is UTF-8, and bound its answer to `max_predict` tokens.
 
     Raises:
         BadRequest: it is invalid; the text names the field.
     """
-    fields = _decode(body)
-    model = _value(fields, "model", ModelName | None) or ""
-    stream = bool(api.ends) and bool(_value(fields, "stream", bool | None))
-    if (_value(fields, "n", int | None) or 1) > 1:
-        raise BadRequest("n: only 1 is supported. Send one request for each answer")
-    options = _value(fields, "stream_options", dict[str, Any] | None) or {}
-    for name in _FORMATS:
-        if name in fields:
-            fields[name] = _checked_formats(name, fields[name])
-    if api.limits:
-        _bound_tokens(fields, api.limits, max_predict)
-    if stream and api.has_usage_option:
-        fields["stream_options"] = Raw(b'{"include_usage":true}')
-    return RelayRequest(
-        model=model,
-        stream=stream,
-        wants_usage=options.get("include_usage") is True or not api.has_usage_option,
-        has_images=_has_images(fields),
-        fields=fields,
-    )
-
-
-def _decode(body: bytes | bytearray) -> _Fields:
     try:
         fields = msgspec.json.decode(body, type=_Fields)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"The body must be a JSON object ({error})") from None
-    return _under_our_names(fields)
+    if len(fields) > MAX_FIELDS:
+        raise BadRequest(f"The body has more than {MAX_FIELDS} fields")
+    await asyncio.sleep(0)  # let other clients have their turn
+    fields = _under_our_names(fields)
+    asked = heeded(fields)
+    work = Work()
+    for name in _FORMATS:
+        if name in fields:
+            fields[name] = _checked_formats(name, fields[name], work)
+    if api.limits:
+        _bound_tokens(fields, asked, api.limits, max_predict)
+    await asyncio.sleep(0)
+    request = RelayRequest(fields, asked, api, has_images=await has_images(fields))
+    if request.stream and api.has_usage_option:
+        fields["stream_options"] = Raw(b'{"include_usage":true}')
+    return request
 
 
 def _under_our_names(fields: _Fields) -> _Fields:
-    """Return the fields, those that this server heeds under the names it knows.
+    """Return the fields; those that this server acts on, under their usual names.
 
     Go matches names whatever their case (encoding/json), so `MODEL` would override `model`.
     """
@@ -96,86 +92,31 @@ def _under_our_names(fields: _Fields) -> _Fields:
     return ours
 
 
-def _value(fields: Mapping[str, Raw], name: str, type_: Any) -> Any:
-    return _decoded(name, fields[name], type_) if name in fields else None
-
-
-def _decoded(name: str, raw: Raw, type_: Any) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{name}: {error}") from None
-
-
-def _bound_tokens(fields: _Fields, names: tuple[str, ...], max_predict: int) -> None:
-    """Replace every limit of the answer's tokens by the one that Ollama heeds."""
-    limit = max_predict
+def _bound_tokens(fields: _Fields, asked: Heeded, names: tuple[str, ...], most: int) -> None:
+    """Replace every limit on the answer's tokens by the one that Ollama obeys."""
     for name in names:
-        wanted = _value(fields, name, Annotated[int, Meta(ge=1)] | None)
         fields.pop(name, None)
-        limit = min(limit, wanted or limit)
+    limit = min(most, *(getattr(asked, name) or most for name in names))
     fields[names[-1]] = Raw(b"%d" % limit)
 
 
-def _checked_formats(name: str, raw: Raw) -> Raw:
+def _checked_formats(name: str, raw: Raw, work: Work, levels: int = _FORMAT_LEVELS) -> Raw:
     """Return the value of `name` with every JSON schema inside as it was checked."""
     if memoryview(raw).nbytes > MAX_FORMAT_BYTES:
         raise BadRequest(f"{name}: is over {MAX_FORMAT_BYTES} bytes of JSON")
-    if not _starts(raw, b"{"):
+    if not starts(raw, b"{"):
         return raw
-    parts = _decoded(name, raw, _Fields)
+    parts = decoded(name, raw, _Fields)
     for key, value in parts.items():
-        if key.casefold() == "schema" and _starts(value, b"{"):
-            parts[key] = checked_format(value)
+        if key.casefold() == "schema" and not starts(value, b"null"):
+            try:
+                parts[key] = checked_format(value, work)
+            except msgspec.MsgspecError:
+                raise BadRequest(
+                    f"{name}.{key}: must be a JSON schema, which is an object"
+                ) from None
         elif key.casefold() in {"json_schema", "format"}:
-            parts[key] = _checked_formats(name, value)
+            if not levels:
+                raise BadRequest(f"{name}: is nested too deeply")
+            parts[key] = _checked_formats(name, value, work, levels - 1)
     return Raw(msgspec.json.encode(parts))
-
-
-def _has_images(fields: _Fields) -> bool:
-    """Return whether the request carries images.
-
-    Raises:
-        BadRequest: one is a URL, which Ollama would have to fetch.
-    """
-    found = False
-    for name in ("messages", "input"):
-        raw = fields.get(name)
-        if raw is not None and _starts(raw, b"[", b"{"):
-            if bytes(raw).count(b"{") > MAX_PARTS:
-                raise BadRequest(f"{name}: has more than {MAX_PARTS} parts")
-            for image in _images(name, raw):
-                found |= _is_image(name, image)
-    return found
-
-
-def _images(name: str, raw: Raw, depth: int = 0) -> Iterator[Raw]:
-    """Yield the image fields in `raw`: a message, a part of one, or a list of them."""
-    if depth > MAX_DEPTH:
-        raise BadRequest(f"{name}: is nested too deeply")
-    if _starts(raw, b"["):
-        for entry in _decoded(name, raw, list[Raw]):
-            yield from _images(name, entry, depth + 1)
-    elif _starts(raw, b"{"):
-        for key, value in _decoded(name, raw, _Fields).items():
-            if key.casefold() in {"image_url", "source"}:
-                yield value
-            elif key.casefold() in {"content", "output"}:
-                yield from _images(name, value, depth + 1)
-
-
-def _is_image(name: str, raw: Raw) -> bool:
-    """Return whether the value of an `image_url` or a `source` is an image."""
-    if _starts(raw, b"{"):
-        source = _decoded(name, raw, _Fields)
-        urls = [value for key, value in source.items() if key.casefold() == "url"]
-        if not urls:
-            return "data" in source
-        raw = urls[-1]
-    if not _starts(raw, b'"data:'):
-        raise BadRequest(f"{name}: image URLs are not supported. Send the image as a data: URL")
-    return True
-
-
-def _starts(raw: Raw, *beginnings: bytes) -> bool:
-    return any(memoryview(raw)[: len(start)] == start for start in beginnings)

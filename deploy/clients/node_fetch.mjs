@@ -1,4 +1,5 @@
 // Asks with the fetch that Node and browsers have built in: a whole answer, then a stream.
+// It keeps the conversation itself.
 const url = process.env.OLLAMA_WEB_API_URL ?? 'http://127.0.0.1:5000';
 const key = process.env.OLLAMA_WEB_API_KEY;
 
@@ -15,13 +16,13 @@ async function post(path, body) {
   return answer;
 }
 
-export async function chat(message, fields = {}) {
-  return (await post('/api/chat', { message, ...fields })).json();
+export async function chat(messages, fields = {}) {
+  return (await (await post('/api/chat', { messages, ...fields })).json()).response;
 }
 
 // Yields the answer as it is written; it is complete unless this throws.
-export async function* chatStream(message, fields = {}) {
-  const answer = await post('/api/chat/stream', { message, ...fields });
+export async function* chatStream(messages, fields = {}) {
+  const answer = await post('/api/chat/stream', { messages, ...fields });
   let rest = '';
   let done = false;
   for await (const text of answer.body.pipeThrough(new TextDecoderStream())) {
@@ -38,11 +39,12 @@ export async function* chatStream(message, fields = {}) {
 }
 
 try {
-  const first = await chat(process.argv[2] ?? '안녕하세요!');
-  console.log(first.response);
-  for await (const text of chatStream('Say that again, please.', { context: first.context })) {
-    process.stdout.write(text);
-  }
+  const talk = [{ role: 'user', content: process.argv[2] ?? '안녕하세요!' }];
+  const first = await chat(talk);
+  console.log(first);
+  talk.push({ role: 'assistant', content: first });
+  talk.push({ role: 'user', content: 'Say that again, please.' });
+  for await (const text of chatStream(talk)) process.stdout.write(text);
   console.log();
 } catch (failure) {
   console.error(failure.cause?.message ?? failure.message);

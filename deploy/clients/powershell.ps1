@@ -21,6 +21,19 @@ $body = @{
 } | ConvertTo-Json
 (Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json).response
 
+# A conversation that you keep yourself, with options, and an answer for programs.
+# Without -Depth, ConvertTo-Json writes what is deeper than two levels as the name of its type.
+$body = @{
+    messages = @(
+        @{ role = 'user'; content = '한국의 수도는 어디입니까?' }
+        @{ role = 'assistant'; content = '서울입니다.' }
+        @{ role = 'user'; content = '인구는 몇 명입니까?' }
+    )
+    options = @{ temperature = 0; num_predict = 100 }
+    format = @{ type = 'object'; properties = @{ people = @{ type = 'integer' } } }
+} | ConvertTo-Json -Depth 10
+(Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json).response
+
 # The same with bytes of your own making, which no version changes.
 $bytes = [System.Text.Encoding]::UTF8.GetBytes((@{ message = '안녕하세요!' } | ConvertTo-Json))
 (Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $bytes -ContentType $json).response

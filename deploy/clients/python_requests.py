@@ -1,4 +1,4 @@
-"""Asks with requests: a whole answer, then a stream that goes on from it."""
+"""Asks with requests: a whole answer, then a stream; it keeps the conversation itself."""
 
 import json
 import os
@@ -23,15 +23,15 @@ def post(path: str, body: dict[str, Any], *, stream: bool = False) -> requests.R
     return answer
 
 
-def chat(message: str, **fields: Any) -> dict[str, Any]:
+def chat(messages: list[dict[str, Any]], **fields: Any) -> str:
     """Return the whole answer."""
-    answer: dict[str, Any] = post("/api/chat", {"message": message, **fields}).json()
+    answer: str = post("/api/chat", {"messages": messages, **fields}).json()["response"]
     return answer
 
 
-def chat_stream(message: str, **fields: Any) -> Iterator[str]:
+def chat_stream(messages: list[dict[str, Any]], **fields: Any) -> Iterator[str]:
     """Yield the answer as it is written; it is complete unless this raises."""
-    with post("/api/chat/stream", {"message": message, **fields}, stream=True) as answer:
+    with post("/api/chat/stream", {"messages": messages, **fields}, stream=True) as answer:
         done = False
         for line in answer.iter_lines(chunk_size=None):
             event = json.loads(line)
@@ -45,9 +45,12 @@ def chat_stream(message: str, **fields: Any) -> Iterator[str]:
 
 if __name__ == "__main__":
     try:
-        first = chat(sys.argv[1] if len(sys.argv) > 1 else "안녕하세요!")
-        print(first["response"])
-        for text in chat_stream("Say that again, please.", context=first["context"]):
+        talk = [{"role": "user", "content": sys.argv[1] if len(sys.argv) > 1 else "안녕하세요!"}]
+        first = chat(talk)
+        print(first)
+        talk.append({"role": "assistant", "content": first})
+        talk.append({"role": "user", "content": "Say that again, please."})
+        for text in chat_stream(talk):
             print(text, end="", flush=True)
         print()
     except (RuntimeError, requests.RequestException) as error:

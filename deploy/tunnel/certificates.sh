@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes what a relay and its clients know each other by, for the clients' base URL https://RELAY[:PORT]:
+# Creates the certificates and the token of a relay and its clients, for the base URL https://RELAY[:PORT]:
 #   deploy/tunnel/certificates.sh RELAY[:PORT] FOLDER
 # FOLDER/relay is for the relay, FOLDER/client for the functions, and FOLDER/ca.key for nobody.
-# Called again, it renews the certificates, and keeps the authority and the token.
+# Run again, it renews the certificates and keeps the authority and the token.
 set -euo pipefail
 umask 077
 
@@ -12,7 +12,7 @@ CERTIFICATE_DAYS=730
 [ $# -eq 2 ] || { echo "usage: $0 RELAY[:PORT] FOLDER" >&2; exit 2; }
 authority=$1 relay=${1%:*} folder=$2
 if [[ ! $authority =~ ^[A-Za-z0-9.-]+(:[0-9]+)?$ ]]; then
-    echo "$authority is not the name or IPv4 address of a relay" >&2
+    echo "$authority is not a relay's name or IPv4 address" >&2
     exit 2
 fi
 if [[ $relay =~ ^[0-9.]+$ ]]; then name=IP:$relay; else name=DNS:$relay; fi
@@ -65,4 +65,4 @@ OLLAMA_CA_FILE='$PWD/client/ca.crt'
 OLLAMA_CLIENT_CERT='$PWD/client/client.crt'
 OLLAMA_CLIENT_KEY='$PWD/client/client.key'
 END
-echo "made in $PWD: relay/ for the relay, client/ for its clients; keep ca.key to yourself" >&2
+echo "created in $PWD: relay/ for the relay, client/ for its clients; keep ca.key to yourself" >&2

@@ -74,7 +74,7 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
             "tunnel's port"
         ) from None
     except httpx.TransportError as error:
-        raise Broken(f"the relay broke the connection: {error}. Look into its log") from None
+        raise Broken(f"the relay broke the connection: {error}. Check its log") from None
     finally:
         upstream.pool.close()
     if response.status_code != httpx.codes.OK:
@@ -122,7 +122,7 @@ def _no_connection(cause: BaseException | None, url: httpx.URL) -> str:
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER") | ConnectionResetError():
             return f"{url.host} does not speak TLS on port {_port(url)}. Check OLLAMA_BASE_URL"
         case ssl.SSLError():
-            return f"TLS with {url.host} fails ({cause}). Look into the relay's log"
+            return f"TLS with {url.host} fails ({cause}). Check the relay's log"
     return (
         f"{url.host} accepts no connection on port {_port(url)}. Is nginx running on the relay? "
         f"({cause})"

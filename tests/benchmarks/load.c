@@ -1,12 +1,12 @@
-/* Puts load on a server and looks at every answer: one thread, epoll.
+/* Puts load on a server and checks every answer: one thread, epoll.
  *
  * usage: load run|hold PORT PATH CONNECTIONS SECONDS TOKENS PACE LIMIT
  * run: after one small request on every connection it prints "ready" and waits for a line; then
  *   each connection asks, again and again for SECONDS (once if 0), for a plain chat (TOKENS 0) or
- *   a stream of TOKENS at PACE. What is under way is read to its end.
+ *   a stream of TOKENS at PACE. Requests in progress are read to their end.
  * hold: every connection opens one such stream; "ready" comes when each has its first token, and
  *   the end after the line.
- * It prints one line of JSON, and is over after LIMIT seconds: what is missing then is an error.
+ * It prints one line of JSON and ends after LIMIT seconds: what is missing then is an error.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -101,7 +101,7 @@ static void ask(struct connection *c)
     c->lines = c->line_done = 0;
     c->first = 0;
     c->sent = now();
-    /* If this fails, the socket is closed, which the next event tells. */
+    /* If this fails, the socket is closed, and the next event says so. */
     if (send(c->fd, request, (size_t)length, MSG_NOSIGNAL) != length && errno != EPIPE
         && errno != ECONNRESET)
         fail("send");
@@ -120,7 +120,7 @@ static int wants_more(void)
     return running && !holding && now() < stop_at;
 }
 
-/* The answer is complete: look at its end, and go on. */
+/* The answer is complete: check its end, and continue. */
 static void finish(struct connection *c)
 {
     c->text[c->length] = 0;
@@ -141,7 +141,7 @@ static void finish(struct connection *c)
     }
 }
 
-/* Take bytes of the body: its lines are counted, its last line is kept. */
+/* Read bytes of the body: count its lines, keep the last one. */
 static void take_body(struct connection *c, const char *data, size_t length)
 {
     if (!c->first) {
@@ -185,7 +185,7 @@ static void read_head(struct connection *c)
         wrong(c, "the answer has no length");
 }
 
-/* Take one byte of what is around the bodies' bytes. */
+/* Read one byte of the framing around the body. */
 static void take_byte(struct connection *c, char byte)
 {
     switch (c->state) {
@@ -236,7 +236,7 @@ static void take(struct connection *c, const char *data, size_t length)
     }
 }
 
-/* The server has closed: that is its right on a kept connection which no answer has begun on. */
+/* The server has closed: it may, on an idle connection where no answer has begun. */
 static void closed(struct connection *c)
 {
     close(c->fd);
@@ -279,7 +279,7 @@ static int settled(void)
     return 1;
 }
 
-/* Return how many events there were. */
+/* Return the number of events. */
 static int handle_events(int timeout_ms)
 {
     struct epoll_event events[EVENTS];
@@ -289,7 +289,7 @@ static int handle_events(int timeout_ms)
     return count;
 }
 
-/* Go on until every connection has what it waits for; what has not by `limit` is an error. */
+/* Continue until every connection has what it waits for; after `limit`, that is an error. */
 static void go_on(double limit)
 {
     while (!settled()) {

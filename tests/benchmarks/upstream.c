@@ -1,8 +1,8 @@
-/* A fast fake Ollama: one thread, epoll, answers that are made beforehand.
+/* A fast fake Ollama: one thread, epoll, answers prepared in advance.
  *
  * usage: upstream
- * It listens on a free port of 127.0.0.1 and prints its number. The prompt says what to answer:
- * "tokens=500 pace=50" is a stream of 500 tokens, 50 a second; pace=0 is as fast as they are taken.
+ * It listens on a free port of 127.0.0.1 and prints the number. The prompt says what to answer:
+ * "tokens=500 pace=50" is a stream of 500 tokens, 50 a second; pace=0 is as fast as they are read.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -127,7 +127,7 @@ static void start_timer(struct connection *c, long pace)
 {
     static unsigned started;
     long interval = 1000000000 / pace;
-    /* The golden ratio spreads the streams over the interval: they must not tick together. */
+    /* The golden ratio spreads the streams over the interval, so that they do not tick together. */
     long first = 1 + (long)((double)interval * (uint32_t)(started++ * 2654435769u) / 4294967296.0);
     struct itimerspec spec = {
         .it_interval = {interval / 1000000000, interval % 1000000000},
@@ -139,7 +139,7 @@ static void start_timer(struct connection *c, long pace)
     watch(c->timer, EPOLLIN, c);
 }
 
-/* Make `tokens` more of a stream due, and its end behind the last of them. */
+/* Make `tokens` more of a stream due, and its end after the last one. */
 static void release(struct connection *c, long tokens)
 {
     if (tokens > c->to_come)
@@ -167,7 +167,7 @@ static void start_stream(struct connection *c)
     release(c, pace ? 1 : tokens);
 }
 
-/* Write what is due, as far as the socket takes it; -1 if the client is gone. */
+/* Write what is due, as far as the socket accepts it; -1 if the client is gone. */
 static int flush_answer(struct connection *c)
 {
     while (c->head.length || c->token_bytes || c->tail) {
@@ -199,7 +199,7 @@ static int busy(const struct connection *c)
     return c->head.length || c->token_bytes || c->tail || c->to_come;
 }
 
-/* Answer the request if all of it is there. */
+/* Answer the request if it is complete. */
 static void answer(struct connection *c)
 {
     c->request[c->length] = 0;
@@ -226,7 +226,7 @@ static void answer(struct connection *c)
     c->length = 0; /* nobody sends the next request before the answer's end */
 }
 
-/* Read and write what can be; -1 if the client is gone. */
+/* Read and write what is possible; -1 if the client is gone. */
 static int progress(struct connection *c, uint32_t events)
 {
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))

@@ -45,7 +45,7 @@ async def run(*command: str | Path, cwd: Path | None = None, **environ: str) -> 
 
 @dataclass(frozen=True)
 class Example:
-    """A program that asks what its command line says."""
+    """A program that asks what its command line contains."""
 
     name: str
     command: tuple[str | Path, ...]

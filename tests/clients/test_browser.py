@@ -50,7 +50,7 @@ async ([server, message, patienceMs]) => {
   }
 }
 """
-"""As people write it: each piece that is read is taken for whole lines."""
+"""As people write it: every chunk is taken for whole lines."""
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Each example asks, streams, tells of errors and sends a key."""
+"""Each example asks, streams, reports errors and sends a key."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ HANGUL = ("안녕", "하세요", "! \u2028 👋", " 무엇을", " 도와드릴�
 
 
 class Relay(RawServer):
-    """A relay before the API that hands on a stream in small pieces, or not to its end."""
+    """A relay in front of the API that forwards a stream in small pieces, or cuts it off."""
 
     def __init__(self, lines: int, piece: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the documents tell people to type does what they say."""
+"""The commands in the documents do what they say."""
 
 import json
 import re
@@ -25,13 +25,13 @@ BLOCKS = [
 ]
 
 OUTPUT = {"", "json", "text"}
-"""Blocks that show what comes back."""
+"""Blocks that show a response."""
 TESTED_ELSEWHERE = {"powershell": "tests/clients/powershell"}
 NOT_RUN = {
     "./start.sh": "installs, and serves until it is stopped",
     "OLLAMA_BASE_URL=http://10.0.0.5:11434 ": "the same, in front of a machine that is not here",
 }
-"""How blocks begin that are not run, and why."""
+"""The beginnings of blocks that are not run, and why."""
 RUN = [
     block
     for block in BLOCKS

@@ -19,11 +19,11 @@ from core.contract.schemas import Options
 from tests.processes import bundle, running
 
 MARGIN_BYTES = 512 * 2**20
-"""How much more than at its start the model's process may allocate."""
+"""How much more memory the model's process may use than at its start."""
 
 
 def boundaries() -> Iterator[tuple[str, float]]:
-    """Yield each option with its least and its greatest value, as its schema has them."""
+    """Yield each option with the least and the greatest value in its schema."""
     schema = msgspec.json.schema(Options)["$defs"]["Options"]["properties"]
     for name, described in schema.items():
         if described.get("type") in {"integer", "number"}:

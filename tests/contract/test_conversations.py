@@ -1,4 +1,4 @@
-"""What users try with a conversation, with a fake and with a real model."""
+"""What users do with a conversation, with a fake and with a real model."""
 
 import json
 import struct

@@ -14,8 +14,11 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from starlette.datastructures import Headers
 
+from core.chat.stream import preferred_heartbeat_s
 from core.contract.openapi import openapi_document
+from core.contract.responses import PREFERENCE_APPLIED
 from handlers import chat, chat_stream, health, metrics, models, ready, stats, usage
 from tests.processes import bundle, fake_ollama
 
@@ -49,6 +52,21 @@ def test_the_document_describes_every_error_of_every_endpoint() -> None:
                     assert response["content"]["application/json"]["schema"]["$ref"].endswith(
                         "/Error"
                     )
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
+def test_the_document_describes_heartbeats(path: str) -> None:
+    document = openapi_document()
+    operation = document["paths"][path]["post"]
+    (prefer,) = operation["parameters"]
+    (example,) = prefer["schema"]["examples"]
+    assert preferred_heartbeat_s(Headers({prefer["name"]: example})) == 15
+    answer = operation["responses"]["200"]
+    assert PREFERENCE_APPLIED.decode() in {name.lower() for name in answer["headers"]}
+    items = answer["content"]["application/x-ndjson"]["itemSchema"]["anyOf"]
+    assert {"$ref": "#/components/schemas/Heartbeat"} in items
+    required = document["components"]["schemas"]["Heartbeat"]["required"]
+    assert set(required) == {"response", "done", "heartbeat"}
 
 
 @schema.parametrize()

@@ -16,7 +16,7 @@ import pytest
 from tests.processes import bundle
 
 SOURCES = ["embedded", *(["ollama"] if "OLLAMA_TEST_URL" in os.environ else [])]
-GREEDY = {"options": {"temperature": 0, "seed": 1, "num_predict": 40}}
+GREEDY = {"options": {"temperature": 0, "repeat_penalty": 1.1, "seed": 1, "num_predict": 40}}
 FRANCE = {"message": "What is the capital of France?", **GREEDY}
 
 

@@ -10,7 +10,7 @@ PRELUDE_END = bytes(8)
 
 
 def adapt(api: str, application: str) -> None:
-    """Hand the events of the Runtime API at `api` to `application` until there are no more."""
+    """Pass the events of the Runtime API at `api` to `application` until there are no more."""
     base_url = f"http://{api}/2018-06-01/runtime"
     with (
         httpx.Client(base_url=base_url, trust_env=False, timeout=60) as runtime,

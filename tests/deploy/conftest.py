@@ -31,7 +31,7 @@ def uv() -> str:
 
 @pytest.fixture(scope="session")
 def python(uv: str) -> Path:
-    """The Python of the functions where this machine has it, and else that of the tests."""
+    """The functions' Python where this machine has it, otherwise that of the tests."""
     found = subprocess.run(
         [uv, "python", "find", "--quiet", "--no-python-downloads", "--system", LAMBDA_PYTHON],
         capture_output=True,
@@ -60,7 +60,7 @@ def pack(output: Path, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def zips(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the zips as they are for this machine's platform."""
+    """The folder of the zips for this machine's platform."""
     folder = tmp_path_factory.mktemp("zips")
     target = f"{platform.machine()}-manylinux2014"
     pack(folder, "--python", python_version, "--platform", target)
@@ -69,7 +69,7 @@ def zips(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def task_roots(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that has each function unpacked, in a folder of its name, as Lambda does."""
+    """A folder with each function unpacked under its name, as Lambda does."""
     return unpack(zips, tmp_path_factory.mktemp("var"))
 
 
@@ -84,7 +84,7 @@ def unpack(zips: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def runtime_client(uv: str, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with awslambdaric, which asks for events and calls the handler."""
+    """A folder with awslambdaric, which polls for events and calls the handler."""
     folder = tmp_path_factory.mktemp("runtime")
     lock = (ROOT / "tests/requirements.txt").read_text("utf-8")
     locked = {entry.partition("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}
@@ -109,7 +109,7 @@ def osls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def service(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that a deployment takes."""
+    """A folder with everything a deployment needs."""
     folder = tmp_path_factory.mktemp("service")
     copy(ROOT / "serverless.yml", folder)
     copytree(ROOT / "deploy", folder / "deploy")

@@ -1,4 +1,4 @@
-"""The side of AWS Lambda that a sandbox talks to: events out, answers in, as they come."""
+"""The side of AWS Lambda that a sandbox talks to: events out, answers in."""
 
 import json
 import time
@@ -22,7 +22,7 @@ class Answer:
     """`response` or `error`."""
     headers: Message
     pieces: SimpleQueue[bytes] = field(default_factory=SimpleQueue)
-    """The body, as it comes; an empty piece is its end."""
+    """The body, as it arrives; an empty piece is its end."""
 
     def read(self) -> bytes:
         return b"".join(iter(partial(self.pieces.get, timeout=WAIT_S), b""))
@@ -39,7 +39,7 @@ class RuntimeAPI(ThreadingHTTPServer):
         self.events: SimpleQueue[tuple[bytes, float] | None] = SimpleQueue()
         self.answers: SimpleQueue[Answer] = SimpleQueue()
         self.sandbox: Popen[str] | None = None
-        """The process that asks for events, once it is started."""
+        """The process that polls for events, once it has started."""
         self._thread = Thread(target=partial(self.serve_forever, poll_interval=0.01))
 
     @property
@@ -57,7 +57,7 @@ class RuntimeAPI(ThreadingHTTPServer):
         self.server_close()
 
     def invoke(self, event: object, timeout_s: float = 30) -> Answer:
-        """Hand `event` to the sandbox, and return its answer as soon as that begins."""
+        """Pass `event` to the sandbox, and return its answer as soon as it begins."""
         self.events.put((json.dumps(event).encode(), timeout_s))
         return self.answers.get(timeout=WAIT_S)
 

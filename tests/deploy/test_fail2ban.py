@@ -1,4 +1,4 @@
-"""The fail2ban filter finds attackers in a log that this server wrote, and nobody else."""
+"""The fail2ban filter finds attackers, and nobody else, in a log that this server wrote."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 
 
 def banned(log: Path) -> list[str]:
-    """Return the lines for which the filter bans somebody."""
+    """Return the lines that the filter bans somebody for."""
     command = program("fail2ban-regex", "apt install fail2ban")
     done = subprocess.run(
         [command, "--print-all-matched", "--print-no-missed", log, FILTER],

@@ -1,4 +1,4 @@
-"""The firewall's rules, in a network of two machines that is made for the test."""
+"""The firewall's rules, in a network of two machines made for the test."""
 
 import os
 import subprocess

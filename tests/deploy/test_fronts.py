@@ -1,4 +1,4 @@
-"""Caddy and nginx before the gateway, with the configurations that operators copy."""
+"""Caddy and nginx in front of the gateway, with the configurations that operators copy."""
 
 import asyncio
 import json
@@ -131,8 +131,8 @@ def nginx(folder: Path, gateway: str, *changes: tuple[str, object]) -> Iterator[
 
 
 def listening(front: Front) -> Front:
-    """Return `front` once it has its certificate, and shows it."""
-    for attempt in range(200):
+    """Return `front` once it has its certificate and presents it."""
+    for attempt in range(600):
         try:
             with (
                 socket.create_connection(("127.0.0.1", front.port), 5) as sock,
@@ -140,7 +140,7 @@ def listening(front: Front) -> Front:
             ):
                 return front
         except OSError:
-            assert attempt < 199
+            assert attempt < 599
             time.sleep(0.1)
     raise AssertionError
 
@@ -164,7 +164,7 @@ async def test_a_token_is_handed_on_at_once_and_a_client_that_leaves_stops_its_m
 ) -> None:
     fake.default = stalls_after(1)
     with run(tmp_path, gateway) as front:
-        async with front.client() as client, asyncio.timeout(10):
+        async with front.client() as client, asyncio.timeout(30):
             async with client.stream("POST", "/api/chat/stream", json=CHAT) as answer:
                 assert "strict-transport-security" in answer.headers
                 assert json.loads(await anext(answer.aiter_lines()))["response"] == " 0"
@@ -245,7 +245,7 @@ async def test_a_front_allows_for_more_time_than_the_gateway(run: Run) -> None:
 
 
 def curl(front: Front, *arguments: str) -> dict[str, object]:
-    """Call with curl, which speaks HTTP/2, and return how it went."""
+    """Call with curl, which speaks HTTP/2, and return the outcome."""
     done = subprocess.run(
         [
             *(program("curl", "apt install curl"), "--silent", "--cacert", front.authority),

@@ -32,7 +32,7 @@ ANSWERS = {
 
 
 async def invoke(api: RuntimeAPI, event: object, timeout_s: float = 30) -> Any:
-    """Return what the function hands back; the fake Ollama answers meanwhile."""
+    """Return what the function returns; the fake Ollama answers meanwhile."""
     answer = await asyncio.to_thread(api.invoke, event, timeout_s)
     assert answer.kind == "response"
     result = answer.json()

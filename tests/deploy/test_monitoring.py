@@ -1,4 +1,4 @@
-"""The files for Prometheus, Grafana and logrotate, with those programs and a gateway that runs."""
+"""The files for Prometheus, Grafana and logrotate, with those programs and a running gateway."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def dashboard() -> dict[str, Any]:
 
 
 def expressions() -> list[str]:
-    """Return what the dashboard and the alerts ask for, as Prometheus is asked by Grafana."""
+    """Return the queries of the dashboard and the alerts, as Grafana sends them to Prometheus."""
     panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     rules = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text("utf-8"))
     alerts = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
@@ -45,7 +45,7 @@ def expressions() -> list[str]:
 
 @pytest.fixture
 async def busy(serve: Serve, fake: FakeOllama) -> str:
-    """The URL of a gateway at which everything that is counted has happened."""
+    """The URL of a gateway where everything counted has happened."""
     url: str = await serve(rate_limit="3/minute")
     fake.reply(error(500, "boom"))
     paths = ("/api/chat", "/api/chat", "/api/chat/stream", "/api/chat")

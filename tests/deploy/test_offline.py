@@ -22,7 +22,7 @@ HANGUL = "안녕하세요!"
 
 @pytest.fixture(scope="module")
 def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> Iterator[str]:
-    """The URL of the gateway; what only a cloud account has is taken out of the configuration."""
+    """The URL of the gateway; the configuration lacks what only a cloud account has."""
     folder = tmp_path_factory.mktemp("offline")
     for name in ("functions.yml", "options.js", "params.yml"):
         copy(ROOT / "deploy" / name, folder)

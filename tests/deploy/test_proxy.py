@@ -68,7 +68,7 @@ Proxy = Callable[..., AbstractAsyncContextManager[str]]
 
 
 def edited(path: str, *changes: tuple[str, object]) -> str:
-    """Return the file to copy with `changes`, each of which must find its place."""
+    """Return the file to copy with `changes`; each must apply."""
     text = (ROOT / "deploy/proxy" / path).read_text("utf-8")
     for old, new in changes:
         assert old in text
@@ -207,3 +207,12 @@ async def test_a_stream_passes_token_by_token(
         times = [loop.time() async for _ in answer.aiter_lines()]
     assert len(times) == 4
     assert times[2] - times[0] > 0.4
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_the_readme_shows_the_lines_that_name_the_client(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    assert NAMES_CLIENT in text
+    assert "reverse_proxy 127.0.0.1:5000" in text
+    assert edited("nginx.conf", (NAMES_CLIENT, "")) != edited("nginx.conf")
+    assert edited("Caddyfile", ("reverse_proxy 127.0.0.1:5000", ""))

@@ -1,4 +1,4 @@
-"""What osls makes of serverless.yml, and of its variant, without a cloud account."""
+"""What osls generates from serverless.yml and its variant, without a cloud account."""
 
 import json
 import re
@@ -42,7 +42,7 @@ EVERYTHING = {
     "subnets": "subnet-0123456789abcdef0, subnet-0123456789abcdef1",
     "securityGroups": "sg-0123456789abcdef0",
 }
-"""A value for every parameter that turns something on."""
+"""A value for every parameter that enables something."""
 
 Template = dict[str, Any]
 Make = Callable[..., Template]
@@ -70,13 +70,13 @@ def make(osls: list[str], service: Path) -> Make:
 
 @pytest.fixture(scope="session")
 def templates(make: Make) -> dict[str, Template]:
-    """What the two configurations are without any parameter."""
+    """Both configurations without any parameter."""
     return {config: make(config) for config in (STREAMING, MANGUM)}
 
 
 @pytest.fixture(scope="session")
 def full(make: Make) -> dict[str, Template]:
-    """What they are with everything that a parameter can turn on."""
+    """Both with everything that a parameter can enable."""
     return {config: make(config, **EVERYTHING) for config in (STREAMING, MANGUM)}
 
 
@@ -89,7 +89,7 @@ def resources(template: Template, type_: str) -> dict[str, Any]:
 
 
 def resources_of(template: Template, type_: str, name: str = "") -> list[Any]:
-    """Return the whole resources of a type, not only their properties."""
+    """Return the full resources of a type, not only their properties."""
     return [
         resource
         for key, resource in template["Resources"].items()
@@ -237,7 +237,7 @@ def test_an_http_api_answers_preflights_itself(
 
 
 def stage(template: Template) -> Any:
-    """Return the settings of the stage, whatever kind of gateway it is of."""
+    """Return the stage's settings, for either kind of gateway."""
     if deployments := resources(template, "AWS::ApiGateway::Deployment"):
         (deployment,) = deployments.values()
         return deployment["StageDescription"]

@@ -37,7 +37,7 @@ def shared_roots(uv: str, python_version: str, tmp_path_factory: pytest.TempPath
 
 
 class Generations:
-    """Counts what the fake Ollama works on; answers end when the test says so."""
+    """Counts what the fake Ollama is working on; answers end when the test says so."""
 
     def __init__(self, fake: FakeOllama) -> None:
         fake.default = self.reply

@@ -1,14 +1,18 @@
-"""What ./start.sh says when the first minute goes wrong, each time in one line."""
+"""What ./start.sh says when the first minute goes wrong, always in one line."""
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.programs import ROOT, free_ports
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -23,18 +27,19 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def start(project: Path, **environ: str) -> list[str]:
+def start(project: Path, user: int | None = None, /, **environ: str) -> list[str]:
     """Run start.sh, which must fail, and return the lines of its stderr."""
     port, web_port = free_ports(2)
     own = {"PORT": str(port), "WEB_PORT": str(web_port), "OLLAMA_BASE_URL": "http://127.0.0.1:9"}
     ended = subprocess.run(
         ["./start.sh"],
+        user=user,
         cwd=project,
         env={**os.environ, **own, **environ},
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=280,
     )
     assert ended.returncode == 1, ended.stderr
     return ended.stderr.splitlines()
@@ -59,14 +64,41 @@ def test_a_python_that_is_not_there_or_does_not_run(project: Path, tmp_path: Pat
     assert "does not run" in line
 
 
+@pytest.mark.timeout(300)
 def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/python").symlink_to("/no/such/python")
-    assert start(project)[0] == "the Python of .venv is gone: setting it up again"
+    assert start(project)[0] == "the Python that .venv uses is gone: setting it up again"
     assert (project / ".venv/bin/pip").exists()
 
 
+def test_a_folder_that_cannot_be_written(project: Path) -> None:
+    python = Path("/usr/bin/python3")
+    if not python.exists():
+        pytest.skip("a Python that any user may run is not installed: apt install python3")
+    # Root may write everywhere, and the folders of pytest are for root alone.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        copy = shutil.copytree(project, Path(folder, "project"))
+        copy.chmod(0o555)
+        user = None if os.getuid() else NOBODY
+        (line,) = start(copy, user, PYTHON=str(python))
+    assert line.startswith(f"cannot write to {copy}, ")
+
+
+@pytest.mark.timeout(300)
 def test_an_index_that_cannot_be_reached(project: Path) -> None:
     (project / "requirements.txt").write_text(f"anyio==4.10.0 --hash=sha256:{'0' * 64}\n")
     lines = start(project, PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0")
     assert lines[-1].startswith("cannot install requirements.txt. Is the package index reachable?")
+
+
+def test_a_hangup_before_the_server_can_handle_it_does_not_end_it(project: Path) -> None:
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/python").symlink_to(sys.executable)
+    (project / ".venv/requirements.txt").touch()  # installed
+    (project / "handlers").mkdir()
+    (project / "handlers/__main__.py").write_text(
+        "import signal, sys; sys.exit(signal.getsignal(signal.SIGHUP).name)"
+    )
+    assert start(project)[-1] == "SIG_IGN"

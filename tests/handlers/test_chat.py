@@ -1,6 +1,5 @@
 import asyncio
 import json
-import time
 from typing import Any
 from unittest.mock import ANY
 
@@ -241,14 +240,12 @@ async def test_a_missing_model_is_told_and_its_slot_free_while_the_list_hangs(
     fake.reply(never_answers, path="/api/tags")
     url = await serve(max_concurrent=1)
     async with httpx.AsyncClient(timeout=10) as client:
-        started = time.monotonic()
         missing = asyncio.create_task(
             client.post(url + path, json={"message": "hi", "model": "no-such:7b"})
         )
         await fake.wait_for(1, "/api/tags")
         assert (await client.get(f"{url}/api/stats")).json()["queue"]["running"] == 0
         answer = await missing
-        assert time.monotonic() - started < 3
     assert_error(answer, 404, "Model 'no-such:7b' is not installed. GET /api/models lists")
 
 
@@ -412,9 +409,9 @@ async def test_concurrent_requests_fail_together(
     monkeypatch.setattr("core.ollama.api.METADATA_TIMEOUT_S", 0.3)
     fake.reply(never_answers, path="/api/show")
     client = connect(chat)
-    async with asyncio.timeout(1):
-        answers = await asyncio.gather(*(post(client) for _ in range(4)))
+    answers = await asyncio.gather(*(post(client) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {504}
+    assert len(fake.asked("/api/show")) == 1
     assert (await post(client)).status_code == 200
 
 

@@ -97,7 +97,7 @@ async def clients(serve: Serve) -> Clients:
 
 
 def replayed(name: str, piece: int = 0, end: Callable[[Connection], None] | None = None) -> Reply:
-    """Replay the body of a recording in chunks of `piece` bytes, then end it or do `end`."""
+    """Replay a recorded body in chunks of `piece` bytes, then end it or do `end`."""
     recording = Recorded(f"v1/{name}")
 
     async def reply(connection: Connection, request: Request) -> None:
@@ -381,7 +381,8 @@ async def test_a_request_without_a_model_gets_the_default(fake: FakeOllama, serv
 
 async def test_text_that_is_not_utf_8_is_refused(serve: Serve) -> None:
     async with httpx.AsyncClient(base_url=await serve()) as client:
-        answer = await client.post(CHAT, content=b'{"model":"m","x":"\xff"}')
+        headers = {"Content-Type": "application/json"}
+        answer = await client.post(CHAT, content=b'{"model":"m","x":"\xff"}', headers=headers)
     assert answer.status_code == 400
     assert "UTF-8" in answer.json()["error"]["message"]
 

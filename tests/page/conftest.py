@@ -72,7 +72,7 @@ def sent() -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def open_page(browser: Any, serve: Serve, sent: list[dict[str, Any]]) -> AsyncIterator[Open]:
-    """Open the page; at the end nothing may have failed in it, nor been asked of elsewhere."""
+    """Open the page; at the end, assert that nothing failed and no other site was called."""
     problems: list[str] = []
 
     def check_request(request: Any, base_url: str) -> None:
@@ -101,7 +101,7 @@ async def open_page(browser: Any, serve: Serve, sent: list[dict[str, Any]]) -> A
             context = await browser.new_context(**{"base_url": base_url, **usual, **options})
             stack.push_async_callback(context.close)
             await context.grant_permissions(["clipboard-read", "clipboard-write"])
-            context.set_default_timeout(10_000)
+            context.set_default_timeout(30_000)
             context.on("weberror", lambda error: problems.append(str(error.error)))
             context.on("request", lambda request: check_request(request, base_url))
             context.on("console", lambda message: check_console(message.text))

@@ -1,4 +1,4 @@
-"""What the tests of the page say and see."""
+"""What the page's tests say and see."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ async def say(page: Any, text: str) -> None:
 
 async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what Playwright's own waiting would need `eval` for, which the page forbids."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.02)
 
@@ -48,7 +48,7 @@ async def stored(page: Any) -> list[dict[str, Any]]:
 
 
 def prompt_of(fake: FakeOllama, at: int) -> str:
-    """Return what the model was asked in its request number `at`."""
+    """Return the prompt of the model's request number `at`."""
     text: str = fake.asked()[at].json["messages"][-1]["content"]
     return text
 

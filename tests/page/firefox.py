@@ -1,4 +1,4 @@
-"""Lets Playwright drive Debian's Firefox, in place of a build of its own.
+"""Lets Playwright drive Debian's Firefox instead of its own build.
 
 Playwright speaks WebDriver BiDi to Firefox (channel "moz-firefox"), but always sends one command
 that Firefox 153 does not know. This script starts Firefox with the arguments it was given, answers

@@ -4,7 +4,7 @@ KOREAN = "안녕하세요 파리"
 
 
 def pdf(*objects: bytes, trailer: bytes = b"") -> bytes:
-    """Return a file of `objects`, the first of them its catalogue."""
+    """Return a file of `objects`; the first one is its catalogue."""
     file, offsets = b"%PDF-1.4\n", []
     for number, value in enumerate(objects, 1):
         offsets.append(len(file))

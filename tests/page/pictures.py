@@ -1,4 +1,4 @@
-"""Take the README's pictures of the page: `python -m tests.page.pictures [directory]`."""
+"""Takes the README's screenshots of the page: `python -m tests.page.pictures [directory]`."""
 
 import argparse
 import asyncio

@@ -48,7 +48,7 @@ class Relay:
 
 @asynccontextmanager
 async def relay_to(target: str) -> AsyncIterator[Relay]:
-    """Listen on a port of this machine, in front of the server at the URL `target`."""
+    """Listen on a local port, in front of the server at the URL `target`."""
     relay = Relay(target)
     server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()

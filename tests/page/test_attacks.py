@@ -56,14 +56,14 @@ DRAW_IN_PIECES = """async (attacks) => {
 
 
 def _is_own(url: str, page_url: str) -> bool:
-    """Tell whether the page itself goes there: its own address, its files and its API."""
+    """Return whether the page itself requests it: its own address, its files and its API."""
     return url.partition("#")[0] == page_url or url.startswith(
         (f"{page_url}static/", f"{page_url}api/", "data:image/jpeg;base64,QUJD")
     )
 
 
 async def _watch(page: Any) -> list[str]:
-    """Note what an attack that succeeds would do."""
+    """Record what a successful attack would do."""
     happened: list[str] = []
     await page.expose_function("pwned", lambda: happened.append("a script ran"))
     page.on("dialog", lambda dialog: happened.append(f"dialog {dialog.message}"))

@@ -1,4 +1,4 @@
-"""The drawer: prompts that are kept, all of the API's options; and cards to start with."""
+"""The drawer: saved prompts and all of the API's options; and the starter cards."""
 
 from typing import Any
 
@@ -96,7 +96,7 @@ async def test_drawer_has_every_option_of_the_api(open_page: Open, fake: FakeOll
 
 
 async def test_bounds_are_those_of_the_api(open_page: Open, fake: FakeOllama) -> None:
-    """At its bounds the drawer takes what the API takes; beyond them nothing is sent."""
+    """The drawer accepts what the API accepts; beyond the bounds it sends nothing."""
     page = await open_page()
     await page.click("#open-settings")
     await page.click("#options summary")

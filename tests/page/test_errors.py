@@ -1,4 +1,4 @@
-"""Every failure is told in words, with what to do about it, and loses nothing."""
+"""Every failure is explained, with what to do about it, and loses nothing."""
 
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Files for a model: by button, drop and paste; their text, size and length."""
 
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from tests.fake_ollama import FakeOllama
 from tests.page import pdf
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, prompt_of, say, stored, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, stored, wait_for_count, wait_until
 
 CSV = "월,매출\n1월,12\n"
 
@@ -148,7 +150,7 @@ async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: Fak
 async def test_context_length_is_that_of_the_loaded_model(
     open_page: Open, fake: FakeOllama
 ) -> None:
-    """Ollama gives the model 2,048 tokens, of the 100,000 that it was trained for."""
+    """Ollama gives the model 2,048 of the 100,000 tokens that it was trained for."""
     fake.context_length = 100_000
     page = await open_page()
     await wait_for_count(page, "#model option", 2)
@@ -179,3 +181,112 @@ async def test_files_are_exported_and_imported(open_page: Open, fake: FakeOllama
     await other.click(".open")
     await other.wait_for_selector(".user details.file:has-text('x.csv')")
     assert (await stored(other))[0]["messages"] == (await stored(page))[0]["messages"]
+
+
+PNG = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@IN_BOTH
+async def test_an_image_alone_is_sent(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "vision"]
+    page = await open_page(locale="ko-KR")
+    await _add(page, "point.png", PNG, "image/png")
+    await page.wait_for_selector("#attachments img")
+    await page.press("#message", "Enter")
+    await answered(page)
+
+    def images() -> list[int]:
+        return [len(message.get("images", [])) for message in fake.asked()[-1].json["messages"]]
+
+    assert images() == [1]
+    assert await page.locator(".user .pictures img").count() == 1
+    assert [talk["title"] for talk in await stored(page)] == ["이미지"]
+    await say(page, "무엇이 보여?")
+    await answered(page, 2)
+    assert images() == [1, 0, 0]
+
+
+async def _attached(page: Any) -> list[str]:
+    """Return the names of what is attached; an image has none."""
+    names: list[str] = await page.locator("#attachments li").evaluate_all(
+        "(items) => items.map((item) => item.querySelector('.name')?.textContent ?? '')"
+    )
+    return names
+
+
+async def _parcels(page: Any) -> int:
+    count: int = await page.evaluate(
+        """() => new Promise((resolve) => {
+          const opening = indexedDB.open("drafts");
+          opening.onsuccess = () => {
+            const counting = opening.result.transaction("drafts").objectStore("drafts").count();
+            counting.onsuccess = () => resolve(counting.result);
+          };
+        })"""
+    )
+    return count
+
+
+@IN_BOTH
+async def test_what_is_attached_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
+    fake.capabilities = ["completion", "vision"]
+    page = await open_page()
+
+    async def kept(count: int) -> None:
+        async def reached() -> bool:
+            return await _parcels(page) == count
+
+        await wait_until(reached)
+
+    await _add(page, "notes.txt", b"Remember", "text/plain")
+    await _add(page, "point.png", PNG, "image/png")
+    await page.fill("#message", "Look")
+    await wait_for_count(page, "#attachments li", 2)
+    await kept(1)
+    await page.reload()
+    await wait_for_count(page, "#attachments li", 2)
+    assert await _attached(page) == ["notes.txt", ""]
+    assert await page.input_value("#message") == "Look"
+
+    await page.click("#attachments .file button")
+    await wait_for_count(page, "#attachments li", 1)
+    await page.reload()
+    await wait_for_count(page, "#attachments li", 1)
+    await page.click("#send")
+    await answered(page)
+    await kept(0)
+
+    await _add(page, "later.txt", b"Later", "text/plain")
+    await wait_for_count(page, "#attachments li", 1)
+    await page.click("#new")
+    await wait_for_count(page, "#attachments li", 0)
+    await page.click("#list .open")
+    await wait_for_count(page, "#attachments li", 1)
+    assert await _attached(page) == ["later.txt"]
+    await page.reload()
+    await wait_for_count(page, "#attachments li", 1)
+    await page.click("#attachments button")
+    await kept(0)
+    await page.reload()
+    await page.wait_for_selector(".answer")
+    assert await _attached(page) == []
+
+
+async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_page: Open) -> None:
+    page = await open_page()
+    await _add(page, "notes.txt", b"Remember", "text/plain")
+    await wait_for_count(page, "#attachments li", 1)
+    await page.evaluate("sessionStorage.clear()")
+    await page.clock.install()
+    await page.reload()
+    await page.wait_for_selector("#welcome h2")
+    assert await _parcels(page) == 1
+    await page.clock.set_fixed_time(datetime.now(UTC) + timedelta(days=8))
+    await page.reload()
+
+    async def forgotten() -> bool:
+        return await _parcels(page) == 0
+
+    await wait_until(forgotten)

@@ -1,4 +1,4 @@
-"""The page as an app: installed, opened without a network, and renewed with its server."""
+"""The page as an app: installed, opened offline, and updated with its server."""
 
 import asyncio
 import struct

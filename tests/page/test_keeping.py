@@ -1,4 +1,4 @@
-"""Conversations stay in the browser: found again, renamed, taken along and deleted."""
+"""Conversations stay in the browser: searched, renamed, exported and deleted."""
 
 import json
 from pathlib import Path
@@ -176,3 +176,21 @@ async def test_pins_dates_and_what_was_found(open_page: Open, fake: FakeOllama) 
     await page.fill("#search", "saône meets")
     await page.wait_for_selector("#list mark")
     assert await page.locator("#list mark").all_inner_texts() == ["meets", "Saône"]
+
+
+async def test_what_was_found_in_a_file_is_shown_without_markup(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    file = {"name": "plan.csv", "mimeType": "text/csv", "buffer": b"month,sales\nMay,12"}
+    await page.set_input_files("#attach-file", file)
+    await page.wait_for_selector("#attachments .size")
+    await say(page, "Sum it up")
+    await answered(page)
+    for query, found in (("sum", "Sum it up"), ("may", "month,sales May,12"), ("plan", "plan.csv")):
+        await page.fill("#search", query)
+        excerpt = page.locator(f".excerpt:has-text('{found}')")
+        await excerpt.wait_for()
+        assert await excerpt.inner_text() == found
+    await page.fill("#search", "file name")
+    await page.wait_for_selector("#list:has-text('Nothing found')")

@@ -1,4 +1,4 @@
-"""A network that goes away: noticed, told, and nothing of the answer lost."""
+"""A lost network: noticed, reported, and no part of the answer lost."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
 from tests.page.relay import Relay, relay_to
 
-NOTICED_S = 10
+NOTICED_S = 20
 
 
 async def _through_relay(open_page: Open) -> tuple[Any, Relay]:
@@ -33,14 +33,14 @@ async def _through_relay(open_page: Open) -> tuple[Any, Relay]:
 async def test_silence_is_noticed_and_the_answer_continued(
     open_page: Open, fake: FakeOllama
 ) -> None:
-    """A laptop that slept, a cable pulled: the connection stays, and nothing comes any more."""
+    """A sleeping laptop or a pulled cable: the connection stays open, but nothing arrives."""
     page, relay = await _through_relay(open_page)
     fake.reply(stalls_after(3), tokens([" and", " on"]))
     await say(page, "Count")
     await page.wait_for_selector(".answer:has-text('0 1 2')")
     relay.cut()
     start = time.monotonic()
-    await page.locator(".notice:has-text('The connection was lost')").wait_for(timeout=12_000)
+    await page.locator(".notice:has-text('The connection was lost')").wait_for(timeout=30_000)
     assert time.monotonic() - start < NOTICED_S
     await page.wait_for_selector("#status:has-text('not reachable')")
     relay.mend()
@@ -59,7 +59,7 @@ async def test_a_server_that_does_not_answer_is_noticed(open_page: Open, fake: F
     relay.cut()
     start = time.monotonic()
     await say(page, "Hello")
-    await page.locator(".notice:has-text('cannot be reached')").wait_for(timeout=12_000)
+    await page.locator(".notice:has-text('cannot be reached')").wait_for(timeout=30_000)
     assert time.monotonic() - start < NOTICED_S
     relay.mend()
     await page.click(".notice .again")
@@ -80,12 +80,12 @@ async def test_continue_tells_the_model_what_it_said(
 
 
 async def test_patience_where_silence_is_normal(open_page: Open, fake: FakeOllama) -> None:
-    """A model that loads for long is no network that is gone: heartbeats come meanwhile."""
+    """A slowly loading model is not taken for a lost network: heartbeats arrive meanwhile."""
     page = await open_page()
     fake.reply(tokens(["At", " last"], pace_s=9))
     await say(page, "Hello")
     answer = page.locator(".answer:has-text('At last')")
-    await answer.wait_for(timeout=30_000)
+    await answer.wait_for(timeout=60_000)
     assert await page.locator(".notice").count() == 0
 
 
@@ -98,7 +98,7 @@ async def test_offline_is_told_at_once_and_models_return(open_page: Open, fake: 
     await devtools.send("Network.enable")
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     await devtools.send("Network.emulateNetworkConditions", {"offline": True, **conditions})
-    await page.locator("#status:has-text('not reachable')").wait_for(timeout=3000)
+    await page.locator("#status:has-text('not reachable')").wait_for(timeout=6000)
     assert "0 1 2" in await page.inner_text(".answer")
     fake.models.append("new:1b")
     await devtools.send("Network.emulateNetworkConditions", {"offline": False, **conditions})

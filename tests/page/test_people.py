@@ -1,4 +1,4 @@
-"""For everyone: Korean, the keyboard, screen readers, small screens, dark rooms."""
+"""For everyone: Korean, keyboards, screen readers, small screens, dark mode."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is read and taken along: mathematics, code in questions, rich text."""
+"""Reading and copying: mathematics, code in questions, rich text."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The page with a real model behind it, the embedded engine's."""
+"""The page with a real model, the embedded engine's."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ def url(engine_url: str) -> Iterator[str]:
 
 
 async def _answered(page: Any, count: int) -> Any:
-    """Wait for the answer `count` as long as the model works: a busy machine takes its time."""
+    """Wait for the answer `count` while the model works: a busy machine is slow."""
     answer = page.locator(".assistant").nth(count - 1)
     await answer.locator(".tools").wait_for(timeout=0)
     assert await answer.locator(".notice").count() == 0, await answer.inner_text()

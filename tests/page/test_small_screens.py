@@ -10,10 +10,10 @@ from tests.page.conversation import answered, say, wait_for_count, wait_until
 
 PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
 
-TABLE = """| Day | Amount | Remarks on it | Code |
-|---|--:|---|---|
-| 2026-11-27 | 1 234 567,89 € | Something long that is said about this very day | `do-it-now` |
-| 2026-11-28 | -12.5 kg | 국제화된 데이터베이스관리시스템 | `x` |
+TABLE = """| Day | Amount | Remarks on it | Code | By |
+|---|--:|---|---|---|
+| 2026-11-27 | 1 234 567,89 € | Something long that is said about this day | `do-it-now` | Su-jin |
+| 2026-11-28 | -12.5 kg | 국제화된 데이터베이스관리시스템 | `x` | Kim Min-su |
 """
 
 SMALL_TARGETS = """() => {
@@ -40,7 +40,7 @@ async def _focused(page: Any) -> str:
 
 
 async def _titles(page: Any, *titles: str) -> None:
-    """Have a conversation of each title, in this order."""
+    """Create a conversation with each title, in this order."""
     for title in titles:
         await page.click("#new")
         await say(page, title)
@@ -168,7 +168,8 @@ async def test_cells_scroll_and_never_break_words(open_page: Open, fake: FakeOll
       range.selectNodeContents(cell);
       return new Set([...range.getClientRects()].map(({ bottom }) => Math.round(bottom / 8))).size;
     })"""
-    assert await page.evaluate(lines, "td:first-child, td:nth-child(2), td code") == [1] * 6
+    whole = "td:first-child, td:nth-child(2), td code, td:last-child"
+    assert await page.evaluate(lines, whole) == [1] * 8
     assert await page.evaluate(lines, "tr:last-child td:nth-child(3)") == [2]
     assert max(await page.evaluate(lines, "td.long")) <= 5
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
@@ -196,10 +197,30 @@ async def test_targets_are_large_enough_for_fingers(open_page: Open, fake: FakeO
     assert await page.evaluate(SMALL_TARGETS) == []
     await page.tap("#open-sidebar")
     assert await page.evaluate(SMALL_TARGETS) == []
+    await page.tap("#list .more")
+    assert await page.get_attribute("#list .more", "aria-expanded") == "true"
+    await page.wait_for_selector("#list [aria-label='Delete: Go']")
+    assert await page.evaluate(SMALL_TARGETS) == []
     await page.tap("#close-sidebar")
     for button in ("#open-settings", "#change-key"):
         await page.tap(button)
         assert await page.evaluate(SMALL_TARGETS) == []
+
+
+async def test_the_list_has_room_for_titles(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(**PHONE)
+    title = "A title of a usual length"
+    await page.fill("#message", title)
+    await page.tap("#send")
+    await answered(page)
+    await page.tap("#open-sidebar")
+    assert await page.locator("#list .actions").is_hidden()
+    clipped = "(title) => title.scrollWidth > title.clientWidth"
+    assert not await page.locator("#list .open").evaluate(clipped)
+    await page.tap("#list .more")
+    assert not await page.locator("#list .open").evaluate(clipped)
+    await page.tap(f"[aria-label='Pin: {title}']")
+    await page.wait_for_selector("#list .day:has-text('Pinned')")
 
 
 async def test_chart_keeps_its_letters(open_page: Open, fake: FakeOllama) -> None:
@@ -227,7 +248,7 @@ async def test_chart_keeps_its_letters(open_page: Open, fake: FakeOllama) -> Non
 
 
 async def test_two_hundred_percent(open_page: Open, fake: FakeOllama) -> None:
-    """A window of 1280 by 720 pixels at 200 %: everything is there, and the text can be read."""
+    """A window of 1280 by 720 pixels at 200 %: everything is present and readable."""
     page = await open_page(viewport={"width": 640, "height": 360}, device_scale_factor=2)
     fake.reply(tokens(["line\n\n" * 30]))
     await say(page, "One")

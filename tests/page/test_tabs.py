@@ -15,6 +15,12 @@ async def _second_tab(page: Any, script: str = "") -> Any:
     return other
 
 
+async def _delete(page: Any, title: str) -> None:
+    await page.bring_to_front()
+    await page.hover(".open")
+    await page.click(f"[aria-label='Delete: {title}']")
+
+
 async def _told(page: Any) -> list[str]:
     texts: list[str] = await page.locator(".message .text, .message .answer").all_text_contents()
     return [text.strip() for text in texts]
@@ -39,7 +45,7 @@ async def test_a_turn_of_another_tab_appears_and_is_kept(open_page: Open, fake: 
 
 
 async def test_turns_at_the_same_time_become_branches(open_page: Open, fake: FakeOllama) -> None:
-    """A tab that has not heard of the other, as one that was frozen, loses and destroys nothing."""
+    """A tab unaware of the other, such as a frozen one, loses and destroys nothing."""
     page = await open_page()
     await say(page, "First")
     await answered(page)
@@ -84,9 +90,7 @@ async def test_a_deletion_is_not_undone_by_another_tab(open_page: Open, fake: Fa
     await answered(page)
     other = await _second_tab(page)
     await answered(other)
-    await page.bring_to_front()
-    await page.hover(".open")
-    await page.click("[aria-label='Delete: Hello']")
+    await _delete(page, "Hello")
     await other.wait_for_selector("#toast:has-text('deleted in another tab')")
     await wait_for_count(other, ".message", 0)
     await wait_for_count(other, "#list .open", 0)
@@ -121,9 +125,7 @@ async def test_deleting_can_be_undone(open_page: Open, fake: FakeOllama) -> None
     await answered(page)
     before = await stored(page)
     other = await _second_tab(page)
-    await page.bring_to_front()
-    await page.hover(".open")
-    await page.click("[aria-label='Delete: Hello']")
+    await _delete(page, "Hello")
     await wait_for_count(other, "#list .open", 0)
     assert await stored(page) == []
     await page.click("#toast button:has-text('Undo')")
@@ -139,9 +141,7 @@ async def test_a_running_answer_is_kept_when_its_deletion_is_undone(
     fake.reply(stalls_after(3))
     await say(page, "Count")
     await page.wait_for_selector(".answer:has-text('0 1 2')")
-    await page.bring_to_front()
-    await page.hover(".open")
-    await page.click("[aria-label='Delete: Count']")
+    await _delete(page, "Count")
     await page.click("#toast button:has-text('Undo')")
     await page.wait_for_selector(".answer:has-text('0 1 2')")
 

@@ -1,4 +1,4 @@
-"""Versions: an edit or another answer takes the place of nothing."""
+"""Versions: an edit or another answer replaces nothing."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.fake_ollama import FakeOllama, error, tokens
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, stored, wait_for_count
+from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
 
 
 async def _edit(page: Any, at: int, text: str) -> None:
@@ -109,6 +109,11 @@ async def test_versions_travel(open_page: Open, fake: FakeOllama, tmp_path: Path
     await _edit(page, 0, "More numbers")
     await page.wait_for_selector(".answer h1:has-text('Fourth')")
     await answered(page)
+
+    async def is_saved() -> bool:
+        return "# Fourth" in json.dumps(await stored(page))
+
+    await wait_until(is_saved)
     (before,) = await stored(page)
 
     await page.focus(".open")

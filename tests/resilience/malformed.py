@@ -1,4 +1,4 @@
-"""Malformed requests, each of which deserves a 4xx in the one shape of errors."""
+"""Malformed requests; each deserves a 4xx in the API's shape of errors."""
 
 import asyncio
 import json
@@ -96,7 +96,7 @@ KINDS: list[Callable[[random.Random], bytes]] = [
 
 
 async def send(host: str, port: int, data: bytes) -> bytes:
-    """Send `data` on a connection of its own, and return all that is answered."""
+    """Send `data` on its own connection, and return everything that comes back."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(data)
@@ -109,7 +109,7 @@ async def send(host: str, port: int, data: bytes) -> bytes:
 
 
 def judge(answer: bytes) -> Outcome:
-    """Return whether this is one 4xx, or a 501, whole and in its shape."""
+    """Return whether this is one complete 4xx or 501 in the API's shape."""
     if not answer:
         return Outcome.LOST
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -125,7 +125,7 @@ def judge(answer: bytes) -> Outcome:
 
 
 async def send_all(host: str, port: int, count: int, tally: Tally) -> None:
-    """Send `count` malformed requests, and note what became of each."""
+    """Send `count` malformed requests, and record each outcome."""
     chance = random.Random(13)  # noqa: S311
     upcoming = iter([KINDS[index % len(KINDS)](chance) for index in range(count)])
 

@@ -1,7 +1,6 @@
-"""The programs of the suite: the gateway, its upstream and Redis, each to be hurt by its id."""
+"""The programs of the suite: the gateway, its upstream and Redis, each killed by its id."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import psutil
 
 from tests.programs import free_ports
 
-START_S = 20
+START_S = 60
 CALM_S = 25
 """How long sockets may take to close: idle connections to Ollama end after 15 s."""
 
@@ -30,7 +29,7 @@ class State(NamedTuple):
 
 
 class Program:
-    """A process at a fixed address, to be stopped, frozen and started again."""
+    """A process at a fixed address that can be stopped, frozen and restarted."""
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class Program:
         return State(sockets, queue["running"] + queue["waiting"], process.memory_info().rss / 1e6)
 
     async def calm_state(self, sockets: int) -> State:
-        """Return what it holds once it has no more `sockets`, or has had time for that."""
+        """Return what it holds once it has at most `sockets`, or has had time for that."""
         deadline = time.monotonic() + CALM_S
         while (state := self.state()).sockets > sockets or state.slots:
             if time.monotonic() > deadline:
@@ -138,7 +137,7 @@ def gateway(
         "RATE_LIMIT": "off",
         "MAX_CONCURRENT": "64",
         "MAX_QUEUE": "2000",
-        "REQUEST_TIMEOUT_S": "10",
+        "REQUEST_TIMEOUT_S": "30",
     }
     url = f"http://127.0.0.1:{port}"
     return Program(
@@ -162,6 +161,7 @@ def redis() -> Program:
     return Program(command, f"redis://127.0.0.1:{port}", ready=ready)
 
 
-def repeated(ollama: str) -> int:
-    """Return how many requests reached the upstream at `ollama` twice."""
-    return int(json.loads(httpx.get(f"{ollama}/repeated", trust_env=False).content))
+def seen(ollama: str) -> dict[str, int]:
+    """Return how often each request has reached the upstream at `ollama` since its start."""
+    counts: dict[str, int] = httpx.get(f"{ollama}/seen", trust_env=False, timeout=30).json()
+    return counts

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -13,20 +13,25 @@ import httpx
 
 from tests.namespaces import machine
 from tests.resilience import malformed
-from tests.resilience.asking import Asker, Outcome, Tally
+from tests.resilience.asking import DIES, ENDS, Asker, Outcome, Tally
 from tests.resilience.running import (
     Program,
     State,
     gateway,
     program,
     redis,
-    repeated,
+    seen,
     upstream,
 )
 from tests.resilience.upstream import TOKENS, WAYS
 
 FAILING = 0.05
 """The share of the upstream's answers that fail."""
+AGAIN_S = 0.1
+"""How long a client waits whose connection was refused, or broke."""
+UNREACHABLE = "Ollama connection error: "
+STOPPING = "The server is stopping"
+FULL = ("This server has too many connections", "Ollama connection error: this server has no file")
 
 
 class Row(NamedTuple):
@@ -38,7 +43,7 @@ class Row(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Everything that a scenario may hurt."""
+    """Everything that a scenario may break."""
 
     ollama: Program
     gateway: Program
@@ -51,8 +56,9 @@ async def stage(
     long: bool,
     *enter: str,
     ollama: Program | None = None,
-    errors: bool = False,
-    breaks: bool = False,
+    errors: tuple[str, ...] = (),
+    breaks: Collection[Outcome] = (),
+    limit_s: float = 60,
     stdout: int = subprocess.DEVNULL,
     **environ: str,
 ) -> AsyncIterator[Stage]:
@@ -61,38 +67,47 @@ async def stage(
         source = stack.enter_context(program(ollama or upstream()))
         served = gateway(source.url, *enter, stdout=stdout, environ=environ)
         server = stack.enter_context(program(served))
-        asker = Asker(server.url, errors=errors, breaks=breaks)
-        await asker.ask_all(["-"] * 50)  # what it loads and keeps at first is no leak
-        asker.tally = Tally()
-        before = server.state()
+        warm_up = Asker(server.url)
+        await warm_up.ask_all(["-"] * 50)  # what it loads and keeps at first is no leak
+        if long:
+            await warm_up.aclose()
+        before = await server.calm_state(1) if long else server.state()
+        asker = Asker(server.url, errors=errors, breaks=breaks, limit_s=limit_s)
         rows: list[Row] = []
         yield Stage(source, server, asker, rows)
-        tally = asker.tally
+        arrived = seen(source.url)
+        tally = asker.settle(arrived)
+        for number in (number for number, count in arrived.items() if count > 1):
+            tally.note(Outcome.WRONG, f"request {number} reached the upstream twice")
         await asker.aclose()
-        for _ in range(repeated(source.url)):
-            tally.note(Outcome.WRONG, "a request reached the upstream twice")
-        rows.append(Row(tally, before, await server.calm_state(1 if long else before.sockets)))
+        await warm_up.aclose()
+        rows.append(Row(tally, before, await server.calm_state(before.sockets)))
 
 
 async def under_load(
-    asker: Asker, seconds: float, hurt: Callable[[], Awaitable[None]], pace_s: float = 0.02
+    asker: Asker, seconds: float, hurt: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Ask without a pause for `seconds`, and meanwhile `hurt` something."""
+    """Ask without a pause for `seconds`, and meanwhile `hurt` something; then all must be well."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
+    hurting = asyncio.create_task(hurt())
 
     async def work() -> None:
-        while loop.time() < end:
-            await asker.ask(pace_s=pace_s)
+        while loop.time() < end or not hurting.done():
+            if not await asker.ask(pace_s=0.02):
+                await asyncio.sleep(AGAIN_S)
 
-    await asyncio.gather(hurt(), *(work() for _ in range(24)))
+    await asyncio.gather(hurting, *(work() for _ in range(24)))
+    asker.errors = ()
+    await asker.ask_all(["-"] * 24)
 
 
 async def open_streams(long: bool) -> Row:
-    """Many streams that are open for a long time."""
+    """Many long-lived streams."""
     count, seconds = (1000, 120) if long else (100, 3)
-    async with stage(long, MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300") as on:
-        on.asker._limit_s = seconds + 60
+    async with stage(
+        long, limit_s=seconds + 60, MAX_CONCURRENT=str(count), REQUEST_TIMEOUT_S="300"
+    ) as on:
         asks = (on.asker.ask(pace_s=seconds / TOKENS, streamed=True) for _ in range(count))
         await asyncio.gather(*asks)
     return on.rows[0]
@@ -103,7 +118,7 @@ async def mixed(long: bool) -> Row:
     count = 20_000 if long else 1000
     chance = random.Random(13)  # noqa: S311
     ways = list(WAYS) if long else [way for way in WAYS if "silence" not in way]
-    async with stage(long, REQUEST_TIMEOUT_S="3") as on:
+    async with stage(long, REQUEST_TIMEOUT_S="10") as on:
         asked = ("-" if chance.random() >= FAILING else chance.choice(ways) for _ in range(count))
         await on.asker.ask_all(asked, at_once=64)
         await on.asker.ask_all(WAYS)
@@ -112,7 +127,7 @@ async def mixed(long: bool) -> Row:
 
 async def upstream_killed(long: bool) -> Row:
     """Ollama is killed and started again."""
-    async with stage(long, errors=True) as on:
+    async with stage(long, errors=(UNREACHABLE,)) as on:
 
         async def hurt() -> None:
             for _ in range(10 if long else 1):
@@ -126,7 +141,7 @@ async def upstream_killed(long: bool) -> Row:
 
 
 async def upstream_frozen(long: bool) -> Row:
-    """Ollama is frozen, and goes on later: no request may fail."""
+    """Ollama freezes and resumes: no request may fail."""
     async with stage(long) as on:
 
         async def hurt() -> None:
@@ -145,8 +160,10 @@ async def upstream_unplugged(long: bool) -> Row:
     with machine() as other:
         enter = ("ip", "netns", "exec", other.name)
         source = upstream(*enter, host=other.address)
-        async with stage(long, ollama=source, errors=True, REQUEST_TIMEOUT_S="60") as on:
-            on.asker._limit_s = 25  # errors are due 15 s after the last packet
+        # Errors are due 15 s after the last packet, long before the deadline.
+        async with stage(
+            long, ollama=source, errors=(UNREACHABLE,), limit_s=40, REQUEST_TIMEOUT_S="100"
+        ) as on:
 
             async def hurt() -> None:
                 await asyncio.sleep(0.5)
@@ -161,7 +178,9 @@ async def upstream_unplugged(long: bool) -> Row:
 def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any, Any, Row]]:
     async def scenario(long: bool) -> Row:
         ends = number is not signal.SIGHUP
-        async with stage(long, errors=ends, breaks=ends, SHUTDOWN_GRACE_S="0.3") as on:
+        breaks = {signal.SIGTERM: ENDS, signal.SIGKILL: DIES}.get(number, ())
+        errors = (STOPPING,) if number is signal.SIGTERM else ()
+        async with stage(long, errors=errors, breaks=breaks, SHUTDOWN_GRACE_S="0.3") as on:
 
             async def hurt() -> None:
                 for _ in range(10 if long else 2):
@@ -179,7 +198,7 @@ def gateway_signalled(number: signal.Signals) -> Callable[[bool], Coroutine[Any,
 
 
 async def redis_hurt(long: bool) -> Row:
-    """The rate limiter's store is killed, started again and frozen: no request may fail."""
+    """The rate limiter's store is killed, restarted and frozen: no request may fail."""
     with program(redis()) as store:
         async with stage(long, RATE_LIMIT="999999999/minute", RATE_LIMIT_STORAGE=store.url) as on:
 
@@ -217,9 +236,9 @@ async def log_disk_full(long: bool) -> Row:
 
 
 async def descriptors_out(long: bool) -> Row:
-    """More clients than the gateway may have open files; one it cannot accept may be cut off."""
+    """More clients than the gateway may have open files: the others are to come again."""
     limit = ("bash", "-c", 'ulimit -n 400; exec "$@"', "bash")
-    async with stage(long, *limit, errors=True, breaks=True) as on:
+    async with stage(long, *limit, errors=FULL, breaks=ENDS) as on:
         for _ in range(10 if long else 1):
             await on.asker.ask_all(["-"] * 600, pace_s=0.02, at_once=600)
     return on.rows[0]
@@ -231,13 +250,13 @@ async def leavers(long: bool) -> Row:
     async with stage(long) as on:
         for _ in range(20 if long else 2):
             waits = (chance.uniform(0, 0.5) for _ in range(100))
-            await asyncio.gather(*(on.asker.leave(wait, 0.05) for wait in waits))
+            await asyncio.gather(*(on.asker.ask(pace_s=0.05, leave_s=wait) for wait in waits))
         await on.asker.ask_all(["-"] * 64)
     return on.rows[0]
 
 
 async def malformed_requests(long: bool) -> Row:
-    """Requests that are not valid, or not HTTP at all."""
+    """Invalid requests, and bytes that are not HTTP."""
     async with stage(long) as on:
         url = httpx.URL(on.gateway.url)
         count = 10_000 if long else 440
@@ -246,7 +265,7 @@ async def malformed_requests(long: bool) -> Row:
 
 
 async def soak(long: bool) -> Row:
-    """Nothing is hurt, for a long time."""
+    """Nothing breaks, for a long time."""
     async with stage(long) as on:
         await on.asker.ask_all(["-"] * (100_000 if long else 1000))
     return on.rows[0]

@@ -1,4 +1,4 @@
-"""Ollama's machine loses its power or its network: packets vanish without a word."""
+"""Ollama's machine loses power or network: packets vanish silently."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.namespaces import Machine, fake_ollama_on, machine
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
 LIMIT_S = 5
-"""How long an error may take here, where the limits of TCP are a tenth of the real ones."""
+"""How long an error may take here, where TCP's limits are a tenth of the real ones."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,13 @@
-"""The upstream of the suite: a fake Ollama that a message tells how to answer.
+"""The upstream of the suite: a fake Ollama that answers as the message asks.
 
 `NUMBER WAY PACE`: answer with the texts of NUMBER, or fail in one of `WAYS`, with PACE seconds
-between two tokens. GET /repeated tells how many numbers have arrived twice.
+between two tokens. GET /seen lists how often each number has arrived.
 """
 
 import argparse
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from tests.fake_ollama import (
@@ -92,27 +93,34 @@ WAYS: dict[str, Reply] = {
     "late-silence": stalls_after(3),
 }
 """Every way to fail; none may look like an answer."""
+STATUSES = dict.fromkeys(WAYS, 500) | {
+    "busy": 503,
+    "limited": 503,
+    "bad-option": 400,
+    "too-long": 400,
+    "silence": 504,
+    "late-silence": 504,
+}
+"""What the gateway has to answer, unless a stream has begun."""
 
 
 class Upstream(FakeOllama):
-    """Answers as each message says."""
+    """Answers as each message asks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.default = self._by_message
-        self._seen = set[str]()
-        self._repeated = 0
+        self._seen = Counter[str]()
 
     def reply_to(self, request: Request) -> Reply:
         self.requests.clear()
-        if request.path == "/repeated":
-            return whole(200, "application/json", json.dumps(self._repeated).encode())
+        if request.path == "/seen":
+            return whole(200, "application/json", json.dumps(self._seen).encode())
         return super().reply_to(request)
 
     async def _by_message(self, connection: Connection, request: Request) -> None:
         number, way, pace = request.json["messages"][-1]["content"].split()
-        self._repeated += number in self._seen
-        self._seen.add(number)
+        self._seen[number] += 1
         reply = WAYS.get(way) or tokens(texts(int(number)), pace_s=float(pace))
         await reply(connection, request)
 

@@ -1,4 +1,4 @@
-"""Every attack on the gate that bytes can make: what is sent, and the statuses that come back.
+"""Every attack on the gate by bytes: what is sent, and the statuses that come back.
 
 Each line is sent twice: to a gate that lets nobody in without a key, and to one that lets this
 machine in. A new attack is a new line.
@@ -43,8 +43,23 @@ PATHS: list[tuple[bytes, int, int]] = [
     (b"/api/\\..\\stats", 401, 404),
     (b"http://localhost/api/stats", 401, 200),
     (b"/" + b"a" * 70_000, 400, 400),
+    (b"/v1%2fmodels", 401, 404),
+    (b"/v1/../api/stats", 401, 404),
+    (b"/V1/models", 401, 404),
+    (b"/v1//models", 401, 404),
+    (b"/v1/models;x", 401, 404),
+    (b"/v1/models%00", 401, 404),
+    (b"/v1/models/%00", 401, 404),
+    (b"/v1/models/", 401, 404),
+    (b"/v1/models/..%2f..%2fapi%2fstats", 401, 404),
+    (b"/v1/models/../../metrics", 401, 404),
+    (b"/v1/models/a%0d%0aX-Injected:%201", 401, 404),
+    (b"/v1/models/%ed%a0%80", 401, 404),
+    (b"/v1/models/*", 401, 404),
+    (b"/v1/models/https://evil.example/a", 401, 404),
+    (b"/v1/files", 401, 404),
 ]
-"""Of a GET: none leads past the gate, and none but the plain ones to an endpoint."""
+"""Of a GET: none gets past the gate, and only the plain ones reach an endpoint."""
 
 LINES: list[tuple[bytes, int, int]] = [
     (b"X-API-Key: a\r\n b: folded", 400, 400),
@@ -93,7 +108,7 @@ REQUESTS: list[tuple[bytes, int, int]] = [
     (POST + CHUNKED + b"2\n{}\n0\n\n", 400, 400),
     (POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 45\r\n\r\n"
      b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, 400),
-    # What is no HTTP/1.1
+    # Not HTTP/1.1
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400, 400),
     (b"GET / HTTP/9.9\r\n\r\n", 400, 400),
@@ -110,6 +125,41 @@ REQUESTS: list[tuple[bytes, int, int]] = [
     (b"GET /" + b"a" * 200_000, 431, 431),
 ]  # fmt: skip
 """From the first byte to the last."""
+
+JSON = b"Content-Type: application/json\r\n"
+V1: list[tuple[bytes, bytes, bytes, int]] = [
+    # What a foreign page may send without asking first
+    (b"chat/completions", b"", b'{"model":"a"}', 415),
+    (b"chat/completions", b"Content-Type: text/plain\r\n", b'{"model":"a"}', 415),
+    (b"messages", b"Content-Type: text/plain;application/json\r\n", b'{"model":"a"}', 415),
+    (b"responses", b"Content-Type: application/x-www-form-urlencoded\r\n", b'{"model":"a"}', 415),
+    (b"embeddings", b"Content-Type: multipart/form-data\r\n", b'{"model":"a"}', 415),
+    # What is no JSON object in UTF-8
+    (b"completions", JSON, b"", 400),
+    (b"completions", JSON, b"[]", 400),
+    (b"completions", JSON, b'{"model":"\xff"}', 400),
+    (b"completions", JSON, b'{"prompt":"\\ud800"}', 400),
+    (b"completions", JSON, b'{"\\ud800":1}', 400),
+    (b"completions", JSON + b"Content-Encoding: gzip\r\n", b"\x1f\x8b\x08\x00", 400),
+    (b"completions", JSON, b'{"temperature":NaN}', 400),
+    (b"completions", JSON, b'{"temperature":1e999}', 400),
+    (b"completions", JSON, b'{"max_tokens":1e400}', 400),
+    (b"completions", JSON, b'{"seed":' + b"9" * 5000 + b"}", 400),
+    (b"completions", JSON, b'{"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}", 400),
+    (b"messages", JSON, b'{"messages":' + b"[" * 900 + b"]" * 900 + b"}", 400),
+    # Names of models
+    (b"messages", JSON, b'{"model":"a\\n"}', 400),
+    (b"messages", JSON, b'{"model":"a\\u0000b"}', 400),
+    (b"messages", JSON, b'{"model":"//evil.example/a"}', 400),
+    (b"messages", JSON, b'{"model":"' + b"a" * 256 + b'"}', 400),
+    (b"messages", JSON, b'{"model":"a","MODEL":"b"}', 400),
+    (b"messages", JSON, b'{"model":"gpt-oss:120b-cloud"}', 403),
+    # What Ollama would fetch
+    (b"chat/completions", JSON, b'{"messages":[{"content":[{"image_url":"http://[::1]/"}]}]}', 400),
+    (b"responses", JSON, b'{"input":[{"content":[{"IMAGE_URL":{"Url":"file:///etc"}}]}]}', 400),
+    (b"messages", JSON, b'{"messages":[{"content":[{"source":{"url":"//a"}}]}]}', 400),
+]
+"""Of a POST to a path of /v1: its headers and body, and the status for those who may call."""
 
 SPOOFS = [
     *(
@@ -129,7 +179,7 @@ SPOOFS = [
     ("X-Amzn-Request-Context", '{"http": {"sourceIp": "127.0.0.1"}}'),
     ("X-Forwarded-Host", "localhost"),
 ]
-"""Headers with which a stranger says that it is local."""
+"""Headers with which a stranger claims to be local."""
 
 ORIGINS = [
     "https://evil.example",

@@ -196,4 +196,4 @@ HARMFUL = [
         "stop", [""], "[0]: expected a string of length >= 1", "200, with an empty answer", ANSWERS
     ),
 ]
-"""Every one is small: it passes every limit on sizes."""
+"""Each is small enough to pass every limit on sizes."""

@@ -31,7 +31,7 @@ SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 
 
 async def inside(request: Request) -> JSONResponse:
-    """Answer with what no attacker may see."""
+    """Answer with something no attacker may see."""
     return JSONResponse({"inside": request.url.path})
 
 

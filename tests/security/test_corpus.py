@@ -1,4 +1,4 @@
-"""Sends every line of the corpus, and looks at what comes back."""
+"""Sends every entry of the corpus, and checks what comes back."""
 
 import json
 
@@ -7,13 +7,23 @@ import pytest
 from core.settings.networks import Networks
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama
-from tests.security.corpus import ENDS, GET, HOST, LINES, PATHS, REQUESTS
+from tests.security.corpus import ENDS, GET, HOST, LINES, PATHS, REQUESTS, V1
 from tests.sockets import raw
 
 ATTACKS = [
     *((b"GET " + path + b" HTTP/1.1\r\n" + HOST + ENDS, *statuses) for path, *statuses in PATHS),
     *((GET + HOST + line + b"\r\n" + ENDS, *statuses) for line, *statuses in LINES),
     *REQUESTS,
+    *(
+        (
+            b"POST /v1/%b HTTP/1.1\r\n%b%bContent-Length: %d\r\n" % (path, HOST, head, len(body))
+            + ENDS
+            + body,
+            401,
+            status,
+        )
+        for path, head, body, status in V1
+    ),
 ]
 
 
@@ -33,5 +43,7 @@ async def test_it_gets_nowhere(
         assert b"njected" not in head
         if status != 200:
             assert b"content-type: application/json; charset=utf-8" in head.lower()
-            assert json.loads(body)["success"] is False
-    assert not fake.asked("/api/chat")
+            error = json.loads(body)  # /v1 has OpenAI's and Anthropic's shapes
+            assert error.get("success") is False or error["error"]["message"]
+    posts = {request.path for request in fake.requests if request.method == "POST"}
+    assert posts <= {"/api/show"}

@@ -11,6 +11,7 @@ import pytest
 from core.serving import protocol
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, tokens
+from tests.metrics import until
 from tests.sockets import raw
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
@@ -109,9 +110,13 @@ async def test_a_head_after_a_large_body_is_not_mistaken_for_a_large_head(
 ) -> None:
     large = json.dumps({**CHAT, "message": "가" * 50_000}).encode()
     last = b"GET /api/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    first = chat_request(large) + last[:10]
-    answer = await raw(await serve(), first, last[10:], wait_s=0.1)
-    assert answer.count(b"HTTP/1.1 200 ") == 2
+    url = httpx.URL(await serve())
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(chat_request(large) + last[:10])
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(last[10:])
+    assert (await reader.read()).count(b"HTTP/1.1 200 ") == 1
+    writer.close()
     answer = await raw(await serve(), chat_request(large) + last)
     assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ") == 1
     assert b"connection: close" in answer, "so that the client retries on a new connection"
@@ -172,10 +177,10 @@ async def test_a_trailer_bomb_is_refused(serve: Serve, path: bytes, bomb: bytes)
 async def test_a_slow_body_holds_no_slot_and_ends_at_its_deadline(
     serve: Serve, fake: FakeOllama
 ) -> None:
-    url = await serve(max_concurrent=1, max_queue=0, request_timeout_s=0.6)
+    url = await serve(max_concurrent=1, max_queue=0, request_timeout_s=3)
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     slow = asyncio.create_task(raw(url, head + b"Content-Length: 100\r\n\r\n", b"{", wait_s=0.1))
-    await asyncio.sleep(0.1)
+    await until(url, "requests_in_flight", 2)  # besides it, the one for this figure
     async with httpx.AsyncClient() as client:
         assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
     assert (await slow).startswith(b"HTTP/1.1 504 ")
@@ -195,23 +200,22 @@ async def test_a_full_queue_refuses_at_once_and_forgets_a_waiter_that_leaves(
         running = asyncio.create_task(ask())
         await fake.wait_for(1)
         waiting = asyncio.create_task(ask())
-        await asyncio.sleep(0.2)
+        await until(url, "queue_waiting", 1)
         refused = await ask()
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
         assert refused.json()["error"].startswith("The queue is full")
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        await asyncio.sleep(0.2)
+        await until(url, "queue_waiting", 0)
         second = asyncio.create_task(ask())
-        await asyncio.sleep(0.2)
+        await until(url, "queue_waiting", 1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert (await second).status_code == 200
         assert len(fake.asked()) == 2, "the request that left the queue never reached Ollama"
-        metrics = (await client.get(f"{url}/metrics")).text
-        assert "ollama_web_api_queue_running 0.0" in metrics
-        assert "ollama_web_api_queue_waiting 0.0" in metrics
+    await until(url, "queue_running", 0)
+    await until(url, "queue_waiting", 0)
 
 
 async def test_the_model_cannot_write_lines_of_its_own(serve: Serve, fake: FakeOllama) -> None:

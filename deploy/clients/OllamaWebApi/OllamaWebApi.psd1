@@ -1,6 +1,6 @@
 ﻿@{
     RootModule = 'OllamaWebApi.psm1'
-    ModuleVersion = '0.1.0'
+    ModuleVersion = '0.2.0'
     GUID = '333a6281-7db0-4ef4-b7fd-79bb46660556'
     Author = 'The maintainers of Ollama Web API'
     CompanyName = 'Ollama Web API'
@@ -12,4 +12,12 @@
     CmdletsToExport = @()
     VariablesToExport = @()
     AliasesToExport = @()
+    FileList = @('OllamaWebApi.psd1', 'OllamaWebApi.psm1', 'Requests.ps1')
+    PrivateData = @{
+        PSData = @{
+            Tags = @('Ollama', 'LLM', 'Chat', 'REST', 'PSEdition_Desktop', 'PSEdition_Core',
+                'Windows', 'Linux', 'MacOS')
+            ReleaseNotes = 'Messages, options, formats, images and thinking; keys from the environment; proxies.'
+        }
+    }
 }

@@ -1,13 +1,7 @@
 ﻿# Asks an Ollama Web API server, in Windows PowerShell 5.1 and in PowerShell 7.
 # It keeps to the syntax of 5.1, and to what .NET Framework 4.5.2 has.
 
-Add-Type -AssemblyName System.Net.Http
-
-# One client keeps its connections. It has no time limit, for each request has one of its own.
-$script:Client = [System.Net.Http.HttpClient]::new()
-$script:Client.Timeout = [System.Threading.Timeout]::InfiniteTimeSpan
-# .NET Framework would hold each body back until the server has asked for it.
-$script:Client.DefaultRequestHeaders.ExpectContinue = $false
+. "$PSScriptRoot/Requests.ps1"
 
 function Invoke-OllamaChat {
     <#
@@ -38,19 +32,53 @@ function Invoke-OllamaChat {
     .PARAMETER Context
     The context of the answer that the conversation goes on from.
 
+    .PARAMETER Messages
+    The whole conversation, in place of a message and a context: objects or hashtables with a
+    role (system, user or assistant), the content and, if there are any, images in base64. The
+    last one is the user's.
+
+    .PARAMETER Image
+    Picture files that go with the message, for a model that can see.
+
+    .PARAMETER Options
+    How the model shall write, such as @{ temperature = 0; num_predict = 100 }.
+
+    .PARAMETER Format
+    What the answer shall be: json, or a JSON schema as a hashtable or as JSON text.
+
+    .PARAMETER Think
+    Whether, or how much, a reasoning model shall think: $true, low, medium or high. Its thoughts
+    are the output's "thinking".
+
     .PARAMETER Stream
     Shows the words as they come. The output is still the whole answer, after the last word:
     assign it to a variable, or send it to Out-Null.
 
     .PARAMETER ApiKey
-    The API key, or the JSON web token, if the server wants one.
+    The API key, or the JSON web token, if the server wants one: a SecureString or a string. If
+    absent, the environment's OLLAMA_WEB_API_KEY.
 
     .PARAMETER BaseUri
     Where the server is.
 
+    .PARAMETER Proxy
+    The proxy on the way to the server, in place of the system's.
+
+    .PARAMETER ProxyCredential
+    The user name and the password that the proxy wants.
+
+    .PARAMETER ProxyUseDefaultCredentials
+    Shows the proxy the current user's own credentials.
+
+    .PARAMETER NoProxy
+    Uses no proxy at all, not even the system's.
+
     .PARAMETER TimeoutSec
     Seconds to wait for the answer, or for its first word with -Stream. The server itself gives
     up after 300 unless it is set up otherwise.
+
+    .PARAMETER OperationTimeoutSeconds
+    Seconds of silence after which an answer that has begun counts as broken off.
 
     .EXAMPLE
     (Invoke-OllamaChat '안녕하세요!').response
@@ -69,6 +97,26 @@ function Invoke-OllamaChat {
     Goes on with a conversation.
 
     .EXAMPLE
+    $talk = @(@{ role = 'user'; content = 'My name is Kim.' })
+    $talk += @{ role = 'assistant'; content = (Invoke-OllamaChat -Messages $talk).response }
+    $talk += @{ role = 'user'; content = 'What is my name?' }
+    (Invoke-OllamaChat -Messages $talk -Options @{ temperature = 0 }).response
+
+    Keeps the conversation itself.
+
+    .EXAMPLE
+    $schema = '{"type": "object", "properties": {"capital": {"type": "string"}}}'
+    $answer = Invoke-OllamaChat 'What is the capital of Korea?' -Format $schema
+    ($answer.response | ConvertFrom-Json).capital
+
+    Has the answer in a form for programs.
+
+    .EXAMPLE
+    (Invoke-OllamaChat 'What is this?' -Image ./photo.jpg -Model llama3.2-vision).response
+
+    Asks about a picture.
+
+    .EXAMPLE
     Get-ChildItem *.txt | Get-Content -Raw -Encoding UTF8 | Invoke-OllamaChat -System 'Sum up.'
 
     Sends the text of each file.
@@ -81,50 +129,100 @@ function Invoke-OllamaChat {
 
     .EXAMPLE
     $PSDefaultParameterValues['*-Ollama*:BaseUri'] = 'https://ollama.example.com'
+    $PSDefaultParameterValues['*-Ollama*:Proxy'] = 'http://proxy.example.com:3128'
     $PSDefaultParameterValues['*-Ollama*:ApiKey'] = Read-Host 'API key' -AsSecureString
 
-    Names the server and the key once, for every function of this module.
+    Names the server, the way to it and the key once, for every function of this module.
     #>
-    [CmdletBinding(PositionalBinding = $false)]
+    [CmdletBinding(PositionalBinding = $false, DefaultParameterSetName = 'Message')]
     [OutputType([psobject])]
     param(
-        [Parameter(Mandatory = $true, Position = 0, ValueFromPipeline = $true)]
+        [Parameter(ParameterSetName = 'Message', Mandatory = $true, Position = 0,
+            ValueFromPipeline = $true)]
         [string] $Message,
 
         [string] $Model,
 
         [string] $System,
 
+        [Parameter(ParameterSetName = 'Message')]
         [int[]] $Context,
+
+        [Parameter(ParameterSetName = 'Messages', Mandatory = $true)]
+        [object[]] $Messages,
+
+        [Parameter(ParameterSetName = 'Message')]
+        [string[]] $Image,
+
+        [System.Collections.IDictionary] $Options,
+
+        [object] $Format,
+
+        [ValidateSet('true', 'false', 'low', 'medium', 'high')]
+        [string] $Think,
 
         [switch] $Stream,
 
-        [System.Security.SecureString] $ApiKey,
+        [ValidateScript({ ($_ -is [string]) -or ($_ -is [System.Security.SecureString]) })]
+        [object] $ApiKey,
 
         [string] $BaseUri = 'http://127.0.0.1:5000',
 
+        [uri] $Proxy,
+
+        [System.Management.Automation.PSCredential] $ProxyCredential,
+
+        [switch] $ProxyUseDefaultCredentials,
+
+        [switch] $NoProxy,
+
         [ValidateRange(1, 86400)]
-        [int] $TimeoutSec = 330
+        [int] $TimeoutSec = 330,
+
+        [ValidateRange(1, 86400)]
+        [int] $OperationTimeoutSeconds = 330
     )
 
     process {
-        # Get-Content hangs notes on its strings, such as the path, that 5.1 would send along.
-        $body = @{ message = $Message.ToString() }
-        if ($Model) { $body['model'] = $Model.ToString() }
-        if ($System) { $body['system'] = $System.ToString() }
-        if ($null -ne $Context) { $body['context'] = $Context }
-
-        $call = @{ BaseUri = $BaseUri; Body = $body; ApiKey = $ApiKey; TimeoutSec = $TimeoutSec }
+        $call = @{
+            BaseUri = $BaseUri; ApiKey = $ApiKey; TimeoutSec = $TimeoutSec
+            OperationTimeoutSeconds = $OperationTimeoutSeconds
+            Proxy = $Proxy; ProxyCredential = $ProxyCredential
+            ProxyUseDefaultCredentials = $ProxyUseDefaultCredentials; NoProxy = $NoProxy
+        }
         try {
-            if ($Stream) {
-                $answer = Request-Answer @call -Path '/api/chat/stream' -Stream
+            # Get-Content hangs notes on its strings, such as the path, that 5.1 would send along.
+            $body = @{}
+            if ($PSCmdlet.ParameterSetName -eq 'Messages') {
+                $body['messages'] = @(ConvertTo-Message $Messages)
             }
             else {
-                $answer = Request-Answer @call -Path '/api/chat'
+                $body['message'] = $Message.ToString()
+            }
+            if ($Model) { $body['model'] = $Model.ToString() }
+            if ($PSBoundParameters.ContainsKey('System')) { $body['system'] = $System.ToString() }
+            if ($null -ne $Context) { $body['context'] = $Context }
+            if ($Image) {
+                $paths = @($Image | ForEach-Object {
+                        $PSCmdlet.GetUnresolvedProviderPathFromPSPath($_)
+                    })
+                $body['images'] = @($paths | ForEach-Object { ConvertTo-Base64 $_ })
+            }
+            if ($null -ne $Options) { $body['options'] = $Options }
+            if ($null -ne $Format) { $body['format'] = ConvertTo-Format $Format }
+            if ($Think) { $body['think'] = ConvertTo-Think $Think }
+
+            if ($Stream) {
+                $answer = Request-Answer @call -Body $body -Path '/api/chat/stream' -Stream
+            }
+            else {
+                $answer = Request-Answer @call -Body $body -Path '/api/chat'
             }
         }
         catch {
-            $PSCmdlet.WriteError((ConvertTo-ErrorRecord $_.Exception $Message))
+            $said = $Message
+            if ($null -ne $Messages) { $said = $Messages }
+            $PSCmdlet.WriteError((ConvertTo-ErrorRecord $_.Exception $said))
             return
         }
         # Not within the try: it would catch what later commands of the pipeline throw.
@@ -142,10 +240,23 @@ function Get-OllamaModel {
     if there is none. With a key that is for some models only, it returns those.
 
     .PARAMETER ApiKey
-    The API key, or the JSON web token, if the server wants one.
+    The API key, or the JSON web token, if the server wants one: a SecureString or a string. If
+    absent, the environment's OLLAMA_WEB_API_KEY.
 
     .PARAMETER BaseUri
     Where the server is.
+
+    .PARAMETER Proxy
+    The proxy on the way to the server, in place of the system's.
+
+    .PARAMETER ProxyCredential
+    The user name and the password that the proxy wants.
+
+    .PARAMETER ProxyUseDefaultCredentials
+    Shows the proxy the current user's own credentials.
+
+    .PARAMETER NoProxy
+    Uses no proxy at all, not even the system's.
 
     .PARAMETER TimeoutSec
     Seconds to wait for the answer.
@@ -163,15 +274,28 @@ function Get-OllamaModel {
     [CmdletBinding(PositionalBinding = $false)]
     [OutputType([string])]
     param(
-        [System.Security.SecureString] $ApiKey,
+        [ValidateScript({ ($_ -is [string]) -or ($_ -is [System.Security.SecureString]) })]
+        [object] $ApiKey,
 
         [string] $BaseUri = 'http://127.0.0.1:5000',
+
+        [uri] $Proxy,
+
+        [System.Management.Automation.PSCredential] $ProxyCredential,
+
+        [switch] $ProxyUseDefaultCredentials,
+
+        [switch] $NoProxy,
 
         [ValidateRange(1, 86400)]
         [int] $TimeoutSec = 30
     )
 
-    $call = @{ BaseUri = $BaseUri; ApiKey = $ApiKey; TimeoutSec = $TimeoutSec }
+    $call = @{
+        BaseUri = $BaseUri; ApiKey = $ApiKey; TimeoutSec = $TimeoutSec
+        Proxy = $Proxy; ProxyCredential = $ProxyCredential
+        ProxyUseDefaultCredentials = $ProxyUseDefaultCredentials; NoProxy = $NoProxy
+    }
     try {
         $answer = Request-Answer @call -Path '/api/models'
     }
@@ -193,6 +317,18 @@ function Test-OllamaHealth {
     .PARAMETER BaseUri
     Where the server is.
 
+    .PARAMETER Proxy
+    The proxy on the way to the server, in place of the system's.
+
+    .PARAMETER ProxyCredential
+    The user name and the password that the proxy wants.
+
+    .PARAMETER ProxyUseDefaultCredentials
+    Shows the proxy the current user's own credentials.
+
+    .PARAMETER NoProxy
+    Uses no proxy at all, not even the system's.
+
     .PARAMETER TimeoutSec
     Seconds to wait for the answer.
 
@@ -211,12 +347,25 @@ function Test-OllamaHealth {
     param(
         [string] $BaseUri = 'http://127.0.0.1:5000',
 
+        [uri] $Proxy,
+
+        [System.Management.Automation.PSCredential] $ProxyCredential,
+
+        [switch] $ProxyUseDefaultCredentials,
+
+        [switch] $NoProxy,
+
         [ValidateRange(1, 86400)]
         [int] $TimeoutSec = 3
     )
 
+    $call = @{
+        BaseUri = $BaseUri; TimeoutSec = $TimeoutSec
+        Proxy = $Proxy; ProxyCredential = $ProxyCredential
+        ProxyUseDefaultCredentials = $ProxyUseDefaultCredentials; NoProxy = $NoProxy
+    }
     try {
-        $health = Request-Answer -BaseUri $BaseUri -Path '/api/health' -TimeoutSec $TimeoutSec
+        $health = Request-Answer @call -Path '/api/health'
         $status = $health.status
         $ollama = $health.ollama_status
     }
@@ -227,155 +376,4 @@ function Test-OllamaHealth {
     }
     Write-Verbose -Message "The server's status is $status, and its Ollama is $ollama."
     ($status -eq 'ok') -and ($ollama -eq 'connected')
-}
-
-# Sends a request and returns what its answer says; throws an exception whose text is for users.
-function Request-Answer {
-    param(
-        [string] $BaseUri,
-        [string] $Path,
-        [System.Collections.IDictionary] $Body,
-        [System.Security.SecureString] $ApiKey,
-        [int] $TimeoutSec,
-        [switch] $Stream
-    )
-
-    $response = Send-Request $BaseUri $Path $Body $ApiKey $TimeoutSec
-    try {
-        if (-not $response.IsSuccessStatusCode) {
-            throw (ConvertTo-ServerException $response)
-        }
-        if ($Stream) {
-            Read-Stream $response
-        }
-        else {
-            ConvertFrom-Json -InputObject (Wait-Task ($response.Content.ReadAsStringAsync()))
-        }
-    }
-    finally {
-        # Of a stream that has not ended, this closes the connection: then the model stops too.
-        $response.Dispose()
-    }
-}
-
-function Send-Request {
-    param($BaseUri, $Path, $Body, $ApiKey, $TimeoutSec)
-
-    $method = [System.Net.Http.HttpMethod]::Get
-    if ($null -ne $Body) { $method = [System.Net.Http.HttpMethod]::Post }
-    $uri = $BaseUri.TrimEnd('/') + $Path
-    $request = [System.Net.Http.HttpRequestMessage]::new($method, $uri)
-    if ($null -ne $Body) {
-        $json = ConvertTo-Json -InputObject $Body -Compress
-        $utf8 = [System.Text.Encoding]::UTF8
-        $request.Content = [System.Net.Http.StringContent]::new($json, $utf8, 'application/json')
-    }
-    if ($null -ne $ApiKey) {
-        $key = [System.Net.NetworkCredential]::new('', $ApiKey).Password
-        $bearer = [System.Net.Http.Headers.AuthenticationHeaderValue]::new('Bearer', $key)
-        $request.Headers.Authorization = $bearer
-    }
-
-    $seconds = [System.TimeSpan]::FromSeconds($TimeoutSec)
-    $limit = [System.Threading.CancellationTokenSource]::new($seconds)
-    $headersRead = [System.Net.Http.HttpCompletionOption]::ResponseHeadersRead
-    $response = $null
-    try {
-        $sending = $script:Client.SendAsync($request, $headersRead, $limit.Token)
-        $response = Wait-Task $sending
-    }
-    catch {
-        if ($limit.IsCancellationRequested) {
-            throw [System.TimeoutException]::new("No answer from $uri within $TimeoutSec seconds")
-        }
-        $reason = $_.Exception.GetBaseException().Message
-        throw [System.Net.Http.HttpRequestException]::new("No answer from ${uri}: $reason")
-    }
-    finally {
-        # Ctrl+C comes here as well; the server must not work on for nobody.
-        if ($null -eq $response) { $limit.Cancel() }
-        $limit.Dispose()
-    }
-    $response
-}
-
-# Shows the words as they come, and returns the last line, with all of them in its response.
-function Read-Stream {
-    param($Response)
-
-    $bytes = Wait-Task ($Response.Content.ReadAsStreamAsync())
-    $reader = [System.IO.StreamReader]::new($bytes, [System.Text.Encoding]::UTF8)
-    $words = [System.Text.StringBuilder]::new()
-    try {
-        do {
-            $text = Wait-Task ($reader.ReadLineAsync())
-            if ($null -eq $text) {
-                throw [System.IO.EndOfStreamException]::new('The answer has broken off.')
-            }
-            $line = ConvertFrom-Json -InputObject $text
-            if ($line.PSObject.Properties['error']) {
-                throw [System.Net.Http.HttpRequestException]::new($line.error)
-            }
-            [void] $words.Append($line.response)
-            Write-Host -Object $line.response -NoNewline
-        } until ($line.done)
-    }
-    finally {
-        Write-Host -Object ''
-    }
-    $line.response = $words.ToString()
-    $line
-}
-
-# Returns a task's result. Windows PowerShell can be stopped between two waits, but not in one.
-function Wait-Task {
-    param($Task)
-
-    while (-not $Task.AsyncWaitHandle.WaitOne(100)) { }
-    $Task.GetAwaiter().GetResult()
-}
-
-function ConvertTo-ServerException {
-    param($Response)
-
-    $status = [int] $Response.StatusCode
-    $text = Wait-Task ($Response.Content.ReadAsStringAsync())
-    try {
-        $message = (ConvertFrom-Json -InputObject $text).error
-    }
-    catch {
-        $message = $null
-    }
-    if (-not $message) {
-        $message = "HTTP $status $($Response.ReasonPhrase), and not from an Ollama Web API server"
-    }
-    $exception = [System.Net.Http.HttpRequestException]::new($message)
-    $exception.Data['StatusCode'] = $status
-    $retryAfter = $Response.Headers.RetryAfter
-    if (($null -ne $retryAfter) -and ($null -ne $retryAfter.Delta)) {
-        $exception.Data['RetryAfter'] = [int] $retryAfter.Delta.TotalSeconds
-    }
-    $exception
-}
-
-function ConvertTo-ErrorRecord {
-    param([System.Exception] $Exception, $Target)
-
-    $cause = $Exception.GetBaseException()
-    [System.Management.Automation.ErrorCategory] $category = 'ConnectionError'
-    if ($cause -is [System.TimeoutException]) {
-        $category = 'OperationTimeout'
-    }
-    switch ($cause.Data['StatusCode']) {
-        400 { $category = 'InvalidArgument' }
-        401 { $category = 'AuthenticationError' }
-        403 { $category = 'PermissionDenied' }
-        404 { $category = 'ObjectNotFound' }
-        413 { $category = 'LimitsExceeded' }
-        429 { $category = 'LimitsExceeded' }
-        500 { $category = 'InvalidResult' }
-        503 { $category = 'ResourceUnavailable' }
-        504 { $category = 'OperationTimeout' }
-    }
-    [System.Management.Automation.ErrorRecord]::new($cause, 'OllamaWebApi', $category, $Target)
 }

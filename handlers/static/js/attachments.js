@@ -12,6 +12,11 @@ const notice = byId("notice");
 let attached = [];
 let reading = 0;
 
+let changed = () => {};
+
+/** Has `call` called when the reader has added or removed something. */
+export const onAttachments = (call) => (changed = call);
+
 /** Whether files are still being read. */
 export const busy = () => reading > 0;
 
@@ -21,9 +26,14 @@ export const attachments = () => ({
   files: attached.filter((item) => typeof item !== "string"),
 });
 
-export function clearAttachments() {
-  attached = [];
+/** What is attached, in its order. */
+export const attachedItems = () => attached;
+
+/** Attaches these items, in the place of those that are there. */
+export function attachItems(items) {
+  attached = items;
   show();
+  showSight();
 }
 
 async function add(files) {
@@ -33,6 +43,7 @@ async function add(files) {
     show();
     try {
       attached.push(await read(file));
+      changed();
     } catch (problem) {
       notice.textContent = problem instanceof Unreadable ? words.unreadable[problem.reason](file.name) : problem.message;
     }
@@ -62,6 +73,7 @@ function drawItem(item, index) {
     attached.splice(index, 1);
     notice.textContent = "";
     show();
+    changed();
     field.focus();
   });
   remove.className = "round";

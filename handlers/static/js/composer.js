@@ -1,6 +1,6 @@
 /** The field to write in. */
 
-import { attachments, busy, clearAttachments } from "./attachments.js";
+import { attachItems, attachments, busy } from "./attachments.js";
 import { byId } from "./dom.js";
 import { meansSend, nameEnter } from "./enter.js";
 import { words } from "./words.js";
@@ -21,7 +21,7 @@ export function onSend(send) {
     if (busy() || !(text || images.length || files.length) || !send(text, { images, files })) return;
     if (event.submitter) sentAt = performance.now();
     field.value = "";
-    clearAttachments();
+    attachItems([]);
     resize();
   };
 }

@@ -1,9 +1,16 @@
-/** What is typed and not sent yet, by conversation; it outlives a reload. */
+/** What is typed or attached and not sent yet, by conversation; it outlives a reload. */
 
+import * as db from "../vendor/idb-keyval/index.js";
+import { attachedItems, attachItems, onAttachments } from "./attachments.js";
 import { byId } from "./dom.js";
 import { local, session } from "./storage.js";
+import { newId } from "./tree.js";
 
 const DELAY_MS = 300;
+const FORGOTTEN_MS = 7 * 86_400_000;
+
+/** What is attached is too large for the storage of texts. */
+const parcels = db.createStore("drafts", "drafts");
 
 const field = byId("message");
 let place = { storage: session, key: "draft" };
@@ -13,6 +20,14 @@ let pause = 0;
 const placeOf = ({ id, messages }) =>
   messages.length ? { storage: local, key: `draft:${id}` } : { storage: session, key: "draft" };
 
+/** The tab's name outlives its reload. */
+function tab() {
+  const name = session.getItem("tab") ?? newId();
+  session.setItem("tab", name);
+  return name;
+}
+const parcelOf = ({ storage, key }) => (storage === session ? `tab:${tab()}` : key);
+
 /** Keeps the draft that is in the field, and shows that of another conversation. */
 export function showDraft(data) {
   keep();
@@ -21,22 +36,35 @@ export function showDraft(data) {
   field.dispatchEvent(new Event("input"));
   clearTimeout(pause);
   pause = 0;
+  return showParcel(parcelOf(place));
+}
+
+async function showParcel(name) {
+  attachItems([]);
+  const { items = [] } = (await db.get(name, parcels).catch(() => null)) ?? {};
+  if (name === parcelOf(place) && items.length) attachItems([...items, ...attachedItems()]);
 }
 
 /** Forgets a draft that has been sent, once that is stored; meanwhile another may have been begun. */
 export async function forgetDraft(text, stored) {
   const { storage, key } = place;
+  const parcel = parcelOf(place);
   clearTimeout(pause);
   pause = 0;
   storage.setItem(key, text);
   await stored;
   if (storage.getItem(key) === text) storage.removeItem(key);
+  await db.del(parcel, parcels).catch(() => {});
+  keepParcel();
 }
 
 /** Has the field's draft belong to a conversation that has just got its first message. */
 export const moveDraft = (data) => (place = placeOf(data));
 
-export const dropDraft = (id) => local.removeItem(`draft:${id}`);
+export function dropDraft(id) {
+  local.removeItem(`draft:${id}`);
+  db.del(`draft:${id}`, parcels).catch(() => {});
+}
 
 function keep() {
   if (!pause) return;
@@ -46,8 +74,25 @@ function keep() {
   else place.storage.removeItem(place.key);
 }
 
+/** Where the browser stores nothing, what is attached lasts until the page is left. */
+function keepParcel() {
+  const items = attachedItems();
+  const name = parcelOf(place);
+  const kept = items.length ? db.set(name, { items, kept: Date.now() }, parcels) : db.del(name, parcels);
+  kept.catch(() => {});
+}
+
+/** Deletes what belonged to tabs that were closed long ago. */
+async function forgetOldParcels() {
+  for (const [name, { kept }] of await db.entries(parcels)) {
+    if (name.startsWith("tab:") && Date.now() - kept > FORGOTTEN_MS) await db.del(name, parcels);
+  }
+}
+
 field.addEventListener("input", () => {
   clearTimeout(pause);
   pause = setTimeout(keep, DELAY_MS);
 });
 addEventListener("pagehide", keep);
+onAttachments(keepParcel);
+forgetOldParcels().catch(() => {});

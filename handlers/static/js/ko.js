@@ -12,6 +12,7 @@ export const ko = {
   deleted: (title) => `“${title}” 대화를 삭제했습니다.`,
   undo: "실행 취소",
   deletedElsewhere: "다른 탭에서 이 대화를 삭제했습니다.",
+  more: "더 보기",
   pin: "고정",
   pinned: "고정됨",
   export: "Markdown으로 저장",

@@ -12,8 +12,9 @@ import { words } from "./words.js";
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
 const LONGEST_HIGHLIGHTED = 50_000;
 
-/** A number, a date, an amount with its unit: never to be broken. */
+/** A number, a date, an amount with its unit, a name: never to be broken. */
 const FIGURE = /^[\p{N}\p{P}\p{S}\s]{1,24}\p{L}{0,4}$/u;
+const SHORT_CELL = 12;
 const LONG_CELL = 40;
 
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
@@ -127,7 +128,7 @@ export function draw(tokens, finished) {
   }
   for (const cell of fragment.querySelectorAll("td")) {
     const text = cell.textContent.trim();
-    if (FIGURE.test(text)) cell.classList.add("number");
+    if (FIGURE.test(text) || text.length <= SHORT_CELL) cell.classList.add("whole");
     else if (text.length > LONG_CELL) cell.classList.add("long");
   }
   for (const table of fragment.querySelectorAll("table")) {

@@ -62,10 +62,16 @@ function drawItem({ id, title, updated, pinned, excerpt }) {
   open.onclick = () => hooks.open(id);
   const pin = iconButton("pin", `${words.pin}: ${title}`, () => change(id, { pinned: !pinned }));
   pin.ariaPressed = String(pinned);
+  const more = iconButton("more", `${words.more}: ${title}`, () => {
+    more.ariaExpanded = String(item.classList.toggle("opened"));
+  });
+  more.ariaExpanded = "false";
+  more.classList.add("more");
   const item = make(
     "li",
     {},
     open,
+    more,
     make(
       "span",
       { className: "actions" },

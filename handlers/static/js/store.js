@@ -5,7 +5,6 @@
 
 import * as db from "../vendor/idb-keyval/index.js";
 import { excerptOf } from "./excerpt.js";
-import { toldText } from "./length.js";
 import { tell } from "./tabs.js";
 import { newestLeaf, newId, union, upgrade } from "./tree.js";
 
@@ -107,10 +106,12 @@ export async function list(query = "") {
   return found.sort((a, b) => (b.pinned === true) - (a.pinned === true) || b.updated - a.updated);
 }
 
+const textsOf = ({ text, files = [] }) => [text, ...files.flatMap((file) => [file.name, file.text])];
+
 async function search(wanted) {
   const found = [];
   for (const conversation of await all()) {
-    const texts = conversation.messages.map((message) => toldText(message).normalize("NFC"));
+    const texts = conversation.messages.flatMap(textsOf).map((text) => text.normalize("NFC"));
     const whole = plain([conversation.title, ...texts].join("\n"));
     if (!wanted.every((word) => whole.includes(word))) continue;
     const excerpt = excerptOf(texts, wanted);

@@ -17,7 +17,7 @@ _URI = re.compile(r"(?:\$BaseUri|https?://[^/]+)(/\S+)")
 
 
 class Script:
-    """A script whose variables are strings, or objects for `ConvertTo-Json`, and nothing else."""
+    """A script whose variables are only strings, or objects for `ConvertTo-Json`."""
 
     def __init__(self, tree: Node, generation: Generation) -> None:
         self._tree = tree
@@ -37,9 +37,10 @@ class Script:
         assert value
         meaning: str | bytes = text(value).strip("'\"")
         for table in find(value, "hash_literal_expression"):
-            meaning = self._generation.to_json(_fields(table))
+            meaning = self._generation.to_json(_to_depth(_value(table), _depth(value)))
             if "UTF8.GetBytes" in text(value):
                 meaning = meaning.encode()
+            break  # the outermost; it has the others as values
         self._variables[text(assignment.child(0))] = meaning
 
     def _call(self, arguments: dict[str, str]) -> Call:
@@ -67,17 +68,47 @@ def _statements(node: Node) -> Iterator[Node]:
             yield from _statements(child)
 
 
-def _fields(table: Node) -> dict[str, Any]:
-    fields = {}
-    for entry in find(table, "hash_entry"):
-        key = text(next(find(entry, "key_expression")))
-        value = text(next(find(entry, "pipeline")))
-        fields[key] = _VARIABLES.get(value, value.strip("'\""))
-    return fields
+def _value(node: Node) -> Any:
+    """Return the value of an expression of literals, tables and arrays."""
+    match node.type:
+        case "hash_literal_expression":
+            entries = next(find(node, "hash_literal_body")).children
+            return {
+                text(next(find(entry, "key_expression"))): _value(next(find(entry, "pipeline")))
+                for entry in entries
+                if entry.type == "hash_entry"
+            }
+        case "array_expression":
+            items = next(find(node, "statement_list")).children
+            return [_value(item) for item in items if item.type == "pipeline"]
+        case "integer_literal":
+            return int(text(node))
+    if len(node.children) == 1:
+        return _value(node.children[0])
+    return _VARIABLES.get(text(node), text(node).strip("'\""))
+
+
+def _depth(value: Node) -> int:
+    """Return the -Depth of the ConvertTo-Json in an expression; its default is 2."""
+    for command in find(value, "command"):
+        if "-Depth" in text(command):
+            return int(_arguments(command)["Depth"])
+    return 2
+
+
+def _to_depth(value: Any, depth: int) -> Any:
+    """Return `value` as ConvertTo-Json sees it: deeper levels are type names."""
+    if not isinstance(value, dict | list):
+        return value
+    if depth < 0:
+        return "System.Collections.Hashtable"
+    if isinstance(value, dict):
+        return {key: _to_depth(item, depth - 1) for key, item in value.items()}
+    return [_to_depth(item, depth - 1) for item in value]
 
 
 def _arguments(command: Node) -> dict[str, str]:
-    """Return the arguments of a command as they are written, by the names of its parameters."""
+    """Return a command's arguments as written, by parameter name."""
     arguments: dict[str, str] = {}
     name = ""
     for node in next(find(command, "command_elements")).children:

@@ -1,4 +1,4 @@
-"""The scripts that users get, and the snippets in the pages that they read."""
+"""The scripts that users get, and the snippets in the documents."""
 
 import re
 from pathlib import Path

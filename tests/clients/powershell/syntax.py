@@ -1,4 +1,4 @@
-"""Reads PowerShell with a parser: no interpreter of it is to be had from PyPI, npm or Debian."""
+"""Reads PowerShell with a parser: PyPI, npm and Debian have no interpreter of it."""
 
 from collections.abc import Iterator
 

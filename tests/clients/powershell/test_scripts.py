@@ -1,15 +1,18 @@
-"""What can be said of the PowerShell client without running it."""
+"""What can be checked of the PowerShell client without running it."""
 
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from tree_sitter import Node
 
+from core.contract.schemas import ChatRequest
 from tests.clients.powershell.documents import CLIENTS, SCRIPTS, SNIPPETS, source
 from tests.clients.powershell.syntax import find, mistakes, parse, text
 
 MODULE = CLIENTS / "OllamaWebApi/OllamaWebApi.psm1"
+REQUESTS = MODULE.with_name("Requests.ps1")
 MANIFEST = MODULE.with_suffix(".psd1")
 APPROVED_VERBS = {
     *("ConvertFrom", "ConvertTo", "Get", "Invoke", "New", "Read", "Receive", "Request", "Send"),
@@ -20,33 +23,43 @@ COMMANDS = {
     *("Add-Type", "ConvertFrom-Json", "ConvertTo-Json", "ForEach-Object", "Invoke-RestMethod"),
     *("Where-Object", "Write-Host", "Write-Verbose", "Write-Warning"),
 }
-"""What the scripts call of Windows PowerShell 5.1's own."""
+"""The commands of Windows PowerShell 5.1 that the scripts call."""
 TYPES = {
-    *("bool", "int", "psobject", "string", "switch", "void"),
+    *("bool", "int", "object", "psobject", "string", "switch", "uri", "void"),
+    "System.ArgumentException",
     "System.Collections.IDictionary",
+    "System.Convert",
+    "System.Diagnostics.Stopwatch",
     "System.Exception",
+    "System.IO.File",
     "System.IO.EndOfStreamException",
     "System.IO.StreamReader",
     "System.Management.Automation.ErrorCategory",
     "System.Management.Automation.ErrorRecord",
+    "System.Management.Automation.PSCredential",
+    "System.Net.CredentialCache",
     "System.Net.Http.Headers.AuthenticationHeaderValue",
     "System.Net.Http.HttpClient",
+    "System.Net.Http.HttpClientHandler",
     "System.Net.Http.HttpCompletionOption",
     "System.Net.Http.HttpMethod",
     "System.Net.Http.HttpRequestException",
     "System.Net.Http.HttpRequestMessage",
     "System.Net.Http.StringContent",
     "System.Net.NetworkCredential",
+    "System.Net.WebProxy",
     "System.Security.SecureString",
     "System.Text.Encoding",
     "System.Text.StringBuilder",
     "System.Threading.CancellationTokenSource",
     "System.Threading.Timeout",
-    "System.TimeSpan",
     "System.TimeoutException",
 }
-"""The types that they use. .NET Framework 4.5.2, which 5.1 needs at least, has them all."""
-AUTOMATIC_VARIABLES = {"_", "Client", "PSCmdlet", "false", "null", "true"}
+"""The types that they use. .NET Framework 4.5.2, the least that 5.1 needs, has them all."""
+AUTOMATIC_VARIABLES = {
+    *("_", "Clients", "PSBoundParameters", "PSCmdlet", "env:OLLAMA_WEB_API_KEY"),
+    *("false", "null", "true"),
+}
 """PowerShell's own that the module uses, and its one for all of it."""
 
 
@@ -57,13 +70,29 @@ def functions(path: Path) -> dict[str, Node]:
 
 
 def help_of(function: Node) -> str:
-    """Return the comment-based help that stands first in a function; empty without one."""
+    """Return a function's comment-based help; empty without one."""
     match = re.match(r"function \S+ \{\s*<#(.*?)#>", text(function), re.DOTALL)
     return match[1] if match else ""
 
 
+def module() -> dict[str, Node]:
+    """Return all functions of the module, by name."""
+    return functions(MODULE) | functions(REQUESTS)
+
+
+def name_of(command: Node) -> str:
+    """Return the name of the called command; empty where a file is dot-sourced."""
+    return next((text(name) for name in find(command, "command_name")), "")
+
+
+def arguments(command: Node) -> list[str]:
+    """Return what follows a command's name: parameters and values."""
+    elements = next(find(command, "command_elements")).children
+    return [text(node) for node in elements if node.type != "command_argument_sep"]
+
+
 def sections(function: Node) -> list[str]:
-    """Return the keywords of a function's help, with the parameter's name behind its own."""
+    """Return the keywords of a function's help, each with its parameter's name."""
     return re.findall(r"^\s*\.([A-Z]+(?: \w+)?)\s*$", help_of(function), re.MULTILINE)
 
 
@@ -85,7 +114,7 @@ def parameters(function: Node) -> list[str]:
 
 
 def examples(function: Node) -> list[str]:
-    """Return the code of each example in a function's help, without the remarks behind it."""
+    """Return the code of each example in a function's help, without the remarks."""
     parts = re.split(r"^\s*\.EXAMPLE\s*$", help_of(function), flags=re.MULTILINE)
     return [part.strip().partition("\n\n")[0] for part in parts[1:]]
 
@@ -99,7 +128,7 @@ EXPORTED = strings(manifest()["FunctionsToExport"])
 
 
 def test_there_are_scripts_to_check() -> None:
-    assert {MODULE, MANIFEST, CLIENTS / "powershell.ps1"} <= set(SCRIPTS)
+    assert {MODULE, REQUESTS, MANIFEST, CLIENTS / "powershell.ps1"} <= set(SCRIPTS)
     assert SNIPPETS
 
 
@@ -134,7 +163,7 @@ def test_a_script_uses_what_windows_powershell_has(path: Path) -> None:
     tree = parse(source(path))
     assert not list(find(tree, "pipeline_chain_tail")), "&& and || came with PowerShell 7"
     used = {text(node) for node in find(tree, "command_name")}
-    assert used <= COMMANDS | set(functions(path))
+    assert used <= COMMANDS | set(functions(path) if path.parent == CLIENTS else module())
     assert {text(node).strip("[]") for node in find(tree, "type_literal")} <= TYPES
 
 
@@ -153,8 +182,65 @@ def test_the_manifest_is_for_both_generations() -> None:
         assert entries[name] == "@()"
 
 
+def test_the_manifest_is_ready_for_the_gallery() -> None:
+    entries = manifest()
+    assert {*strings(entries["FileList"])} == {path.name for path in MODULE.parent.iterdir()}
+    data = next(node for node in find(parse(source(MANIFEST)), "hash_entry")
+                if text(node).startswith("PSData"))  # fmt: skip
+    keys = {text(key) for key in find(data, "key_expression")}
+    assert keys == {"PSData", "Tags", "ReleaseNotes"}
+    assert all(" " not in tag for tag in strings(entries["Tags"]))
+
+
+def test_the_module_can_send_every_field_of_a_request() -> None:
+    """`stream` is the path's."""
+    chat = text(module()["Invoke-OllamaChat"])
+    sent = set(re.findall(r"\$body\['(\w+)'\]", chat))
+    assert sent == {*msgspec.json.schema(ChatRequest)["$defs"]["ChatRequest"]["properties"]} - {
+        "stream"
+    }
+
+
+def test_what_is_deep_stays_whole() -> None:
+    """Otherwise ConvertTo-Json silently stops at two levels."""
+    calls = [node for node in find(parse(source(REQUESTS)), "command")
+             if name_of(node) == "ConvertTo-Json"]  # fmt: skip
+    assert calls
+    for call in calls:
+        assert "-Depth 100" in text(call)
+
+
+def test_every_wait_has_a_limit() -> None:
+    waits = [node for node in find(parse(source(REQUESTS)), "command")
+             if name_of(node) == "Wait-Task"]  # fmt: skip
+    assert len(waits) == 5
+    for wait in waits:
+        assert len(arguments(wait)) == 2, text(wait)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in CLIENTS.rglob("*") if path.is_file()),
+    ids=lambda path: path.name,
+)
+def test_no_client_sends_the_key_that_is_for_ollama_com(path: Path) -> None:
+    assert "OLLAMA_API_KEY" not in path.read_text("utf-8")
+
+
+def test_a_key_is_a_string_or_secure_or_from_the_environment() -> None:
+    key = text(module()["ConvertTo-Key"])
+    assert "$env:OLLAMA_WEB_API_KEY" in key
+    assert "SecureString" in key
+    for name in ("Invoke-OllamaChat", "Get-OllamaModel"):
+        declared = next(find(module()[name], "param_block"))
+        checks = [text(node) for node in find(declared, "attribute")
+                  if "ValidateScript" in text(node)]  # fmt: skip
+        assert len(checks) == 1
+        assert "[System.Security.SecureString]" in checks[0]
+
+
 def test_verbs_are_approved() -> None:
-    names = list(functions(MODULE))
+    names = list(module())
     assert names
     assert {name.partition("-")[0] for name in names} <= APPROVED_VERBS
 
@@ -177,24 +263,28 @@ def test_the_examples_of_help_are_sound(name: str) -> None:
 
 
 def test_calls_of_the_module_s_functions_use_parameters_that_there_are() -> None:
-    module = functions(MODULE)
-    allowed = {name: {*parameters(node), "Verbose", "ErrorAction"} for name, node in module.items()}
-    documented = [code for name in EXPORTED for code in examples(module[name])]
+    defined = module()
+    allowed = {
+        name: {*parameters(node), "Verbose", "ErrorAction"} for name, node in defined.items()
+    }
+    documented = [code for name in EXPORTED for code in examples(defined[name])]
     called = set()
-    for code in [*documented, *SNIPPETS.values(), source(MODULE)]:
+    for code in [*documented, *SNIPPETS.values(), source(MODULE), source(REQUESTS)]:
         for command in find(parse(code), "command"):
-            name = text(next(find(command, "command_name")))
+            name = name_of(command)
             if name in allowed:
                 called.add(name)
                 used = find(command, "command_parameter")
                 assert {text(node).removeprefix("-") for node in used} <= allowed[name], code
-    assert called == set(module)
+    assert called == set(defined)
 
 
-@pytest.mark.parametrize("name", functions(MODULE))
+@pytest.mark.parametrize("name", module())
 def test_no_variable_is_misspelt(name: str) -> None:
-    function = functions(MODULE)[name]
+    function = module()[name]
     known = {*parameters(function), *AUTOMATIC_VARIABLES}
     for assignment in find(function, "left_assignment_expression"):
         known |= variables(assignment)
+    for loop in find(function, "foreach_statement"):
+        known.add(text(next(find(loop, "variable"))).removeprefix("$"))
     assert variables(function) <= known

@@ -1,4 +1,4 @@
-"""The server is sent what each generation of PowerShell sends, byte by byte."""
+"""The server gets what each generation of PowerShell sends, byte for byte."""
 
 import json
 import re
@@ -48,11 +48,11 @@ async def ollama() -> AsyncIterator[FakeOllama]:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The server, and a key to it."""
+    """The server and a key for it."""
 
     url: str
     spent_key: str
-    """A key whose holder has made all the requests that its rate allows."""
+    """A key that has used up its rate."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,13 @@ async def test_the_documented_calls_are_understood(
             answer = await connection.call(call)
             sent = json.loads(call.body or "{}")
             assert answer.status == (404 if sent.get("model") == "no-such-model" else 200)
-            if sent:
+            if "messages" in sent:
+                asked = ollama.asked()[-1].json
+                assert asked["messages"] == sent["messages"]
+                assert asked["options"].items() >= sent["options"].items()
+                assert asked["format"] == sent["format"]
+                assert isinstance(sent["format"]["properties"]["people"], dict)
+            elif sent:
                 said = {
                     each["role"]: each["content"] for each in ollama.asked()[-1].json["messages"]
                 }

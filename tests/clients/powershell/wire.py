@@ -1,4 +1,4 @@
-"""Sends what PowerShell's Invoke-RestMethod sends, byte by byte, and reads answers as it does."""
+"""Sends what PowerShell's Invoke-RestMethod sends, byte for byte, and reads answers as it does."""
 
 import asyncio
 import json
@@ -30,17 +30,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Generation:
-    """How the bytes of some versions differ from those of others."""
+    """How the bytes of different versions differ."""
 
     version: str
     user_agent: str
     charset: str
-    """What a body is encoded in if the call does not say."""
+    """The encoding of a body if the call does not declare one."""
     is_framework: bool
-    """Whether it stands on .NET Framework's HttpWebRequest, and not on .NET's HttpClient."""
+    """Whether it uses .NET Framework's HttpWebRequest rather than .NET's HttpClient."""
 
     def to_json(self, value: Any) -> str:
-        """Return what `ConvertTo-Json` makes of `value`."""
+        """Return `value` as `ConvertTo-Json` writes it."""
         if not self.is_framework:
             return json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\r\n")
         text = json.dumps(value, ensure_ascii=False, indent=4, separators=(",", ":  "))
@@ -100,7 +100,7 @@ GENERATIONS = [WINDOWS_POWERSHELL, POWERSHELL_7_2, POWERSHELL_7_4]
 
 
 class Answer:
-    """An answer, as far as it has come."""
+    """An answer, as far as it has arrived."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -128,7 +128,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Return the body as Windows PowerShell reads it: in ISO-8859-1 if nothing else is said."""
+        """Return the body as Windows PowerShell reads it: as ISO-8859-1 unless declared."""
         declared = re.search("charset=(.+)", self.headers["content-type"])
         return self.body.decode(declared[1] if declared else "iso-8859-1")
 
@@ -138,16 +138,16 @@ class Answer:
 
 
 class Connection:
-    """Calls a server on one connection, and on a new one where the server has closed that."""
+    """Calls a server on one connection, reconnecting where the server has closed it."""
 
     def __init__(self, generation: Generation, url: str) -> None:
         self.generation = generation
         self.opened = 0
-        """How many connections it has taken."""
+        """How many connections it has accepted."""
         self.continued = False
         """Whether the server has asked for the last call's body."""
         self.was_reset = False
-        """Whether the server has ever ended a connection by a reset: Windows drops with it what
+        """Whether the server has ever reset a connection: Windows then drops what
         has not been read by then.
         """
         self._url = httpx.URL(url)
@@ -207,7 +207,7 @@ class Connection:
         return answer
 
     async def _read(self) -> Answer:
-        """Read an answer, byte by byte, so that what is behind it stays for the next."""
+        """Read an answer byte by byte, leaving what follows it for the next."""
         answer = Answer()
         while not answer.is_complete:
             answer.feed(await self._reader.readexactly(1))

@@ -1,4 +1,4 @@
-"""The SDKs for Node, before each way in which a stream can fail."""
+"""The SDKs for Node, against each way a stream can fail."""
 
 import json
 from pathlib import Path

@@ -3,7 +3,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from core.chat.body import SMALL_BODY_BYTES, MemoryBudget, read_body
 from core.context import Record
-from core.contract.errors import BadRequest, BodyTooLarge, MemoryFull
+from core.contract.errors import BadRequest, BodyTooLarge
+from core.contract.retryable import MemoryFull
+from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 
@@ -75,8 +77,24 @@ async def test_a_body_ends_at_its_limits() -> None:
 @pytest.mark.parametrize("unit", [b"{},", b"[", b'"":', b"1,"])
 async def test_a_large_body_of_small_values_is_cut_off(unit: bytes) -> None:
     pieces = [unit * 20_000] * 60
-    with pytest.raises(BadRequest, match="consists of over 524289 values"):
+    with pytest.raises(BadRequest, match="consists of over 131072 values"):
         await read(*pieces, most=2**30, budget=2**30)
+
+
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [
+        (1, 1),
+        (SMALL_BODY_BYTES, SMALL_BODY_BYTES),
+        (1_500_000, 1_600_000),
+        (20 * 2**20, 22_369_622),
+    ],
+)
+def test_the_budget_has_room_for_one_body(size: int, least: int) -> None:
+    budget = MemoryBudget.from_settings(Settings(max_body_bytes=size, max_memory_bytes=least))
+    budget.hold(record(), size)
+    with pytest.raises(SettingsError, match=f"MAX_MEMORY_BYTES is invalid: .* least {least}, "):
+        MemoryBudget.from_settings(Settings(max_body_bytes=size, max_memory_bytes=least - 1))
 
 
 def test_the_budget_counts_what_is_held() -> None:

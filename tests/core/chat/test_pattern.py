@@ -105,6 +105,7 @@ def test_the_weight_is_what_llama_cpp_copies() -> None:
     assert Pattern("^(a{5}){6}$").weight == 5 + 6
 
 
+@pytest.mark.filterwarnings("ignore:Possible:FutureWarning")  # of [[ and --, in a later Python
 @given(st.text(alphabet='ab-^$.[]()|{}*+?\\,012d"가\n', max_size=20))
 def test_what_passes_means_the_same_in_python(inside: str) -> None:
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from core.chat.queue import ASSUMED_SERVICE_S, FairQueue
 from core.context import Caller
-from core.contract.errors import QueueFull
+from core.contract.retryable import QueueFull
 from core.settings.schema import Settings
 
 

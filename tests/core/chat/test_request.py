@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from core.chat import request
 from core.chat.images import PIECE_BYTES
-from core.chat.request import _charset, parse_chat_request
+from core.chat.request import charset_of, parse_chat_request
 from core.contract.errors import BadRequest
 from core.contract.schemas import ChatRequest
 
@@ -238,7 +238,7 @@ def test_invented_charsets_are_not_remembered() -> None:
             for number in range(2000):
                 name = f"{round_}-{number}-".ljust(1000, "x")
                 with pytest.raises(BadRequest, match="charset"):
-                    _charset(f"application/json; charset={name}")
+                    charset_of(f"application/json; charset={name}")
             kept = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -4,6 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.chat.keywords import Work
 from core.chat.schema import checked_format
 from core.contract.errors import BadRequest
 
@@ -13,7 +14,7 @@ ORDINARY = [msgspec.json.decode(line) for line in CORPUS.read_bytes().splitlines
 
 
 def check(schema: Any) -> Any:
-    return msgspec.json.decode(checked_format(msgspec.Raw(msgspec.json.encode(schema))))
+    return msgspec.json.decode(checked_format(msgspec.Raw(msgspec.json.encode(schema)), Work()))
 
 
 def refusal(schema: Any) -> str:
@@ -50,7 +51,7 @@ def test_the_place_in_the_schema_is_named() -> None:
 
 def test_what_ollama_reads_is_what_was_checked() -> None:
     twice = b'{"type":"string","maxLength":9999,"maxLength":5}'
-    assert bytes(checked_format(msgspec.Raw(twice))) == b'{"type":"string","maxLength":5}'
+    assert bytes(checked_format(msgspec.Raw(twice), Work())) == b'{"type":"string","maxLength":5}'
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_format_is_bounded_before_it_is_decoded(monkeypatch: pytest.MonkeyPatc
     big = msgspec.Raw(b'{"enum":[' + b"{}," * 30_000 + b"{}]}")
     monkeypatch.setattr(msgspec.json, "decode", lambda *_, **__: pytest.fail("it was decoded"))
     with pytest.raises(BadRequest, match="over 65536 bytes"):
-        checked_format(big)
+        checked_format(big, Work())
 
 
 def test_depth_is_bounded_wherever_it_is() -> None:
@@ -113,7 +114,7 @@ def test_depth_is_bounded_wherever_it_is() -> None:
         assert refusal(nested(64, name)).endswith("nested deeper than 64 levels")
     bomb = b'{"a":' * 5000 + b"1" + b"}" * 5000
     with pytest.raises(BadRequest, match="nested deeper"):
-        checked_format(msgspec.Raw(bomb))
+        checked_format(msgspec.Raw(bomb), Work())
 
 
 def test_a_schema_may_refer_to_itself_behind_a_property_or_an_item() -> None:

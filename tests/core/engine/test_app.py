@@ -75,14 +75,18 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z")
 
 
 async def repeat(engine: httpx.AsyncClient, recorded: Recorded) -> httpx.Response:
-    """Send the recorded request; the recorded server's temperature was 0."""
+    """Send the recorded request; the recorded server's temperature was 0.
+
+    The recorded model had no parameters of its own besides.
+    """
     body = recorded.request["body"]
     if (
         isinstance(body, dict)
         and body.keys() & {"prompt", "messages"}
         and isinstance(body.get("options", {}), dict)
     ):
-        body = {**body, "options": {"temperature": 0, **body.get("options", {})}}
+        plain = {"temperature": 0, "repeat_penalty": 1.1, "num_predict": -1}
+        body = {**body, "options": {**plain, **body.get("options", {})}}
     content = {"content": body} if isinstance(body, str) else {"json": body}
     headers = dict(recorded.request["headers"])
     if recorded.request["host"]:
@@ -181,7 +185,11 @@ async def test_shows_the_fields_that_clients_read(engine: httpx.AsyncClient, ver
     for name in ({"model": MODEL.upper()}, {"name": MODEL}, {"name": MODEL, "model": ""}):
         shown = (await engine.post("/api/show", json=name)).json()
         assert [field for field in real if field != "tensors"] == [*shown]
-        assert shown["parameters"] == real["parameters"]
+        *stops, temperature, penalty, limit = shown["parameters"].splitlines()
+        assert stops == real["parameters"].splitlines()
+        assert temperature.split() == ["temperature", "0"]
+        assert penalty.split() == ["repeat_penalty", "1"]
+        assert limit.split() == ["num_predict", "512"]
         assert shown["capabilities"] == real["capabilities"]
         assert shown["details"].keys() == real["details"].keys()
         known = real["model_info"].items() & shown["model_info"].items()
@@ -238,6 +246,21 @@ async def test_a_foreign_page_is_refused(
 ) -> None:
     response = await engine.get("/api/tags", headers=headers)
     assert (response.status_code, response.content) == (403, b"")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [("What is 2+2?", "4"), ("What is the capital of France?", "Paris"), ("Hello", "Hello")],
+)
+async def test_a_first_answer_without_any_option_does_not_embarrass(
+    engine: httpx.AsyncClient, question: str, answer: str
+) -> None:
+    messages = [{"role": "user", "content": question}]
+    body = {"model": MODEL, "messages": messages, "stream": False}
+    said = (await engine.post("/api/chat", json=body)).json()
+    assert answer in said["message"]["content"]
+    assert said["eval_count"] < 20
+    assert (await engine.post("/api/chat", json=body)).json()["message"] == said["message"]
 
 
 async def test_a_chat_without_messages_loads_the_model(engine: httpx.AsyncClient) -> None:

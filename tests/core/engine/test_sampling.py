@@ -10,20 +10,20 @@ from core.engine.sampling import grammar, sampling
 CONTEXT = 4096
 
 
-def test_defaults_are_ollamas() -> None:
+def test_defaults_are_the_model_s_then_ollama_s() -> None:
     assert sampling({}, CONTEXT) == {
-        "temperature": 0.8,
+        "temperature": 0.0,
         "top_k": 40,
         "top_p": 0.9,
         "min_p": 0.0,
         "typical_p": 1.0,
         "repeat_last_n": 64,
-        "repeat_penalty": 1.1,
+        "repeat_penalty": 1.0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "seed": -1,
         "stop": [],
-        "n_predict": -1,
+        "n_predict": 512,
     }
 
 
@@ -35,7 +35,7 @@ def test_defaults_are_ollamas() -> None:
         ("num_predict", 0, "n_predict", -1),
         ("num_predict", -2, "n_predict", -1),
         ("temperature", 1, "temperature", 1.0),
-        ("temperature", None, "temperature", 0.8),
+        ("temperature", None, "temperature", 0.0),
         ("top_k", 2**40, "top_k", 2**31 - 1),
         ("seed", -(2**40), "seed", -(2**31)),
         ("repeat_last_n", -1, "repeat_last_n", CONTEXT),

@@ -12,8 +12,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from core.context import Caller, Recorder
-from core.contract.errors import RateLimited
 from core.contract.responses import JSONResponse
+from core.contract.retryable import RateLimited
 from core.gate.addresses import ClientAddressMiddleware
 from core.gate.auth import AuthMiddleware
 from core.gate.rates import FailureLimiter

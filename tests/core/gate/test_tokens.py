@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from core.contract.errors import InvalidCredentials, JWKSUnavailable
+from core.contract.errors import InvalidCredentials
+from core.contract.retryable import JWKSUnavailable
 from core.gate import tokens as core_jwt
 from core.gate.tokens import PublishedKeys, TokenVerifier
 from core.settings.environment import SettingsError

@@ -1,8 +1,9 @@
 """Keys from a double of AWS' extension, which answers as its documentation says."""
 
+import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,12 +12,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from core.contract.errors import InvalidCredentials, KeysUnavailable
-from core.keys import secret
+from core.contract.errors import InvalidCredentials
+from core.contract.retryable import KeysUnavailable
+from core.keys import secret, shared
+from core.keys.__main__ import main
 from core.keys.editing import create, revoke
 from core.keys.store import KeyStore
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
+from tests.programs import program
+from tests.redis_server import RedisServer
 
 SESSION = "session-token-of-the-sandbox"
 
@@ -165,6 +170,86 @@ async def test_a_secret_that_cannot_be_read(
         extension.status, extension.texts["ollama-web-api"] = 200, good
         await new.refresh()
         assert new.authenticate(key).name == "ci"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    program("redis-server", "apt install redis-server")
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def sharing(
+    redis: RedisServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Settings, Callable[..., None]]:
+    """The settings of a gateway elsewhere, and the command that edits the keys here."""
+    environ = {"RATE_LIMIT_STORAGE": redis.url, "API_KEYS_SECRET": "redis:keys"}
+    for name, value in {**environ, "API_KEYS_FILE": str(path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(shared, "REFRESH_S", 0)
+    monkeypatch.setattr(secret, "RETRY_S", 0)
+    return Settings.from_env(environ), lambda *arguments: main(arguments)
+
+
+async def test_a_key_is_created_and_revoked_for_all_gateways(
+    sharing: tuple[Settings, Callable[..., None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, run = sharing
+    elsewhere = KeyStore.from_settings(settings)
+    with pytest.raises(KeysUnavailable):
+        await elsewhere.refresh()
+    await asyncio.to_thread(run, "create", "--name", "ci")
+    key = capsys.readouterr().out.strip()
+    await elsewhere.refresh()
+    assert elsewhere.authenticate(key).name == "ci"
+    await asyncio.to_thread(run, "revoke", "ci")
+    await elsewhere.refresh()
+    with pytest.raises(InvalidCredentials):
+        elsewhere.authenticate(key)
+
+
+async def test_a_shared_store_that_is_down_or_empty_revives_no_key(
+    sharing: tuple[Settings, Callable[..., None]],
+    redis: RedisServer,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings, run = sharing
+    elsewhere = KeyStore.from_settings(settings)
+    await asyncio.to_thread(run, "create", "--name", "ci")
+    await asyncio.to_thread(run, "create", "--name", "gone")
+    key, gone = capsys.readouterr().out.split()
+    await asyncio.to_thread(run, "revoke", "gone")
+    await elsewhere.refresh()
+    redis.stop()
+    with pytest.raises(SystemExit, match=r"not know of this yet: .+core\.keys publish"):
+        await asyncio.to_thread(run, "create", "--name", "late")
+    late = capsys.readouterr().out.strip()
+    await elsewhere.refresh()
+    assert "RATE_LIMIT_STORAGE does not answer" in caplog.text
+    redis.start()  # it has kept nothing
+    await elsewhere.refresh()
+    assert "keys is not there. Run: python -m core.keys publish" in caplog.text
+    assert elsewhere.authenticate(key).name == "ci", "what was read before stays valid"
+    with pytest.raises(InvalidCredentials):
+        elsewhere.authenticate(gone)
+    with pytest.raises(KeysUnavailable):
+        await KeyStore.from_settings(settings).refresh()
+    await asyncio.to_thread(run, "publish")
+    await elsewhere.refresh()
+    assert elsewhere.authenticate(late).name == "late"
+
+
+def test_shared_keys_need_a_store_that_is_shared(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="needs RATE_LIMIT_STORAGE=redis"):
+        KeyStore.from_settings(Settings.from_env({"API_KEYS_SECRET": "redis:keys"}))
+    monkeypatch.setenv("API_KEYS_FILE", str(path))
+    with pytest.raises(SystemExit, match="Set API_KEYS_SECRET=redis:NAME"):
+        main(["publish"])
 
 
 @pytest.mark.parametrize("value", ["keys", "s3:keys", "ssm:", "secretsmanager:a b"])

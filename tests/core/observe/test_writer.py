@@ -53,6 +53,14 @@ def serving(
         process.stderr.close()
 
 
+def stopped(process: subprocess.Popen[bytes]) -> str:
+    """Stop the server; return what it wrote to standard error."""
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=20)
+    assert process.stderr
+    return process.stderr.read().decode()
+
+
 def wait_until_up(url: str) -> None:
     deadline = time.monotonic() + 20
     while True:
@@ -83,10 +91,8 @@ def test_a_log_that_nobody_reads_stops_neither_requests_nor_the_end(ollama: str)
         for _ in range(500):  # 150 KB, over twice what the pipe holds
             assert client.get(url + LONG).status_code == 404
         assert client.post(f"{url}/api/chat", json=CHAT).status_code == 200
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == -signal.SIGTERM
-        assert time.monotonic() - started < 3
+        assert process.wait(timeout=20) == -signal.SIGTERM
     os.close(reader)
 
 
@@ -97,7 +103,7 @@ def test_every_line_before_the_end_is_written(ollama: str) -> None:
         for number in range(50):
             client.get(f"{url}/{number}")
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=5)
+        process.wait(timeout=20)
     lines = [json.loads(line) for line in read_all(reader)]
     paths = [line["path"] for line in lines if line["logger"] == "request"]
     assert paths[-50:] == [f"/{number}" for number in range(50)]
@@ -118,7 +124,8 @@ def test_what_does_not_fit_is_counted_and_reported(
     record = logging.makeLogRecord({"msg": "x" * 99})
     for _ in range(2000):
         handler.handle(record)
-    assert 900 < handler.dropped < 2000
+    # 1000 may wait, besides the 64 KiB that the pipe takes if the thread is quick.
+    assert 300 < handler.dropped < 2000
     told = f"{handler.dropped} log lines were dropped"
     with os.fdopen(reader, "rb") as pipe:
         seen = []
@@ -136,7 +143,7 @@ def test_dropped_lines_are_a_metric(ollama: str) -> None:
     with serving(ollama, None, ">&-", "2>&-") as (_, url), httpx.Client(trust_env=False) as client:
         before = dropped(client, url)
         client.get(url + LONG)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while dropped(client, url) <= before:
             assert time.monotonic() < deadline
 
@@ -148,10 +155,7 @@ def test_a_closed_output_is_one_line_on_standard_error_and_no_traceback(ollama: 
         os.close(reader)
         for _ in range(3):
             assert client.get(url + LONG).status_code == 404
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=5)
-        assert process.stderr
-        errors = process.stderr.read().decode()
+        errors = stopped(process)
     assert errors.count("Standard output cannot be written: Broken pipe") == 1
     assert errors.count(LONG) == 3
     assert "Traceback" not in errors
@@ -162,10 +166,7 @@ def test_a_descriptor_that_became_a_clients_gets_no_log(ollama: str) -> None:
         for _ in range(3):
             answer = client.post(f"{url}/api/chat", json=CHAT)
             assert answer.json()["success"] is True
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=5)
-        assert process.stderr
-        assert process.stderr.read().decode().count("it is closed") == 1
+        assert stopped(process).count("it is closed") == 1
 
 
 def test_a_full_disk_loses_no_line(ollama: str) -> None:
@@ -175,10 +176,7 @@ def test_a_full_disk_loses_no_line(ollama: str) -> None:
     ):
         for _ in range(3):
             assert client.get(url + LONG).status_code == 404
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=5)
-        assert process.stderr
-        errors = process.stderr.read().decode()
+        errors = stopped(process)
     assert errors.count("LOG_FILE cannot be written: No space left on device") == 1
     assert errors.count(LONG) == 3
 

@@ -78,7 +78,7 @@ async def test_abandoning_a_remote_plain_answer_stops_the_model(
     request = await fake.wait_for(1)
     await asyncio.sleep(0.05)
     task.cancel()
-    async with asyncio.timeout(0.1):
+    async with asyncio.timeout(10):
         await request.disconnected.wait()
 
 

@@ -2,7 +2,8 @@ import httpx
 import msgspec
 import pytest
 
-from core.contract.errors import BadRequest, OllamaBusy, OllamaError
+from core.contract.errors import BadRequest, OllamaError
+from core.contract.retryable import OllamaBusy
 from core.ollama.failures import BUSY_RETRY_AFTER_S, failed_response, failure, says_model_is_missing
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from core.contract.errors import ApiError, OllamaError
 from core.contract.schemas import ChatRequest, Message, Options, StreamEnd
-from core.ollama.wire import AnswerReader, LineSplitter, OllamaRequest, read_answer
+from core.ollama.request import OllamaRequest
+from core.ollama.wire import AnswerReader, LineSplitter, read_answer
 from tests.recorded import MANIFEST, STREAMS, Recorded, said
 
 

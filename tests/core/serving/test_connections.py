@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from core.contract.errors import RateLimited, TooManyConnections
+from core.contract.errors import ApiError
+from core.contract.retryable import RateLimited, TooManyConnections
 from core.serving import connections
 from core.serving.connections import Connections
 from core.serving.protocol import Protocol
@@ -30,7 +31,7 @@ class Idle:
     def __init__(self) -> None:
         self.closed = False
 
-    def close_idle(self) -> None:
+    def close_idle(self, refusal: ApiError) -> None:
         self.closed = True
 
 
@@ -59,6 +60,23 @@ def test_the_oldest_stranger_makes_room_then_the_oldest_known() -> None:
         table.begin(connection)
     opened(table, 1)
     assert known.closed
+
+
+def test_what_has_idled_makes_room_before_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(connections, "monotonic", lambda: now)
+    table = limited(3)
+    stranger, known = opened(table, 2)
+    table.begin(known)
+    table.end(known, known=True)
+    now += connections.ARRIVING_S
+    (newcomer,) = opened(table, 1)
+    opened(table, 1)
+    assert [stranger.closed, known.closed, newcomer.closed] == [True, False, False]
+    opened(table, 1)
+    assert [known.closed, newcomer.closed] == [True, False]
+    opened(table, 1)
+    assert newcomer.closed
 
 
 def test_a_request_in_progress_is_never_closed_for_a_newcomer() -> None:
@@ -147,6 +165,31 @@ def test_the_limit_of_files_limits_connections(few_files: int) -> None:
     assert limited(20).most == 20
 
 
+def test_too_few_files_are_logged(few_files: int, caplog: pytest.LogCaptureFixture) -> None:
+    Connections(Settings(max_concurrent=4))
+    assert caplog.messages == []
+    assert 0 < Connections(Settings(max_concurrent=500)).most <= few_files // 2
+    (line,) = caplog.messages
+    assert line.startswith(f"Only {few_files} files may be open, too few for MAX_CONCURRENT (500)")
+
+
+def test_those_beyond_the_limit_may_read_why_while_files_are_left(few_files: int) -> None:
+    table = Connections(Settings())
+    busy = [Idle() for _ in range(table.most)]
+    for connection in busy:
+        table.add(connection, "")
+        table.begin(connection)
+    refused = [Idle() for _ in range(few_files)]
+    for connection in refused:
+        assert isinstance(table.add(connection, ""), TooManyConnections)
+    staying = [connection for connection in refused if table.may_linger(connection)]
+    assert 20 < len(staying) < few_files - table.most - 10
+    assert table.may_linger(busy[0]), "it is counted already"
+    table.remove(staying[0])
+    assert table.may_linger(Idle())
+    assert not table.may_linger(Idle())
+
+
 def test_the_server_takes_all_the_files_that_it_may_have() -> None:
     code = """if True:
         import resource
@@ -172,8 +215,9 @@ async def test_a_thousand_idle_connections_shut_nobody_out(
         assert (await client.get("/api/models")).status_code == 200
         streams += [await asyncio.open_connection(url.host, url.port) for _ in range(100)]
         assert (await client.get("/api/models")).status_code == 200
-    ended = [reader for reader, _ in streams if reader.at_eof()]
-    assert 240 <= len(ended) <= 260
+        async with asyncio.timeout(20):
+            told = [await streams[number][0].read() for number in range(200)]
+        assert all(text.startswith(b"HTTP/1.1 503 ") for text in told), "a request was on its way"
     assert len([line for line in caplog.messages if "MAX_CONNECTIONS" in line]) == 1
     for _, writer in streams:
         writer.close()

@@ -106,10 +106,10 @@ def test_with_uvloop_it_is_the_same(path: str) -> None:
             with socket.create_connection((parsed.host, parsed.port or 0)) as sock:
                 sock.sendall(chat(path))
                 until(lambda: running() == 1)
-            until(lambda: running() == 0, 0.3)
+            until(lambda: running() == 0)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -123,7 +123,7 @@ async def test_http_1_0_ends_with_its_connection(serve: Serve, fake: FakeOllama)
     writer.write(chat(version="1.0"))
     request = await fake.wait_for(1)
     writer.write_eof()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await request.disconnected.wait()
     assert await reader.read() == b""
     writer.close()
@@ -142,7 +142,7 @@ async def test_a_half_closed_client_that_leaves_later_is_noticed(
     await reader.readuntil(b'"done":false}\n')
     assert not request.disconnected.is_set()
     writer.transport.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await request.disconnected.wait()
 
 
@@ -183,7 +183,7 @@ async def test_a_body_that_trickles_behind_its_answer_is_cut(
             await asyncio.sleep(0.02)
 
     task = asyncio.create_task(trickle())
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         await reader.read()
     task.cancel()
     writer.close()

@@ -25,7 +25,7 @@ CHAT = {"message": "hi", "model": "smollm2:135m"}
 
 @pytest.fixture(scope="module")
 def slow_ollama() -> Iterator[str]:
-    with fake_ollama("--pace", "0.2") as url:
+    with fake_ollama("--pace", "0.4") as url:
         yield url
 
 
@@ -51,7 +51,8 @@ def streaming(url: str) -> Iterator[Iterator[str]]:
 def test_running_requests_finish_and_new_ones_get_a_503(slow_ollama: str) -> None:
     with serving(slow_ollama) as (process, url), streaming(url) as lines:
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
+        while httpx.get(f"{url}/api/health", trust_env=False).status_code == 200:
+            pass
         refused = httpx.post(f"{url}/api/chat", json=CHAT, trust_env=False)
         assert refused.status_code == 503
         assert refused.headers["connection"] == "close"
@@ -63,7 +64,7 @@ def test_running_requests_finish_and_new_ones_get_a_503(slow_ollama: str) -> Non
         assert len(rest) == 6
         assert rest[-1]["done"] is True
         assert "context" in rest[-1]
-        assert process.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=20) == -signal.SIGTERM
         line = f"id={request_id} client= address=127.0.0.1 method=POST path=/api/chat status=503"
         wait_for(process.stdout, line)
 
@@ -77,9 +78,9 @@ def test_a_stream_that_outlasts_the_grace_period_ends_with_an_error_line(slow_ol
         process.wait(timeout=15)
 
 
-@pytest.mark.parametrize("grace_s", ["0.1", "30"])
+@pytest.mark.parametrize(("grace_s", "limit_s"), [("0.1", 4.5), ("30", 15)])
 async def test_a_client_that_does_not_read_does_not_lengthen_the_grace_period(
-    fake: FakeOllama, grace_s: str
+    fake: FakeOllama, grace_s: str, limit_s: float
 ) -> None:
     fake.reply(tokens(["x" * 1000] * 20_000))
     request = httpx.Request("POST", "http://localhost/api/chat/stream", json=CHAT)
@@ -89,13 +90,11 @@ async def test_a_client_that_does_not_read_does_not_lengthen_the_grace_period(
         writer.write(f"POST /api/chat/stream HTTP/1.1\r\n{head}\r\n".encode() + request.content)
         assert (await reader.read(9)).startswith(b"HTTP/1.1")
         await asyncio.sleep(0.5)  # until all buffers are full
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         if grace_s == "30":
             await asyncio.sleep(0.3)
             process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(process.wait, 15)
-        assert time.monotonic() - started < 3
+        await asyncio.to_thread(process.wait, limit_s)
         writer.transport.abort()
 
 
@@ -103,7 +102,7 @@ def test_ctrl_c_ends_it_without_a_traceback(slow_ollama: str) -> None:
     with serving(slow_ollama) as (process, url), streaming(url) as lines:
         process.send_signal(signal.SIGINT)
         assert json.loads([*lines][-1])["done"] is True
-        assert process.wait(timeout=10) == -signal.SIGINT
+        assert process.wait(timeout=20) == -signal.SIGINT
         assert process.stderr
         assert process.stderr.read() == ""
 
@@ -114,7 +113,7 @@ def test_two_ctrl_cs_end_it_at_once_without_a_traceback(slow_ollama: str) -> Non
             process.send_signal(signal.SIGINT)
             time.sleep(0.2)
         assert json.loads([*lines][-1])["done"] is True
-        assert process.wait(timeout=10) == -signal.SIGINT
+        assert process.wait(timeout=20) == -signal.SIGINT
         assert process.stderr
         assert process.stderr.read() == ""
 
@@ -133,13 +132,13 @@ def test_sighup_during_the_imports_does_not_end_it(slow_ollama: str) -> None:
 
 
 def test_an_idle_server_ends_at_once(slow_ollama: str) -> None:
-    with serving(slow_ollama) as (process, url):
-        with httpx.Client(trust_env=False) as client:
-            client.get(f"{url}/api/health")
-            started = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=10)
-        assert time.monotonic() - started < 3
+    with (
+        serving(slow_ollama, SHUTDOWN_GRACE_S="100") as (process, url),
+        httpx.Client(trust_env=False) as client,
+    ):
+        client.get(f"{url}/api/health")
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
 
 
 def test_the_page_has_its_own_port_which_serves_the_api_too(slow_ollama: str) -> None:
@@ -225,7 +224,7 @@ def test_https_picks_up_a_renewed_certificate_without_a_restart(
             old = common_name(url)
             make_certificate(certificate.parent, "two")
             process.send_signal(signal.SIGHUP)
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 20
             while common_name(url) == old:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
@@ -252,7 +251,7 @@ def test_a_certificate_without_its_key_keeps_the_old_pair(
         assert common_name(url) == old
         key.write_bytes((folder / "key").read_bytes())
         process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while common_name(url) == old:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -277,7 +276,7 @@ def test_keys_are_picked_up_without_a_restart(slow_ollama: str, tmp_path: Path) 
             return client.get(f"{url}/api/models", headers={"X-API-Key": key}).status_code
 
         def becomes(key: str, expected: int) -> bool:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 20
             while status(key) != expected:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
@@ -310,7 +309,7 @@ def test_systemd_hears_when_the_server_is_ready_alive_and_stopping(
             while (told := systemd.recv(100)) == b"WATCHDOG=1":
                 pass
             assert told == b"STOPPING=1"
-            process.wait(timeout=10)
+            process.wait(timeout=20)
 
 
 def test_a_socket_of_systemd_that_is_gone_does_not_matter(slow_ollama: str) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from typing import Any
 
@@ -10,12 +11,21 @@ from core.v1.request import RelayRequest, parse
 IMAGE = "data:image/png;base64,AAAA"
 
 
+def parsed(api: Api, body: bytes) -> RelayRequest:
+    return asyncio.run(parse(api, body, 100))
+
+
 def asked(api: Api = CHAT_COMPLETIONS, **fields: Any) -> RelayRequest:
-    return parse(api, json.dumps(fields).encode(), 100)
+    return parsed(api, json.dumps(fields).encode())
+
+
+def body_of(request: RelayRequest) -> Any:
+    request.seal()
+    return json.loads(request.body)
 
 
 def sent(api: Api = CHAT_COMPLETIONS, **fields: Any) -> Any:
-    return json.loads(asked(api, **fields).body)
+    return body_of(asked(api, **fields))
 
 
 def test_what_is_not_ours_passes_untouched() -> None:
@@ -33,7 +43,7 @@ def test_a_request_may_name_no_model() -> None:
     request = asked(model=None)
     assert request.model == asked().model == ""
     request.model = "default:1b"
-    assert json.loads(request.body)["model"] == "default:1b"
+    assert body_of(request)["model"] == "default:1b"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +69,7 @@ def test_the_answer_is_bounded_by_the_field_that_ollama_heeds(
 
 def test_a_stream_always_reports_its_usage_to_us() -> None:
     stream = asked(stream=True, stream_options={"include_usage": False})
-    assert json.loads(stream.body)["stream_options"] == {"include_usage": True}
+    assert body_of(stream)["stream_options"] == {"include_usage": True}
     assert not stream.wants_usage
     assert asked(stream=True, stream_options={"include_usage": True}).wants_usage
     assert asked(MESSAGES, stream=True).wants_usage
@@ -102,7 +112,7 @@ def test_a_name_given_twice_is_refused() -> None:
 )
 def test_a_bad_body_is_refused_with_the_field_named(body: bytes, text: str) -> None:
     with pytest.raises(BadRequest, match=text):
-        parse(CHAT_COMPLETIONS, body, 100)
+        parsed(CHAT_COMPLETIONS, body)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +132,11 @@ def test_a_bad_body_is_refused_with_the_field_named(body: bytes, text: str) -> N
 )
 def test_images_are_found_and_urls_of_them_refused(fields: dict[str, Any]) -> None:
     text = json.dumps(fields)
-    own = parse(CHAT_COMPLETIONS, text.replace("{}", IMAGE).encode(), 100)
+    own = parsed(CHAT_COMPLETIONS, text.replace("{}", IMAGE).encode())
     assert own.has_images
     for url in ("http://10.0.0.1/a.png", "file:///etc/passwd", "", "\\u0064ata:x"):
         with pytest.raises(BadRequest, match="image URLs are not supported"):
-            parse(CHAT_COMPLETIONS, text.replace("{}", url).encode(), 100)
+            parsed(CHAT_COMPLETIONS, text.replace("{}", url).encode())
 
 
 def test_words_about_images_are_words() -> None:

@@ -18,13 +18,13 @@ from packaging.markers import Marker
 
 from tests.programs import ROOT, program, started
 
-PACKAGES = "curl dbus libgomp1 procps python3-venv systemd-sysv"
+PACKAGES = "curl dbus procps python3-venv systemd-sysv"
 DOCUMENTS = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
 
 
 @dataclass(frozen=True)
 class Debian:
-    """What mmdebstrap has made."""
+    """What mmdebstrap has built."""
 
     machine: Path
     """A root with systemd and Python."""
@@ -66,14 +66,18 @@ def debian() -> Iterator[Debian]:
 
 @pytest.fixture(scope="session")
 def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the locked packages, so that nothing made here needs a network."""
+    """A folder with the locked packages, so that builds here need no network."""
     folder = tmp_path_factory.mktemp("wheels")
+    folder.chmod(0o755)
     found = subprocess.run(
         ["chroot", debian.machine, "python3", "--version"], capture_output=True, check=True
     )
     # The machine's Python may be another than that of the tests, and want other packages.
     version = {"python_full_version": found.stdout.decode().split()[1]}
-    locks = ROOT / "requirements.txt", ROOT / "core/engine/requirements.txt"
+    locks = [
+        ROOT / name
+        for name in ("requirements.txt", "core/engine/requirements.txt", "core/engine/libgomp.txt")
+    ]
     entries = re.split(r"\n(?=\S)", "\n".join(lock.read_text("utf-8") for lock in locks))
     wanted: list[str] = []
     for entry in entries:
@@ -96,7 +100,7 @@ def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Machine:
-    """A Debian root, and the process that is systemd in it once it has booted."""
+    """A Debian root, and its systemd process once it has booted."""
 
     root: Path
     wheels: Path
@@ -112,7 +116,7 @@ class Machine:
         ]
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command in it, and return both its outputs; assert that it succeeds if `check`."""
+        """Run a command inside, and return its combined output; assert success if `check`."""
         enter: list[str | Path] = [*self._nspawn, "--pipe"]
         if self.init:
             enter = ["nsenter", "--target", str(self.init), "--all", "--root", "--wd"]
@@ -131,7 +135,7 @@ class Machine:
 
     @contextmanager
     def booted(self) -> Iterator[None]:
-        """Have systemd run in it."""
+        """Boot systemd in it."""
         with started([*self._nspawn, "--boot"], {}) as process:
             nspawn = psutil.Process(process.pid)
             deadline = time.monotonic() + 60
@@ -145,7 +149,7 @@ class Machine:
                 self.init = 0
 
     def _state(self, nspawn: psutil.Process) -> str:
-        """Return what systemd says about itself, once it is there and has started everything."""
+        """Return systemd's own state, once it has started everything."""
         self.init = next((child.pid for child in nspawn.children()), 0)
         if not self.init:
             return ""

@@ -1,7 +1,9 @@
 """The image of the Containerfile, built from a bare Debian, and run as compose.yaml says."""
 
+import asyncio
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from tests.deploy.debian.conftest import Debian
 from tests.fake_ollama import FakeOllama
 from tests.programs import ROOT, free_ports, program
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for the image to be made
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the image to be made
 
 IMAGE = "localhost/ollama-web-api"
 BASE = "localhost/debian"
@@ -24,7 +26,7 @@ KEYS = "/var/lib/ollama-web-api"
 
 
 class Podman:
-    """Podman and Buildah with a store of their own."""
+    """Podman and Buildah with their own store."""
 
     def __init__(self, folder: Path) -> None:
         self._store = ["--root", f"{folder}/store", "--runroot", f"{folder}/run"]
@@ -32,12 +34,16 @@ class Podman:
         self._buildah = program("buildah", "apt install buildah")
         program("runc", "apt install runc")  # crun wants a cgroup of systemd
 
+        self._options = [
+            *(*self._store, "--network-config-dir", f"{folder}/networks"),
+            *("--cgroup-manager", "cgroupfs", "--runtime", "runc"),
+        ]
+
     def __call__(self, *arguments: str | Path) -> str:
-        cgroups = ("--cgroup-manager", "cgroupfs", "--runtime", "runc")
-        return self._run(self._podman, *self._store, *cgroups, *arguments)
+        return self._run(self._podman, *self._options, *arguments)
 
     def build(self, wheels: Path) -> None:
-        """Build the image; packages of Debian come from where this machine's come from."""
+        """Build the image, with Debian packages from this machine's sources."""
         mounts = {
             f"{wheels}": "/wheels",
             f"{wheels}/pip.conf": "/etc/pip.conf",
@@ -49,6 +55,24 @@ class Podman:
             *("--isolation", "chroot", "--network", "host", "--build-arg", f"BASE={BASE}"),
             *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
             *("--file", ROOT / "deploy/Containerfile", ROOT),
+        )
+
+    @staticmethod
+    def needs_network() -> None:
+        """Skip the test where containers could not find each other."""
+        if not all(Path("/usr/lib/podman", part).exists() for part in ("netavark", "aardvark-dns")):
+            pytest.skip("apt install netavark aardvark-dns, by which containers find each other")
+
+    def compose(self, folder: Path, *arguments: str | Path) -> str:
+        """Run podman-compose on compose.yaml and what `folder` has for a machine without a GPU."""
+        podman = folder / "podman"
+        command = " ".join([self._podman, *self._options])
+        podman.write_text(f'#!/bin/sh\nexec {command} "$@"\n', "utf-8")
+        podman.chmod(0o700)
+        return self._run(
+            *(sys.executable, "-m", "podman_compose", "--podman-path", podman),
+            *("--file", ROOT / "deploy/compose.yaml", "--file", folder / "test.yaml"),
+            *arguments,
         )
 
     @staticmethod
@@ -167,6 +191,70 @@ def test_the_image_is_small_and_has_no_shell(podman: Podman) -> None:
     assert not {"sh", "bash", "dash", "apt", "dpkg", "perl"} & set(listing)
     assert image["Config"]["User"] == "65534:65534"
     assert image["Healthcheck"]
+
+
+OLLAMA = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Ollama(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b'{"version":"0.33.1"}')
+
+HTTPServer(("", 11434), Ollama).serve_forever()
+"""
+"""What the gateway asks for its health."""
+
+
+async def test_compose_starts_both_and_they_find_each_other(podman: Podman, tmp_path: Path) -> None:
+    podman.needs_network()
+    api, page = free_ports(2)
+    # What a machine lets root have may be less than what runc would give.
+    limits = "ulimits: {nofile: {soft: 1024, hard: 1024}, nproc: {soft: 512, hard: 512}}"
+    ports = f"!override ['127.0.0.1:{api}:5000', '127.0.0.1:{page}:8080']"
+    command = json.dumps([".venv/bin/python", "-c", OLLAMA])
+    (tmp_path / "test.yaml").write_text(
+        f"""
+services:
+  gateway: {{image: {IMAGE}, ports: {ports}, {limits}}}
+  ollama: {{image: {IMAGE}, deploy: !reset null, command: {command}, {limits}}}
+""",
+        "utf-8",
+    )
+    podman.compose(tmp_path, "up", "--no-build", "--detach")
+    try:
+        url = f"http://127.0.0.1:{api}"
+        async with asyncio.timeout(60):
+            while (await healthy(url)).json()["ollama_status"] != "connected":
+                await asyncio.sleep(0.2)  # it is started after the gateway
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            assert (await client.get(f"{url}/api/models")).status_code == 401
+            assert (await client.get(f"http://127.0.0.1:{page}/")).status_code == 200
+        keys = (".venv/bin/python", "-m", "core.keys", "create", "--name", "me")
+        key = podman.compose(tmp_path, "exec", "-T", "gateway", *keys).splitlines()[-1]
+        async with httpx.AsyncClient(trust_env=False, headers={"X-API-Key": key}) as client:
+            assert (await client.get(f"{url}/api/stats")).status_code == 200
+        names = podman("ps", "--format", "{{.Names}}").split()
+        assert names == ["ollama-web-api_gateway_1", "ollama-web-api_ollama_1"]
+        assert podman("healthcheck", "run", names[0]) == ""
+        state = json.loads(podman("inspect", names[0]))[0]
+        assert state["HostConfig"]["ReadonlyRootfs"]
+        assert state["Config"]["User"] == "65534:65534"
+        assert "NoNewPrivs:\t1" in status_of(state["State"]["Pid"])
+    finally:
+        podman.compose(tmp_path, "down", "--volumes")
+
+
+def test_compose_asks_as_the_image_does_whether_it_is_healthy(service: dict[str, Any]) -> None:
+    containerfile = (ROOT / "deploy/Containerfile").read_text("utf-8")
+    check = containerfile.partition("HEALTHCHECK ")[2].partition("\n")[0]
+    options, _, command = check.partition(" CMD ")
+    healthcheck = service["healthcheck"]
+    assert healthcheck["test"] == ["CMD", *json.loads(command)]
+    for name in ("interval", "timeout", "start_period"):
+        assert f"--{name.replace('_', '-')}={healthcheck[name]}" in options.split()
 
 
 def test_compose_gives_the_gpu_to_ollama_and_ollama_to_nobody_else() -> None:

@@ -1,5 +1,6 @@
-"""install.sh and the units, on a Debian machine that boots."""
+"""start.sh, and install.sh and its units, on a small Debian machine."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +20,17 @@ SOURCE = ("core", "deploy", "handlers")
 OLLAMA = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
 
 
+# Starts it as a user does, asks the README's own question, and ends it with Ctrl-C's signal.
+FIRST_MINUTE = """
+cd ~/project
+./start.sh & server=$!
+until curl -sS -o answer http://127.0.0.1:5000/api/chat --json '{"message":"What is 2+2?"}'
+do kill -0 $server || exit; sleep 0.5; done
+kill -INT $server
+wait $server || [ $? = 130 ]
+"""
+
+
 def install(machine: Machine, *options: str, check: bool = True) -> str:
     return machine.run("/src/deploy/install.sh", *options, check=check)
 
@@ -32,21 +44,40 @@ def version(machine: Machine) -> str:
 
 
 def call(machine: Machine, path: str, *options: str) -> str:
-    """Call the gateway from its own machine, until it answers."""
+    """Call the gateway from its own machine until it answers."""
     patient = ("--retry", "20", "--retry-delay", "1", "--retry-all-errors", "--fail-with-body")
     return machine.run("curl", "-s", *patient, *options, f"http://127.0.0.1:5000{path}")
+
+
+def copy_of_the_project(folder: Path) -> None:
+    for name in SOURCE:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("pyproject.toml", "requirements.txt", "start.sh"):
+        shutil.copy(ROOT / name, folder)
+
+
+def test_a_user_of_a_bare_debian_gets_an_answer_in_the_first_minute(
+    debian: Debian, wheels: Path
+) -> None:
+    machine = Machine(debian.machine, wheels)
+    assert "libgomp" not in machine.run("find", "/usr/lib")
+    machine.run("useradd", "--create-home", "visitor")
+    copy_of_the_project(machine.root / "home/visitor/project")
+    machine.run("chown", "--recursive", "visitor:", "/home/visitor")
+    said = machine.run("runuser", "-u", "visitor", "--", "bash", "-c", FIRST_MINUTE)
+    assert "no Ollama found: answering with the small built-in model" in said
+    answer = json.loads((machine.root / "home/visitor/project/answer").read_bytes())
+    assert answer["success"] is True, answer
+    assert "4" in answer["response"]
+    machine.run("userdel", "--remove", "visitor")
 
 
 @pytest.fixture(scope="module")
 def machine(debian: Debian, wheels: Path) -> Iterator[Machine]:
     """A machine on which the service was installed before its first boot, beside an Ollama."""
     machine = Machine(debian.machine, wheels)
-    source = machine.root / "src"
-    for folder in SOURCE:
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
-    for file in ("pyproject.toml", "requirements.txt"):
-        shutil.copy(ROOT / file, source)
+    copy_of_the_project(machine.root / "src")
     (machine.root / "etc/systemd/system/ollama.service").write_text(OLLAMA, "utf-8")
     machine.run("systemctl", "enable", "ollama")
 

@@ -1,4 +1,4 @@
-"""Two gateways and one Redis behind HAProxy, in front of the pool: limits hold for all together."""
+"""Two gateways and one Redis behind HAProxy, in front of the pool: they share their limits."""
 
 import asyncio
 import subprocess
@@ -22,7 +22,7 @@ EACH_GPU = 2
 
 
 class Busy:
-    """An answer that takes a moment, and knows how many of its kind there were at once."""
+    """An answer that takes a moment, and counts how many run at once."""
 
     def __init__(self) -> None:
         self.now = self.most = 0

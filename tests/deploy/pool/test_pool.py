@@ -24,7 +24,7 @@ WORDS = [f"말{number} " for number in range(20)]
 
 
 class Pool:
-    """The machines gpu1 to gpu3, of which the first is the group `large`, and HAProxy's URL."""
+    """The machines gpu1 (the group `large`) to gpu3, and HAProxy's URL."""
 
     def __init__(self, machines: list[FakeOllama], url: str, folder: Path, pid: int) -> None:
         self.machines = machines
@@ -38,7 +38,7 @@ class Pool:
 
 
 def configure(folder: Path, port: int, machines: list[FakeOllama], limits: dict[str, str]) -> Path:
-    """Write the operator's configuration with these addresses, and with `limits` exchanged."""
+    """Write the operator's configuration with these addresses and `limits`."""
     haproxy = program("haproxy", "apt install haproxy")
     text = (ROOT / "deploy/haproxy.cfg").read_text("utf-8")
     text = text.replace("127.0.0.1:11435", f"127.0.0.1:{port}")
@@ -62,7 +62,7 @@ def configure(folder: Path, port: int, machines: list[FakeOllama], limits: dict[
 
 @pytest.fixture
 def limits() -> dict[str, str]:
-    """What a test wants smaller."""
+    """What a test reduces."""
     return {}
 
 
@@ -88,7 +88,7 @@ async def pool(tmp_path: Path, limits: dict[str, str]) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 async def api(serve: Serve, pool: Pool) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the bundle in front of the pool; nothing in it knows."""
+    """A client of the bundle in front of the pool, which the bundle does not know of."""
     url = await serve(ollama_base_url=pool.url, rate_limit="off", max_concurrent=100)
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
@@ -229,7 +229,7 @@ async def test_a_client_that_goes_away_stops_its_machine(
     asking = asyncio.create_task(api.post("/api/chat", json=LARGE))
     request = await pool.gpu1.wait_for(1)
     asking.cancel()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await request.disconnected.wait()
 
 

@@ -28,7 +28,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 @pytest.fixture
 def impatient_relay(tmp_path: Path) -> Iterator[Relay]:
-    """A relay that waits for Ollama for a second."""
+    """A relay that waits one second for Ollama."""
     with running_relay(tmp_path, ("310s", "1s")) as relay:
         yield relay
 
@@ -41,7 +41,7 @@ async def tunnel(relay: Relay, fake: FakeOllama) -> AsyncIterator[Tunnel]:
 
 @pytest.fixture
 async def function(relay: Relay) -> AsyncIterator[Function]:
-    """Run an endpoint as a Lambda function that knows the relay alone."""
+    """Run an endpoint as a Lambda function that knows only the relay."""
     async with AsyncExitStack() as stack:
 
         def function(

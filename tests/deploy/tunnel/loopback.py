@@ -79,7 +79,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody listens, without a connection, which would be a call of the tunnel."""
+    """Return whether something listens, without connecting, which would use the tunnel."""
     return any(
         connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
         for connection in psutil.net_connections("tcp4")
@@ -103,7 +103,7 @@ class Tunnel:
         ssh.send_signal(number)
 
     def resume(self) -> None:
-        """Let ssh go on if it was stopped: autossh would wait for it without end."""
+        """Resume ssh if it was stopped: autossh would wait for it forever."""
         if ssh := self.ssh():
             ssh.send_signal(signal.SIGCONT)
 
@@ -121,7 +121,7 @@ class Relay:
 
     @property
     def made(self) -> Path:
-        """What certificates.sh has made."""
+        """What certificates.sh has created."""
         return self.folder / "made"
 
     @property
@@ -142,11 +142,11 @@ class Relay:
         return listens(self.tunnel_port)
 
     def sessions(self) -> set[psutil.Process]:
-        """Return the processes of sshd that hold the tunnels there are."""
+        """Return the sshd processes that hold tunnels."""
         return set(psutil.Process(self.sshd.pid).children())
 
     async def reload(self) -> None:
-        """Let nginx read its files again, and wait until nobody works by the old ones."""
+        """Let nginx reload its files, and wait until no worker uses the old ones."""
         master = psutil.Process(self.nginx.pid)
         workers = set(master.children())
         master.send_signal(signal.SIGHUP)
@@ -171,7 +171,7 @@ class Relay:
 
     @asynccontextmanager
     async def tunnel(self, ollama_port: int) -> AsyncIterator[Tunnel]:
-        """Run what the unit starts on the Ollama machine, until the tunnel has been up and ends."""
+        """Run what the Ollama machine's unit starts, until the tunnel has been up and ended."""
         program("autossh", "apt install autossh")
         self.ssh_config(ollama_port)
         unit = ConfigParser(interpolation=None, strict=False)
@@ -189,7 +189,7 @@ class Relay:
 
 @contextmanager
 def relay(folder: Path, *changes: tuple[str, object]) -> Iterator[Relay]:
-    """Run a relay, with `changes` to nginx.conf; nobody listens on its tunnel's port so far."""
+    """Run a relay, with `changes` to nginx.conf; nothing listens on its tunnel's port yet."""
     self = Relay(folder, *free_ports(3))
     with ExitStack() as stack:
         _prepare_nginx(self, *changes)

@@ -1,4 +1,4 @@
-"""The certificates and the token that certificates.sh makes."""
+"""The certificates and the token that certificates.sh creates."""
 
 import re
 import ssl
@@ -18,7 +18,7 @@ def made(tmp_path: Path) -> Path:
 
 
 def shake_hands(server: Path, client: Path, name: str) -> None:
-    """Let a relay with `server`'s files and a client with `client`'s know each other."""
+    """Give a relay `server`'s files and a client `client`'s."""
     ours = ssl.create_default_context(cafile=client / "ca.crt")
     # The default from Python 3.13 on, which is Lambda's.
     ours.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN

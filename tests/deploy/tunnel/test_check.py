@@ -1,4 +1,4 @@
-"""What the check says about a tunnel in each state."""
+"""What the check reports about a tunnel in each state."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ QUICK_S = 1
 
 
 async def verdict(relay: Relay, **values: Any) -> str:
-    """Return what the check finds wrong for a client with the relay's settings but `values`."""
+    """Return the check's finding for a client with the relay's settings, changed by `values`."""
     settings = Settings(**{**relay.settings, "ollama_connect_timeout_s": 1, **values})
     with pytest.raises(Broken) as broken:
         await version(settings, QUICK_S)
@@ -105,7 +105,7 @@ async def test_a_certificate_that_has_expired(relay: Relay, tmp_path: Path) -> N
 
 
 def expired_certificate(relay: Relay, folder: Path) -> Path:
-    """Make the relay's certificate as if it had been long ago; openssl makes none of the past."""
+    """Create an expired certificate for the relay, which openssl's own commands cannot."""
     own = x509.load_pem_x509_certificate((relay.made / "relay/server.crt").read_bytes())
     key = load_pem_private_key((relay.made / "ca.key").read_bytes(), None)
     assert isinstance(key, EllipticCurvePrivateKey)

@@ -1,4 +1,4 @@
-"""What a client of the functions is told while the way to Ollama is broken, and afterwards."""
+"""What a client of the functions gets while the path to Ollama is broken, and afterwards."""
 
 import json
 import re
@@ -20,7 +20,7 @@ AT_ONCE_S = 5
 
 
 async def ask(client: httpx.AsyncClient) -> tuple[int, str]:
-    """Return the status and, of a failure, what it says; it must not take long."""
+    """Return the status and, for a failure, its text; it must not take long."""
     started = time.monotonic()
     answer = await client.post("/api/chat", json=HELLO)
     assert time.monotonic() - started < AT_ONCE_S

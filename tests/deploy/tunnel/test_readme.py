@@ -1,4 +1,4 @@
-"""The guide to the tunnel, as far as a program can follow it."""
+"""The tunnel's guide, as far as a program can follow it."""
 
 import re
 

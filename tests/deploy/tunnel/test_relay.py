@@ -17,7 +17,7 @@ from tests.programs import free_ports
 
 @pytest.fixture
 async def ollama(relay: Relay) -> AsyncIterator[FakeOllama]:
-    """The fake in the place of the tunnel's end, which is all that nginx sees of a tunnel."""
+    """The fake in place of the tunnel's end, which is all that nginx sees of a tunnel."""
     fake = FakeOllama()
     await fake.start(relay.tunnel_port)
     yield fake
@@ -40,7 +40,7 @@ BODY = {
 def client(
     relay: Relay, token: str | None = None, certificate: Path | None = None
 ) -> httpx.AsyncClient:
-    """Return a client that shows `token` and `certificate`, a path without its suffix."""
+    """Return a client that presents `token` and `certificate`, a path without its suffix."""
     context = ssl.create_default_context(cafile=relay.made / "ca.crt")
     if certificate:
         context.load_cert_chain(certificate.with_suffix(".crt"), certificate.with_suffix(".key"))
@@ -163,7 +163,7 @@ async def test_the_token_is_in_no_log_and_no_command_line(
 
 
 async def ssh(relay: Relay, *arguments: str, tunnel_port: int | None = None) -> str:
-    """Call the relay as the Ollama machine does, for something else; return why it failed."""
+    """Call the relay as the Ollama machine does, for another purpose; return why it failed."""
     command: list[str | Path] = ["ssh", "-F", relay.ssh_config(9, tunnel_port), "relay", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE

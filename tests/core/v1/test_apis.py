@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ PLAIN = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
 def places(schema: Any) -> list[tuple[Api, dict[str, Any]]]:
-    """Return each way in which a compatible API takes a JSON schema, and Go reads it."""
+    """Return each way to pass a compatible API a JSON schema that Go reads."""
     named = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     plain = {"type": "json_schema", "name": "a", "schema": schema}
     return [
@@ -26,7 +27,9 @@ def places(schema: Any) -> list[tuple[Api, dict[str, Any]]]:
 
 def sent(api: Api, fields: dict[str, Any]) -> dict[str, Any]:
     body = msgspec.json.encode({"model": "a", "messages": [], **fields})
-    return dict(msgspec.json.decode(parse(api, body, 100).body))
+    request = asyncio.run(parse(api, body, 100))
+    request.seal()
+    return dict(msgspec.json.decode(request.body))
 
 
 @pytest.mark.parametrize(("api", "fields"), places(CRASH))

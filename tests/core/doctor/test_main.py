@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import sys
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from core.doctor import machine
 from core.keys.editing import create
+from core.settings.schema import Settings
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error, page, whole
 from tests.programs import free_ports
@@ -107,7 +110,7 @@ async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: Fake
     loaded = {"name": MODEL, "size": 1000, "size_vram": 250, "context_length": 8192}
     for change, level, text in (
         ({}, "warning", "25% of it on the GPU, context 8192"),
-        ({"size_vram": 0}, "warning", "wholly on the CPU"),
+        ({"size_vram": 0}, "warning", "entirely on the CPU"),
         ({"size_vram": 1000}, "ok", "is on the GPU, context 8192"),
         ({"size_vram": 1000, "context_length": 4096}, "warning", "long conversations are refused"),
     ):
@@ -119,6 +122,67 @@ async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: Fake
     always(fake, "/api/tags", error(500, "boom"))
     status, found = await findings(**healthy)
     assert (status, found["models"][0][0]) == (1, "problem")
+
+
+async def test_a_server_without_a_default_model_is_as_good(
+    healthy: dict[str, str], fake: FakeOllama
+) -> None:
+    del healthy["DEFAULT_MODEL"]
+    status, found = await findings(**healthy)
+    text = "2 installed, llama3.1:70b among them, which is the default"
+    assert (status, found["models"]) == (0, [("ok", text)])
+    for models, expected in (
+        ([MODEL], (0, "1 installed; DEFAULT_MODEL is unset, so one of them is used")),
+        ([], (1, "none is installed")),
+    ):
+        body = json.dumps({"models": [{"name": name} for name in models]}).encode()
+        always(fake, "/api/tags", whole(200, "application/json", body))
+        status, found = await findings(**healthy)
+        assert (status, found["models"][0][1]) == expected
+
+
+async def test_an_ollama_that_others_reach_too_is_found(
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(ollama_base_url=fake.url)
+    for address, count in (("127.0.0.1", 1), ("127.0.0.2", 0), ("", 0)):
+        monkeypatch.setattr(machine, "_own_address", lambda address=address: address)
+        found = await asyncio.to_thread(lambda: list(machine.examine(settings)))
+        open_ones = [finding for finding in found if "asks nobody for a key" in finding.text]
+        assert [finding.level for finding in open_ones] == ["warning"] * count
+
+
+async def test_a_clock_that_nobody_sets_is_found(healthy: dict[str, str], tmp_path: Path) -> None:
+    timedatectl = tmp_path / "timedatectl"
+    for answer, expected in (("no", True), ("yes", False), ("", False)):
+        timedatectl.write_text(f"#!/bin/sh\necho {answer}\n", "utf-8")
+        timedatectl.chmod(0o700)
+        _, found = await findings(**healthy, PATH=f"{tmp_path}:/usr/bin:/bin")
+        assert any("no server has set" in text for _, text in found["clock"]) is expected
+
+
+async def test_a_limit_of_files_that_is_low_is_found(healthy: dict[str, str]) -> None:
+    for limit, level in ((1024, "warning"), (8192, "ok")):
+        limited = f"ulimit -n {limit}; exec {sys.executable} -m core.doctor --json"
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", limited), env=healthy, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        (found,) = [f for f in json.loads(output)["findings"] if f["check"] == "files"]
+        assert (found["level"], str(limit) in found["text"]) == (level, True)
+
+
+async def test_the_certificate_of_a_tunnel_is_looked_at(
+    healthy: dict[str, str], tmp_path: Path
+) -> None:
+    make_certificate(tmp_path, 7)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        _, found = await findings(**{**healthy, "OLLAMA_BASE_URL": f"https://127.0.0.1:{port}"})
+    assert ("warning", "OLLAMA_BASE_URL's ends in 7 days") in found["certificate"]
 
 
 async def test_a_clock_that_is_wrong_is_found(healthy: dict[str, str], fake: FakeOllama) -> None:
@@ -146,6 +210,7 @@ async def test_ports_that_are_free_or_taken_are_found(healthy: dict[str, str]) -
         ({"API_KEYS": "no JSON"}, "keys", "problem"),
         ({"QUEUE_TIMEOUT_S": "300"}, "time-outs", "warning"),
         ({"REQUEST_TIMEOUT_S": "400"}, "time-outs", "warning"),
+        ({"SHUTDOWN_GRACE_S": "60"}, "time-outs", "warning"),
         ({"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1"}, "store", "problem"),
         ({"SSL_CERTFILE": "/none"}, "certificate", "problem"),
         ({"PORT": "many"}, "settings", "problem"),
@@ -171,7 +236,7 @@ async def test_a_certificate_that_ends_is_found(
 
 
 def make_certificate(folder: Path, days: int) -> None:
-    """Make one that ends in `days`."""
+    """Create one that expires in `days`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -182,3 +247,10 @@ def make_certificate(folder: Path, days: int) -> None:
         .sign(key, hashes.SHA256())
     )
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )

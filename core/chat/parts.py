@@ -1,0 +1,46 @@
+"""Counts the parts of a JSON text as it arrives, before anything makes objects of them."""
+
+from core.contract.errors import BadRequest
+
+MAX_PARTS = 2**17
+"""Strings, and the punctuation between them that begins or separates values: to read more would
+take longer than other clients may wait."""
+MAX_BYTES_PER_PART = 32
+"""On average, without the text of strings: the rest would be blanks."""
+
+_PUNCTUATION = b",:[{"
+
+
+class PartsCounter:
+    """Counts what stands between a text's strings, and the strings.
+
+    It need not recognize what is no JSON: the decoder stops where that begins.
+    """
+
+    def __init__(self, limit: int = MAX_PARTS) -> None:
+        self._limit = limit
+        self._count = self._between = 0
+        self._in_string = False
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Count the next `piece` of the text, which may end anywhere.
+
+        Raises:
+            BadRequest: the text has too many parts.
+        """
+        piece = self._rest + piece
+        self._rest = b""
+        if b"\\" in piece:
+            if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+                piece, self._rest = piece[:-1], piece[-1:]
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = piece.split(b'"')
+        between = b"".join(parts[self._in_string :: 2])
+        strings = (len(parts) - self._in_string) // 2
+        self._in_string ^= len(parts) % 2 == 0
+        punctuation = len(between) - len(between.translate(None, _PUNCTUATION))
+        self._count += punctuation + strings
+        self._between += len(between)
+        if self._count > self._limit or self._between > self._limit * MAX_BYTES_PER_PART:
+            raise BadRequest(f"The body consists of over {self._limit} values, or mostly of blanks")

@@ -1,0 +1,109 @@
+"""Errors that pass: the same request may succeed after some seconds.
+
+TryAgainLater
+├── RateLimited 429
+│   └── QuotaExceeded 429
+└── JWKSUnavailable, KeysUnavailable, MemoryFull, NotReady, OllamaBusy, QueueFull,
+    RateLimiterDown, ServerStopping, TooManyConnections 503
+"""
+
+from core.contract.errors import ApiError
+
+
+class TryAgainLater(ApiError):
+    """The same request may succeed after some seconds."""
+
+    def __init__(self, problem: str, retry_after_s: int) -> None:
+        """State the `problem`, a sentence without its full stop, and when to retry."""
+        super().__init__(f"{problem}. Try again in {retry_after_s} seconds")
+        self.headers = {"retry-after": str(retry_after_s)}
+
+
+class RateLimited(TryAgainLater):
+    """The client has made too many requests, or sent wrong credentials too often."""
+
+    status = 429
+
+
+class QuotaExceeded(RateLimited):
+    """The client has used up its tokens."""
+
+    def __init__(self, amount: int, reset_s: int) -> None:
+        super().__init__(
+            f"Your quota of {amount} tokens is used up. It renews in {reset_s} seconds", reset_s
+        )
+
+
+class JWKSUnavailable(TryAgainLater):
+    """The keys for verifying tokens could not be fetched yet."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            "Tokens cannot be verified now: their issuer is not responding", retry_after_s
+        )
+
+
+class KeysUnavailable(TryAgainLater):
+    """API keys cannot be checked yet: the secret they are in could not be read."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("API keys cannot be checked now", retry_after_s)
+
+
+class OllamaBusy(TryAgainLater):
+    """Ollama's own queue is full, a relay limits requests, or a pool's machines are down."""
+
+    status = 503
+
+    def __init__(self, retry_after_s: int, problem: str = "busy: its queue is full") -> None:
+        super().__init__(f"Ollama is {problem}", retry_after_s)
+
+
+class QueueFull(TryAgainLater):
+    """The request got no slot, at once or in time."""
+
+    status = 503
+
+
+class TooManyConnections(TryAgainLater):
+    """As many connections are open as may be, and all are in use."""
+
+    status = 503
+
+
+class MemoryFull(TryAgainLater):
+    """The bodies of all requests together have reached MAX_MEMORY_BYTES."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("This server is holding as many request bodies as its memory allows", 5)
+
+
+class NotReady(TryAgainLater):
+    """Ollama does not answer, or loads its models: this server should get no requests yet."""
+
+    status = 503
+
+    def __init__(self, reason: str = "Ollama does not answer") -> None:
+        super().__init__(reason, 5)
+
+
+class ServerStopping(TryAgainLater):
+    """The server is shutting down; another, or this one after a restart, will answer."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping", 5)
+        self.headers = {**self.headers, "connection": "close"}
+
+
+class RateLimiterDown(TryAgainLater):
+    """Requests or slots cannot be counted, and may not go uncounted."""
+
+    status = 503

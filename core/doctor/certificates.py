@@ -1,0 +1,62 @@
+"""How long certificates are good for: those in files, and those that others show."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from core.doctor.findings import Finding, ok, problem, warning
+from core.settings.schema import Settings
+
+CONNECT_TIMEOUT_S = 2
+CERTIFICATE_NOTICE_DAYS = 14
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found of those of this server, of a front on this machine and of a tunnel."""
+    for name in ("ssl_certfile", "ollama_client_cert", "ollama_ca_file"):
+        if path := getattr(settings, name):
+            try:
+                pem = Path(path).read_text("utf-8")
+                yield _validity(name.upper(), pem)
+            except (OSError, ValueError) as error:
+                text = f"{name.upper()} cannot be read: {error}"
+                yield problem("certificate", text, f"check {path}")
+    ollama = urlsplit(settings.ollama_base_url)
+    shown = {"the front on port 443": ("127.0.0.1", 443, next(iter(settings.allowed_hosts), ""))}
+    if ollama.scheme == "https" and ollama.hostname:
+        shown["OLLAMA_BASE_URL's"] = (ollama.hostname, ollama.port or 443, ollama.hostname)
+    for name, server in shown.items():
+        if pem := _shown_by(*server):
+            yield _validity(name, pem)
+
+
+def _shown_by(host: str, port: int, name: str) -> str:
+    """Return the certificate of a server; "" if there is none, or none for `name`."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # one that is not valid is what is looked for
+    try:
+        with (
+            socket.create_connection((host, port), CONNECT_TIMEOUT_S) as connection,
+            context.wrap_socket(connection, server_hostname=name or None) as server,
+        ):
+            return ssl.DER_cert_to_PEM_cert(server.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):  # the latter for what is no name
+        return ""
+
+
+def _validity(name: str, pem: str) -> Finding:
+    from cryptography import x509  # noqa: PLC0415 - few have a certificate here
+
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    if left.days < 0:
+        return problem("certificate", f"{name} has expired", "renew it, then reload the service")
+    if left.days < CERTIFICATE_NOTICE_DAYS:
+        return warning(
+            "certificate", f"{name} ends in {left.days} days", "renew it, then reload the service"
+        )
+    return ok("certificate", f"{name} is good for {left.days} days")

@@ -1,0 +1,39 @@
+"""What /api/chat of Ollama is sent."""
+
+from typing import Literal, Self
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from core.contract.schemas import ChatRequest, Message, Options
+
+
+class OllamaRequest(Struct, kw_only=True):
+    """The body of POST /api/chat; it never contains `keep_alive`, `tools` or `num_ctx`."""
+
+    model: str
+    messages: list[Message]
+    stream: bool
+    think: bool | Literal["low", "medium", "high"]
+    options: Options
+    # Otherwise Ollama silently drops the start of an over-long conversation: before the answer,
+    # and while the answer grows.
+    truncate: bool = False
+    shift: bool = False
+    format: msgspec.Raw | UnsetType = UNSET
+
+    @classmethod
+    def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:
+        """Translate a chat request that has its whole conversation in `messages`."""
+        assert chat.messages is not UNSET
+        options = Options() if chat.options is UNSET else chat.options
+        wanted = 0 if options.num_predict is UNSET else options.num_predict
+        limit = min(wanted, max_predict) if wanted > 0 else max_predict
+        return cls(
+            model=model,
+            messages=chat.messages,
+            stream=stream,
+            think=chat.think,
+            options=msgspec.structs.replace(options, num_predict=limit),
+            format=chat.format,
+        )

@@ -1,0 +1,94 @@
+"""Finds the images in the messages of a relayed request, without making objects of the rest."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from core.contract.errors import BadRequest
+from core.contract.schemas import MAX_IMAGES, MAX_MESSAGES
+
+T = TypeVar("T")
+
+MAX_DEPTH = 8
+STEP = 1000
+"""How many values are looked at in about a millisecond, before other clients have their turn."""
+BYTES_PER_VALUE = 4096
+"""Decoding so many takes as long as looking at a value."""
+
+
+async def has_images(fields: dict[str, Raw]) -> bool:
+    """Return whether the request carries images.
+
+    Raises:
+        BadRequest: they are too many, or one is a URL, which Ollama would have to fetch; or the
+            messages are too many.
+    """
+    count = 0
+    for name in ("messages", "input"):
+        raw = fields.get(name)
+        if raw is not None and starts(raw, b"[", b"{"):
+            async for image in _images(name, raw):
+                count += _is_image(name, image)
+                if count > MAX_IMAGES:
+                    raise BadRequest(f"{name}: they have more than {MAX_IMAGES} images")
+    return count > 0
+
+
+def starts(raw: Raw, *beginnings: bytes) -> bool:
+    """Return whether the JSON in `raw` begins with one of `beginnings`."""
+    return memoryview(raw)[:8].tobytes().startswith(beginnings)
+
+
+def decoded(name: str, raw: Raw, type_: type[T]) -> T:
+    """Return the JSON in `raw`, from the field `name`, as a `type_`.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"{name}: {error}") from None
+
+
+async def _images(name: str, raw: Raw) -> AsyncIterator[Raw]:
+    """Yield the image fields in `raw`: a message, a part of one, or a list of them."""
+    work = 0
+    waiting = [(raw, 0)]
+    while waiting:
+        raw, depth = waiting.pop()
+        work += 1 + memoryview(raw).nbytes // BYTES_PER_VALUE
+        if work > STEP:
+            work = 0
+            await asyncio.sleep(0)
+        if not starts(raw, b"[", b"{"):
+            continue
+        if depth > MAX_DEPTH:
+            raise BadRequest(f"{name}: is nested too deeply")
+        if starts(raw, b"["):
+            entries = decoded(name, raw, list[Raw])
+            if name == "messages" and not depth and len(entries) > MAX_MESSAGES:
+                raise BadRequest(f"messages: they are more than {MAX_MESSAGES}")
+            waiting += [(entry, depth + 1) for entry in entries]
+            continue
+        for key, value in decoded(name, raw, dict[str, Raw]).items():
+            if key.casefold() in {"image_url", "source"}:
+                yield value
+            elif key.casefold() in {"content", "output"}:
+                waiting.append((value, depth + 1))
+
+
+def _is_image(name: str, raw: Raw) -> bool:
+    """Return whether the value of an `image_url` or a `source` is an image."""
+    if starts(raw, b"{"):
+        source = decoded(name, raw, dict[str, Raw])
+        urls = [value for key, value in source.items() if key.casefold() == "url"]
+        if not urls:
+            return "data" in source
+        raw = urls[-1]
+    if not starts(raw, b'"data:'):
+        raise BadRequest(f"{name}: image URLs are not supported. Send the image as a data: URL")
+    return True

@@ -1,0 +1,101 @@
+"""Every error of the server is Korean on a Korean page."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.contract import errors, retryable
+from core.ollama import api, failures
+from tests.page.conftest import Open
+from tests.programs import ROOT
+
+CLASSES = {
+    name: class_
+    for module in (errors, retryable)
+    for name, class_ in vars(module).items()
+    if inspect.isclass(class_) and issubclass(class_, errors.ApiError)
+}
+
+ELSEWHERE = ("core/v1/", "core/engine/", "core/contract/", "handlers/usage", "handlers/v1_")
+"""What is not told to the page: other APIs."""
+
+MADE_FROM_PARTS = [
+    errors.CredentialsNeeded(None),
+    errors.CredentialsNeeded("192.0.2.1"),
+    errors.InvalidCredentials("the API key has expired"),
+    errors.MethodNotAllowed("PUT", "GET, HEAD"),
+    errors.ModelNotFound("x", None),
+    errors.ModelNotFound("x", []),
+    errors.ModelNotFound("x", ["a:1b", "b:2b"]),
+    errors.RequestTimeout(300),
+    retryable.OllamaBusy(5),
+    retryable.QueueFull("The queue is full: 64 requests await 4 slots", 9),
+    retryable.QueueFull("No slot became free within 120 seconds", 9),
+    retryable.QueueFull("The queue is full: 64 requests wait for 4 slots", 9),
+    retryable.QueueFull("No slot came free within 120 seconds", 9),
+    retryable.RateLimited("Your address has too many connections: 256 are allowed", 5),
+    retryable.NotReady(),
+    retryable.MemoryFull(),
+    retryable.ServerStopping(),
+]
+"""Errors whose texts do not stand where they are raised."""
+
+
+def texts_of_ollama() -> Iterator[str]:
+    """Yield what the server says of an Ollama that fails, in its own words."""
+    for module in (api, failures):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Return) and isinstance(
+                node.value, ast.Constant | ast.JoinedStr
+            ):
+                text = text_of(node.value)
+                if text and re.search(r"\. |\?$|log", text) and "Ollama rejected" not in text:
+                    yield str(errors.OllamaError(text))
+
+
+def text_of(node: ast.expr) -> str | None:
+    """Return the text of a literal, with 7 for each of its blanks."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        return "".join((text_of(part) or "") for part in node.values)
+    return "7" if isinstance(node, ast.FormattedValue) else None
+
+
+def texts_where_raised() -> Iterator[str]:
+    """Yield the text of every error that is made with a literal."""
+    for path in (*Path(ROOT, "core").rglob("*.py"), *Path(ROOT, "handlers").rglob("*.py")):
+        if str(path.relative_to(ROOT)).startswith(ELSEWHERE):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            class_ = CLASSES.get(node.func.id)
+            if class_ and any(text_of(argument) for argument in node.args):
+                values = [text_of(argument) or 7 for argument in node.args]
+                yield str(class_(*values))
+
+
+async def test_every_error_is_korean_on_a_korean_page(open_page: Open) -> None:
+    texts = {*texts_where_raised(), *texts_of_ollama(), *map(str, MADE_FROM_PARTS)}
+    assert len(texts) > 70
+    page = await open_page(locale="ko-KR")
+    korean: list[tuple[str, str]] = await page.evaluate(
+        """async (texts) => {
+          const url = document.querySelector("script[src$='main.js']").src;
+          const { translated } = await import(new URL("ko-server.js", url));
+          return texts.map((text) => [text, translated(text)]);
+        }""",
+        sorted(texts),
+    )
+    unknown = [text for text, told in korean if not re.search(r"[가-힣]", told)]
+    assert not unknown
+    english = [
+        (text, told)
+        for text, told in korean
+        if text.startswith("Ollama connection error") and re.search(r"\b(the|is|it)\b", told)
+    ]
+    assert not english
+    assert all("Try again" not in told for _, told in korean)
