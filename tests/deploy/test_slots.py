@@ -101,6 +101,7 @@ async def test_never_more_generations_than_slots_and_never_a_bare_error(
     async with asyncio.timeout(60):
         while sum(task.done() for task in tasks) < refused:
             await asyncio.wait(tasks, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    await generations.until_begun(SLOTS)
     assert generations.most == SLOTS
     for count in range(SLOTS + 1, SLOTS + PLACES + 1):
         generations.end.release()
