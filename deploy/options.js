@@ -2,6 +2,12 @@
 // CloudFormation has conditions, but osls derives methods and rights from some of this while it packages.
 "use strict";
 
+const fs = require("fs");
+const path = require("path");
+const { alarms } = require("./alarms.js");
+
+const OWN = "params.own.yml";
+const OWN_PARAMS = path.join(__dirname, OWN);
 const CHAT_FUNCTIONS = ["Chat", "ChatUnderscorestream"]; // as osls names them in the template
 const FUNCTIONS = ["Health", "Models", ...CHAT_FUNCTIONS];
 const REQUEST_HEADERS = ["Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"];
@@ -15,6 +21,24 @@ const from = (names, make) => async ({ resolveVariable }) =>
     make(...(await Promise.all(names.map((name) => resolveVariable(name)))));
 
 const list = (text) => text.split(",").map((item) => item.trim()).filter(Boolean);
+
+// What params.yml has by default, and params.own.yml otherwise: the latter is yours, and is the same for every command.
+exports.params = async ({ resolveVariable }) => {
+    const read = (name) => resolveVariable(`file(${path.relative(process.cwd(), path.join(__dirname, name))})`);
+    const defaults = await read("params.yml");
+    const own = (fs.existsSync(OWN_PARAMS) && (await read(OWN))) || {};
+    const unknown = Object.keys(own).filter((name) => !(name in defaults));
+    if (unknown.length > 0) throw `${OWN}: params.yml has no parameter ${unknown.join(", ")}`; // osls prints an Error's stack
+    return { ...defaults, ...own };
+};
+
+// A Redis or Valkey needs packages that are in the zips only on demand.
+exports.storage = from(["param:storage", "self:custom.build"], (storage, build) => {
+    const archive = path.resolve(build, "chat.zip");
+    if (storage !== "memory://" && fs.existsSync(archive) && !fs.readFileSync(archive).includes("core/chat/leases.py"))
+        throw "The parameter storage needs zips with a client for it: python deploy/package.py --redis";
+    return storage;
+});
 
 // The gateway answers a preflight request itself; a function would run for any stranger.
 exports.cors = from(["param:corsOrigins"], (origins) =>
@@ -36,7 +60,7 @@ exports.tracing = from(["param:tracing"], (tracing) => (tracing === "on" ? { lam
 exports.apiKeys = from(["param:keys", "param:secret"], (keys, secret) =>
     keys === "" ? `{{resolve:secretsmanager:${secret}:SecretString:API_KEYS}}` : "",
 );
-exports.statements = from(["param:keys"], (keys) => {
+exports.statements = from(["param:keys", "param:secretKmsKey"], (keys, kmsKey) => {
     const [service, name] = [keys.split(":")[0], keys.slice(keys.indexOf(":") + 1)];
     const arn = "arn:${AWS::Partition}:SERVICE:${AWS::Region}:${AWS::AccountId}:";
     const rights = {
@@ -45,7 +69,10 @@ exports.statements = from(["param:keys"], (keys) => {
     }[service];
     if (!rights) return [];
     const resource = { "Fn::Sub": arn.replace("SERVICE", service) + rights[1] };
-    return [{ Effect: "Allow", Action: rights[0], Resource: resource }];
+    return [
+        { Effect: "Allow", Action: rights[0], Resource: resource },
+        ...(kmsKey === "" ? [] : [{ Effect: "Allow", Action: ["kms:Decrypt"], Resource: kmsKey }]),
+    ];
 });
 const layers = (...before) =>
     from(LAYERS, (region, adapter, tunnel, extension) => [
@@ -62,24 +89,35 @@ exports.vpc = from(["param:subnets", "param:securityGroups"], (subnets, groups) 
     subnets === "" ? null : { subnetIds: list(subnets), securityGroupIds: list(groups) },
 );
 
-// A REST API: the stage is part of a deployment, to which osls gives a new name each time.
+// A REST API: osls has the deployment make the stage, to which CloudFormation changes nothing afterwards ("StageDescription
+// cannot be specified when stage referenced by StageName already exists"), so the stage is a resource of its own instead.
 exports.restStage = from(
-    ["sls:instanceId", ...STAGE, "param:tracing"],
-    (instance, rate, burst, accessLog, days, tracing) => ({
+    ["sls:instanceId", "sls:stage", ...STAGE, "param:tracing"],
+    (instance, stage, rate, burst, accessLog, days, tracing) => ({
         extensions: {
-            [`ApiGatewayDeployment${instance}`]: {
-                DependsOn: accessLog === "on" ? ["GatewayLogAccount"] : [],
-                Properties: {
-                    StageDescription: {
-                        ThrottlingRateLimit: Number(rate),
-                        ThrottlingBurstLimit: Number(burst),
-                        TracingEnabled: tracing === "on",
-                        ...(accessLog === "off" ? {} : { AccessLogSetting: accessLogSetting() }),
-                    },
-                },
-            },
+            [`ApiGatewayDeployment${instance}`]: { Properties: { StageName: null } },
+            ApiGatewayUsagePlan: { DependsOn: ["RestStage"] },
         },
         Resources: {
+            RestStage: {
+                Type: "AWS::ApiGateway::Stage",
+                ...(accessLog === "on" && { DependsOn: "GatewayLogAccount" }),
+                Properties: {
+                    RestApiId: { Ref: "ApiGatewayRestApi" },
+                    DeploymentId: { Ref: `ApiGatewayDeployment${instance}` },
+                    StageName: stage,
+                    TracingEnabled: tracing === "on",
+                    MethodSettings: [
+                        {
+                            ResourcePath: "/*",
+                            HttpMethod: "*",
+                            ThrottlingRateLimit: Number(rate),
+                            ThrottlingBurstLimit: Number(burst),
+                        },
+                    ],
+                    ...(accessLog === "off" ? {} : { AccessLogSetting: accessLogSetting() }),
+                },
+            },
             ...(accessLog === "off" ? {} : accessLogGroup(days)),
             ...(accessLog === "on" ? gatewayLogAccount() : {}),
         },
@@ -159,65 +197,18 @@ const gatewayLogAccount = () => ({
 
 // The first ten alarms of an account are free.
 exports.alarms = from(
-    ["param:alarmEmail", "param:budget", "self:custom.timeout"],
-    (email, budget, timeout) => (email === "" ? {} : { Resources: alarms(email, budget, timeout) }),
+    ["param:alarmEmail", "param:budget", "self:custom.timeout", "self:custom.api", "self:service", "sls:stage"],
+    (email, budget, timeout, api, service, stage) =>
+        email === ""
+            ? {}
+            : { Resources: alarms({ email, budget, timeout, api, service, stage, all: FUNCTIONS, chat: CHAT_FUNCTIONS }) },
 );
-
-const alarms = (email, budget, timeout) => ({
-    AlarmTopic: {
-        Type: "AWS::SNS::Topic",
-        Properties: { Subscription: [{ Protocol: "email", Endpoint: email }] },
-    },
-    Budget: {
-        Type: "AWS::Budgets::Budget",
-        Properties: {
-            Budget: {
-                BudgetType: "COST",
-                TimeUnit: "MONTHLY",
-                BudgetLimit: { Amount: Number(budget), Unit: "USD" },
-            },
-            NotificationsWithSubscribers: [["ACTUAL", 80], ["FORECASTED", 100]].map(([type, percent]) => ({
-                Notification: {
-                    NotificationType: type,
-                    ComparisonOperator: "GREATER_THAN",
-                    Threshold: percent,
-                    ThresholdType: "PERCENTAGE",
-                },
-                Subscribers: [{ SubscriptionType: "EMAIL", Address: email }],
-            })),
-        },
-    },
-    ...Object.assign(
-        {},
-        ...FUNCTIONS.map((name) => alarm(name, "Errors", "Sum", 1)),
-        ...FUNCTIONS.map((name) => alarm(name, "Throttles", "Sum", 1)),
-        ...CHAT_FUNCTIONS.map((name) => alarm(name, "Duration", "Maximum", 900 * timeout)), // 90 % of it, in ms
-    ),
-});
-
-const alarm = (name, metric, statistic, threshold) => ({
-    [`${name}${metric}Alarm`]: {
-        Type: "AWS::CloudWatch::Alarm",
-        Properties: {
-            Namespace: "AWS/Lambda",
-            MetricName: metric,
-            Dimensions: [{ Name: "FunctionName", Value: { Ref: `${name}LambdaFunction` } }],
-            Statistic: statistic,
-            Period: 300,
-            EvaluationPeriods: 1,
-            Threshold: threshold,
-            ComparisonOperator: "GreaterThanOrEqualToThreshold",
-            TreatMissingData: "notBreaching",
-            AlarmActions: [{ Ref: "AlarmTopic" }],
-        },
-    },
-});
 
 // API mappings of version 2 work for Regional REST APIs too:
 // https://docs.aws.amazon.com/apigateway/latest/developerguide/rest-api-mappings.html
 exports.domain = from(
-    ["param:domain", "param:certificateArn", "param:basePath", "self:custom.api", "sls:stage", "sls:instanceId"],
-    (name, certificate, basePath, api, stage, instance) => (name === "" ? {} : {
+    ["param:domain", "param:certificateArn", "param:basePath", "self:custom.api", "sls:stage"],
+    (name, certificate, basePath, api, stage) => (name === "" ? {} : {
         Resources: {
             Domain: {
                 Type: "AWS::ApiGatewayV2::DomainName",
@@ -230,7 +221,7 @@ exports.domain = from(
             },
             ApiMapping: {
                 Type: "AWS::ApiGatewayV2::ApiMapping",
-                DependsOn: api === "HttpApi" ? "HttpApiStage" : `ApiGatewayDeployment${instance}`,
+                DependsOn: api === "HttpApi" ? "HttpApiStage" : "RestStage",
                 Properties: {
                     DomainName: { Ref: "Domain" },
                     ApiId: { Ref: api },

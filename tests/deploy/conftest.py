@@ -68,6 +68,15 @@ def zips(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def redis_zips(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, as `package.py --redis` packs them."""
+    folder = tmp_path_factory.mktemp("redis-zips")
+    target = f"{platform.machine()}-manylinux2014"
+    pack(folder, "--python", python_version, "--platform", target, "--redis")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def task_roots(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with each function unpacked under its name, as Lambda does."""
     return unpack(zips, tmp_path_factory.mktemp("var"))
@@ -108,12 +117,12 @@ def osls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def service(zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def service(redis_zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything a deployment needs."""
     folder = tmp_path_factory.mktemp("service")
     copy(ROOT / "serverless.yml", folder)
     copytree(ROOT / "deploy", folder / "deploy")
-    copytree(zips, folder / "build")
+    copytree(redis_zips, folder / "build")
     return folder
 
 

@@ -20,7 +20,7 @@ CORE = {
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/retryable", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
-    *("chat/body", "chat/parts", "gate/sites", "serving/workers"),
+    *("chat/body", "chat/parts", "gate/sites"),
     *("gate/tokens", "keys/records", "keys/secret", "keys/shared", "keys/store"),
     "observe/logs",
     *("ollama/connection", "ollama/pool", "ollama/upstream"),

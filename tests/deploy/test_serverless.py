@@ -5,10 +5,12 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
 
+from deploy.secret import MEMBERS, REQUIRED
 from tests.programs import ROOT, program
 
 STREAMING, MANGUM = "serverless.yml", "deploy/serverless-mangum.yml"
@@ -51,6 +53,9 @@ EVERYTHING = {
     "basePath": "ai",
     "subnets": "subnet-0123456789abcdef0, subnet-0123456789abcdef1",
     "securityGroups": "sg-0123456789abcdef0",
+    "storage": "{{resolve:secretsmanager:ollama-web-api:SecretString:STORAGE}}",
+    "maxConcurrent": "6",
+    "secretKmsKey": "arn:aws:kms:us-east-1:123456789012:key/0123abcd-0000-0000-0000-000000000000",
 }
 """A value for every parameter that enables something."""
 
@@ -59,17 +64,21 @@ Make = Callable[..., Template]
 """(config, parameter=value ...) -> the template that osls makes."""
 
 
+def package(osls: list[str], config: Path, **parameters: str) -> subprocess.CompletedProcess[str]:
+    command = [*osls, "package", "--config", config.name]
+    for parameter in parameters.items():
+        command += ["--param", "=".join(parameter)]
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(config.parent)}
+    return subprocess.run(
+        command, cwd=config.parent, env=environ, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture(scope="session")
 def make(osls: list[str], service: Path) -> Make:
     def template(config: str, **parameters: str) -> Template:
         path = service / config
-        command = [*osls, "package", "--config", path.name]
-        for parameter in parameters.items():
-            command += ["--param", "=".join(parameter)]
-        environ = {"PATH": "/usr/bin:/bin", "HOME": str(service)}
-        ended = subprocess.run(
-            command, cwd=path.parent, env=environ, capture_output=True, text=True, check=False
-        )
+        ended = package(osls, path, **parameters)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         made = path.parent / ".serverless/cloudformation-template-update-stack.json"
         result: Template = json.loads(made.read_text("utf-8"))
@@ -88,6 +97,73 @@ def templates(make: Make) -> dict[str, Template]:
 def full(make: Make) -> dict[str, Template]:
     """Both with everything that a parameter can enable."""
     return {config: make(config, **EVERYTHING) for config in (STREAMING, MANGUM)}
+
+
+@pytest.fixture
+def own_service(service: Path, tmp_path: Path) -> Path:
+    """A copy, to change something in it."""
+    copy = tmp_path / "service"
+    copytree(service, copy)
+    return copy
+
+
+def test_everything_is_every_parameter() -> None:
+    text = (ROOT / "deploy/params.yml").read_text("utf-8")
+    always = {"region", "ollamaBaseUrl", "defaultModel", "secret", "tunnelVersion"}
+    assert set(re.findall(r"(?m)^(\w+):", text)) == {
+        *EVERYTHING,
+        *always,
+        "adapterVersion",
+        "accessLog",
+    }
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_own_parameters_are_kept_from_one_command_to_the_next(
+    osls: list[str], own_service: Path, config: str
+) -> None:
+    path = own_service / config
+    own = own_service / "deploy/params.own.yml"
+    own.write_text("ollamaBaseUrl: https://own.example.com\nregion: eu-central-1\n", "utf-8")
+    for parameters, model in (({}, "llama3.1:70b"), ({"defaultModel": "qwen3:4b"}, "qwen3:4b")):
+        assert package(osls, path, **parameters).returncode == 0
+        made = path.parent / ".serverless/cloudformation-template-update-stack.json"
+        for function in functions(json.loads(made.read_text("utf-8"))).values():
+            variables = function["Environment"]["Variables"]
+            assert variables["OLLAMA_BASE_URL"] == "https://own.example.com"
+            assert variables["DEFAULT_MODEL"] == model
+    state = json.loads((path.parent / ".serverless/serverless-state.json").read_text("utf-8"))
+    assert state["service"]["provider"]["region"] == "eu-central-1"
+    own.write_text("ollamaBaseURL: https://own.example.com\n", "utf-8")
+    ended = package(osls, path)
+    assert ended.returncode != 0
+    assert "params.yml has no parameter ollamaBaseURL" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_a_store_needs_zips_that_can_speak_to_it(
+    osls: list[str], own_service: Path, zips: Path, config: str
+) -> None:
+    rmtree(own_service / "build")
+    copytree(zips, own_service / "build")
+    assert package(osls, own_service / config).returncode == 0
+    ended = package(osls, own_service / config, storage=EVERYTHING["storage"])
+    assert ended.returncode != 0
+    assert "deploy/package.py --redis" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_a_store_and_its_slots(
+    templates: dict[str, Template], full: dict[str, Template], config: str
+) -> None:
+    for template, storage, slots in (
+        (templates, "memory://", 4),
+        (full, EVERYTHING["storage"], 6),
+    ):
+        for function in functions(template[config]).values():
+            variables = function["Environment"]["Variables"]
+            assert variables["RATE_LIMIT_STORAGE"] == storage
+            assert int(variables["MAX_CONCURRENT"]) == slots
 
 
 def resources(template: Template, type_: str) -> dict[str, Any]:
@@ -260,9 +336,11 @@ def test_an_http_api_answers_preflights_itself(
 
 def stage(template: Template) -> Any:
     """Return the stage's settings, for either kind of gateway."""
-    if deployments := resources(template, "AWS::ApiGateway::Deployment"):
-        (deployment,) = deployments.values()
-        return deployment["StageDescription"]
+    if stages := resources(template, "AWS::ApiGateway::Stage"):
+        (rest_stage,) = stages.values()
+        (settings,) = rest_stage["MethodSettings"]
+        assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+        return {**rest_stage, **settings}
     (http_stage,) = resources(template, "AWS::ApiGatewayV2::Stage").values()
     return {**http_stage, **http_stage["DefaultRouteSettings"]}
 
@@ -276,6 +354,24 @@ def test_every_method_is_throttled_with_or_without_a_key(
         assert stage(template[config])["ThrottlingBurstLimit"] == burst
 
 
+def test_a_second_deployment_changes_the_stage_of_the_first(
+    templates: dict[str, Template], full: dict[str, Template]
+) -> None:
+    """CloudFormation refuses a deployment that describes a stage which is there already."""
+    for template in (templates[STREAMING], full[STREAMING]):
+        ((name, deployment),) = resources(template, "AWS::ApiGateway::Deployment").items()
+        assert not {"StageName", "StageDescription"} & set(deployment)
+        (rest_stage,) = resources(template, "AWS::ApiGateway::Stage").values()
+        assert rest_stage["StageName"] == "prod"
+        assert rest_stage["DeploymentId"] == {"Ref": name}
+        (plan,) = resources_of(template, "AWS::ApiGateway::UsagePlan")
+        assert "RestStage" in plan["DependsOn"]
+        assert plan["Properties"]["ApiStages"][0]["Stage"] == rest_stage["StageName"]
+    stages = "AWS::ApiGateway::Stage"
+    first, second = (set(resources(made[STREAMING], stages)) for made in (templates, full))
+    assert first == second, "its name in the template stays"
+
+
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
 def test_alarms_and_a_budget_where_there_is_an_address(
     templates: dict[str, Template], full: dict[str, Template], config: str
@@ -283,15 +379,27 @@ def test_alarms_and_a_budget_where_there_is_an_address(
     kinds = ("AWS::CloudWatch::Alarm", "AWS::Budgets::Budget", "AWS::SNS::Topic")
     assert not any(resources(templates[config], kind) for kind in kinds)
     alarms = resources(full[config], "AWS::CloudWatch::Alarm").values()
+    assert len(alarms) <= 10, "more are not free"
     watched = {
         (alarm["MetricName"], alarm["Dimensions"][0]["Value"]["Ref"]): alarm["Threshold"]
         for alarm in alarms
+        if alarm["Namespace"] == "AWS/Lambda"
     }
     names = {f"{key}LambdaFunction": name for key, name in FUNCTIONS.items()}
     assert {(metric, names[function]) for metric, function in watched} == {
-        *((metric, name) for metric in ("Errors", "Throttles") for name in names.values()),
+        *(("Throttles", name) for name in names.values()),
+        *(("Errors", name) for name in names.values() if name.startswith("chat")),
         *(("Duration", name) for name in names.values() if name.startswith("chat")),
     }
+    (seen,) = (alarm for alarm in alarms if alarm["Namespace"] == "AWS/ApiGateway")
+    dimensions = {dimension["Name"]: dimension["Value"] for dimension in seen["Dimensions"]}
+    if config == STREAMING:
+        (api,) = resources(full[config], "AWS::ApiGateway::RestApi").values()
+        assert seen["MetricName"] == "5XXError"
+        assert dimensions == {"ApiName": api["Name"], "Stage": "prod"}
+    else:
+        assert (seen["MetricName"], dimensions) == ("5xx", {"ApiId": {"Ref": "HttpApi"}})
+    assert (seen["Statistic"], seen["Threshold"]) == ("Sum", 1)
     for (metric, function), threshold in watched.items():
         if metric == "Duration":
             assert threshold == 900 * functions(full[config])[names[function]]["Timeout"]
@@ -333,8 +441,8 @@ def test_the_account_keeps_its_role_for_logs_when_the_stack_goes(
     template = templates[STREAMING]["Resources"]
     for name in ("GatewayLogAccount", "GatewayLogRole"):
         assert template[name]["DeletionPolicy"] == "Retain"
-    (deployment,) = resources_of(templates[STREAMING], "AWS::ApiGateway::Deployment")
-    assert "GatewayLogAccount" in deployment["DependsOn"]
+    (rest_stage,) = resources_of(templates[STREAMING], "AWS::ApiGateway::Stage")
+    assert rest_stage["DependsOn"] == ["GatewayLogAccount"]
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
@@ -381,7 +489,7 @@ def test_a_domain_of_one_s_own_with_a_base_path(
     }
     (mapping,) = resources_of(template, "AWS::ApiGatewayV2::ApiMapping")
     needed = template["Resources"][mapping["DependsOn"][0]]["Type"]
-    assert needed in {"AWS::ApiGateway::Deployment", "AWS::ApiGatewayV2::Stage"}
+    assert needed in {"AWS::ApiGateway::Stage", "AWS::ApiGatewayV2::Stage"}
     assert "DomainTarget" in template["Outputs"]
     for function in functions(template).values():
         assert function["Environment"]["Variables"]["API_GATEWAY_BASE_PATH"] == "ai"
@@ -444,7 +552,8 @@ def test_keys_may_be_read_while_running(
         for statement in policy["PolicyDocument"]["Statement"]
         if "logs:" not in json.dumps(statement) and "xray:" not in json.dumps(statement)
     ]
-    assert [statement["Action"] for statement in statements] == [[action]]
+    assert [statement["Action"] for statement in statements] == [[action], ["kms:Decrypt"]]
+    assert statements[1]["Resource"] == EVERYTHING["secretKmsKey"]
     arn = statements[0]["Resource"]["Fn::Sub"]
     assert f":{resource}" in arn
     assert "*" not in arn
@@ -485,5 +594,10 @@ def test_the_guide_makes_the_secret_that_is_looked_up() -> None:
     wanted = set(re.findall(r"SecretString:(\w+)", "".join(sources)))
     guide = (ROOT / "deploy/README.md").read_text("utf-8")
     commands = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
-    command = next(code for code in commands if "secret.json" in code)
-    assert wanted == set(re.findall(r'"([A-Z_]+)"', command)) - {"API_KEYS_FILE"}
+    assert any("-m deploy.secret | aws secretsmanager create-secret" in code for code in commands)
+    assert wanted == REQUIRED
+    (stored,) = re.findall(r'storage: ".*SecretString:(\w+)', guide)
+    assert stored in MEMBERS
+    parameters = set(re.findall(r"(?m)^(\w+):", (ROOT / "deploy/params.yml").read_text("utf-8")))
+    (written,) = re.findall(r"printf .*>deploy/params\.own\.yml", guide)
+    assert set(re.findall(r"(\w+): ", written)) <= parameters

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import platform
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ import pytest
 from redis import Redis
 
 from core.chat.leases import LEASE_S
-from tests.deploy.conftest import Sandbox, pack, unpack
+from tests.deploy.conftest import Sandbox, unpack
 from tests.deploy.events import Event, rest_api
 from tests.deploy.runtime_api import RuntimeAPI
 from tests.fake_ollama import Connection, FakeOllama, Request, tokens
@@ -28,12 +27,9 @@ THREADS = ThreadPoolExecutor(SANDBOXES)
 
 
 @pytest.fixture(scope="session")
-def shared_roots(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_roots(redis_zips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The functions as `package.py --redis` packs them, unpacked."""
-    zips = tmp_path_factory.mktemp("redis-zips")
-    target = f"{platform.machine()}-manylinux2014"
-    pack(zips, "--python", python_version, "--platform", target, "--redis")
-    return unpack(zips, tmp_path_factory.mktemp("redis-var"))
+    return unpack(redis_zips, tmp_path_factory.mktemp("redis-var"))
 
 
 class Generations:
@@ -101,6 +97,7 @@ async def test_never_more_generations_than_slots_and_never_a_bare_error(
     async with asyncio.timeout(60):
         while sum(task.done() for task in tasks) < refused:
             await asyncio.wait(tasks, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    await generations.until_begun(SLOTS)
     assert generations.most == SLOTS
     for count in range(SLOTS + 1, SLOTS + PLACES + 1):
         generations.end.release()
