@@ -1,10 +1,13 @@
 """Checks a deployment from outside: `python -m deploy.smoke URL --key KEY`.
 
-It makes the four calls, reads a stream, sends Korean, asks for an answer that takes a while, and
-tries a key that is wrong. Every check prints one line; the exit code is 1 if one has failed.
+It makes the four calls, reads a stream, sends Korean, asks for an answer that takes a minute, and
+tries a key, a request and a path that are wrong. Every check prints one line; the exit code is 1 if
+one has failed.
 """
 
 import argparse
+import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +17,12 @@ from typing import Any
 import httpx
 
 HANGUL = "안녕하세요! 한국어로 짧게 대답해 주세요."
-LONG = "Write a story of two thousand words about a lighthouse."
+LONG = "Count from 1 to 100000 in words, one number on each line. Leave none out, and do not stop."
+PACE_TOKENS = 64
+"""How many tokens tell a model's pace."""
+MARGIN = 1.5
+HTTP_API_NOT_FOUND = {"message": "Not Found"}
+"""What an HTTP API of AWS says to a path that it does not know; that cannot be changed."""
 CALL_S = 310
 """Longer than a deployment may take, so that its own error arrives."""
 WRONG_KEY = "owa" + "0" * 72
@@ -27,14 +35,14 @@ class Failed(Exception):
 class Smoke:
     """The checks, in their order; each returns what to print behind its name."""
 
-    def __init__(self, client: httpx.Client, *, long_tokens: int) -> None:
-        """Call by `client`, which has the URL and the key; 0 `long_tokens` skips the long one."""
+    def __init__(self, client: httpx.Client, *, long_s: float) -> None:
+        """Call by `client`, which has the URL and the key; 0 `long_s` skips the long answer."""
         self.client = client
-        self.long_tokens = long_tokens
+        self.long_s = long_s
 
     def checks(self) -> list[tuple[str, Callable[[], str]]]:
         """Return the name and the function of every check."""
-        long = [("a long answer", self.long_answer)] if self.long_tokens else []
+        long = [("a long answer", self.long_answer)] if self.long_s else []
         return [
             ("GET /api/health", self.health),
             ("GET /api/models", self.models),
@@ -42,6 +50,7 @@ class Smoke:
             ("POST /api/chat/stream", self.stream),
             *long,
             ("a wrong key", self.wrong_key),
+            ("a wrong request", self.wrong_request),
             ("an unknown path", self.unknown_path),
         ]
 
@@ -64,65 +73,98 @@ class Smoke:
         body = self._json("POST", "/api/chat", json={"message": HANGUL})
         if not str(body.get("response", "")).strip() or body.get("done") is not True:
             raise Failed(f"no complete answer: {body}")
+        if "\N{REPLACEMENT CHARACTER}" in body["response"]:
+            raise Failed(f"its characters are broken: {body['response'][:200]!r}")
         return f"{body.get('model')} says {body['response'].strip()[:40]!r}"
 
     def stream(self) -> str:
         """The lines come while the model writes, and the last one has the context."""
-        began, arrivals, last = time.monotonic(), [], {}
+        began, arrivals, last, text = time.monotonic(), [], {}, ""
         with self.client.stream("POST", "/api/chat/stream", json={"message": HANGUL}) as answer:
             if answer.status_code != httpx.codes.OK:
                 answer.read()
                 raise Failed(_explain(answer))
             for line in answer.iter_lines():
                 arrivals.append(time.monotonic() - began)
-                last = _object(line)
+                last = _parsed(line)
+                text += str(last.get("response", ""))
         if last.get("done") is not True or "context" not in last:
             raise Failed(f"the stream ended without its last line: {last}")
+        if not text.strip():
+            raise Failed("the stream has no word in it")
         spread = arrivals[-1] - arrivals[0]
         if len(arrivals) > 2 and spread < 0.01 * arrivals[-1]:  # noqa: PLR2004 - a token and an end
             return f"{len(arrivals)} lines, but all at once: this deployment does not stream"
         return f"{len(arrivals)} lines within {spread:.1f} s, the first after {arrivals[0]:.1f} s"
 
     def long_answer(self) -> str:
-        """An answer of a minute comes whole."""
+        """An answer that takes as long as it is to take comes whole."""
+        tokens, took_s = self._count(PACE_TOKENS)
+        tokens, took_s = self._count(math.ceil(tokens / took_s * self.long_s * MARGIN))
+        if took_s < self.long_s:
+            raise Failed(
+                f"the model was done after {tokens} tokens and {took_s:.0f} s, so nothing is known "
+                f"of an answer of {self.long_s:g} s. Try again, or for less: --long {took_s:.0f}"
+            )
+        return f"{tokens} tokens in {took_s:.0f} s"
+
+    def _count(self, tokens: int) -> tuple[int, float]:
+        """Ask for so many tokens; return how many came, and in how many seconds."""
         began = time.monotonic()
-        body = {"message": LONG, "options": {"num_predict": self.long_tokens}}
+        body = {"message": LONG, "options": {"num_predict": tokens}}
         answer = self._json("POST", "/api/chat", json=body)
-        if answer.get("done") is not True:
-            raise Failed(f"no complete answer: {answer}")
-        return f"{answer.get('eval_count')} tokens in {time.monotonic() - began:.0f} s"
+        count = answer.get("eval_count")
+        if answer.get("done") is not True or not answer.get("response") or not count:
+            raise Failed(f"no complete answer: {str(answer)[:200]}")
+        return count, time.monotonic() - began
 
     def wrong_key(self) -> str:
         """A wrong key is refused."""
-        answer = self.client.get("/api/models", headers={"X-API-Key": WRONG_KEY})
-        if answer.status_code not in {401, 403}:
-            raise Failed(f"it is accepted: HTTP {answer.status_code}")
-        if _object(answer.text).get("success") is not False:
-            raise Failed(f"its refusal is not in the one shape of errors: {answer.text[:200]}")
-        return f"HTTP {answer.status_code}"
+        return _refusal(self.client.get("/api/models", headers={"X-API-Key": WRONG_KEY}), 401)
+
+    def wrong_request(self) -> str:
+        """A request without a message is refused."""
+        return _refusal(self.client.post("/api/chat", json={}), 400)
 
     def unknown_path(self) -> str:
-        """An unknown path is a 404 in the one shape of errors, or that of an HTTP API."""
+        """An unknown path is a 404."""
         answer = self.client.get("/api/nothing")
-        if answer.status_code != httpx.codes.NOT_FOUND:
-            raise Failed(f"HTTP {answer.status_code} instead of 404")
-        return "HTTP 404"
+        if answer.status_code == httpx.codes.NOT_FOUND and _object(answer) == HTTP_API_NOT_FOUND:
+            return "HTTP 404, in the words of AWS' HTTP API"
+        return _refusal(answer, 404)
 
     def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         answer = self.client.request(method, path, **arguments)
         if answer.status_code != httpx.codes.OK:
             raise Failed(_explain(answer))
-        return _object(answer.text)
+        return _object(answer)
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    if not answer.headers.get("content-type", "").startswith("application/json"):
+        raise Failed(f"the answer is no application/json: {answer.text[:200]}")
+    return _parsed(answer.text)
+
+
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        found = httpx.Response(200, text=text).json()
+        found = json.loads(text)
     except ValueError:
         raise Failed(f"the answer is not JSON: {text[:200]}") from None
     if not isinstance(found, dict):
         raise Failed(f"the answer is not an object: {text[:200]}")
     return found
+
+
+def _refusal(answer: httpx.Response, status: int) -> str:
+    """Return the error's text; it has to have the status, and the one shape of errors."""
+    if answer.status_code != status:
+        raise Failed(f"{_explain(answer)}, instead of {status}")
+    body = _object(answer)
+    text = body.get("error")
+    if body != {"success": False, "error": text} or not text or not isinstance(text, str):
+        raise Failed(f"HTTP {status}, but not in the one shape of errors: {answer.text[:200]}")
+    return f"HTTP {status}, {text[:60]!r}"
 
 
 def _explain(answer: httpx.Response) -> str:
@@ -137,10 +179,10 @@ def _told() -> Iterator[None]:
         raise Failed(f"{type(error).__name__}: {error}") from None
 
 
-def run(client: httpx.Client, *, long_tokens: int) -> bool:
+def run(client: httpx.Client, *, long_s: float) -> bool:
     """Run every check, print what came of it, and return whether all went well."""
     good = True
-    for name, check in Smoke(client, long_tokens=long_tokens).checks():
+    for name, check in Smoke(client, long_s=long_s).checks():
         try:
             with _told():
                 line = f"ok      {name}: {check()}"
@@ -158,12 +200,12 @@ def main() -> None:
     )
     parser.add_argument("--key", default="", help="API key; needed unless anybody may call")
     parser.add_argument(
-        "--long", type=int, default=2000, metavar="TOKENS", help="of the long answer; 0 skips it"
+        "--long", type=float, default=60, metavar="SECONDS", help="of the long answer; 0 skips it"
     )
     options = parser.parse_args()
     headers = {"X-API-Key": options.key} if options.key else {}
     with httpx.Client(base_url=options.url, headers=headers, timeout=CALL_S) as client:
-        sys.exit(not run(client, long_tokens=options.long))
+        sys.exit(not run(client, long_s=options.long))
 
 
 if __name__ == "__main__":

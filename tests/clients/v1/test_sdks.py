@@ -1,4 +1,4 @@
-"""The SDKs and frameworks as their users call them, before whole answers and broken ones."""
+"""The SDKs and frameworks as their users call them, with whole answers and broken ones."""
 
 import asyncio
 import json

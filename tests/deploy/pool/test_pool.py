@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pwd
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -25,10 +26,11 @@ WORDS = [f"말{number} " for number in range(20)]
 class Pool:
     """The machines gpu1 (the group `large`) to gpu3, and HAProxy's URL."""
 
-    def __init__(self, machines: list[FakeOllama], url: str, folder: Path) -> None:
+    def __init__(self, machines: list[FakeOllama], url: str, folder: Path, pid: int) -> None:
         self.machines = machines
         self.url = url
         self.folder = folder
+        self.pid = pid
         self.gpu1, self.gpu2, self.gpu3 = machines
 
     def asked(self) -> list[int]:
@@ -71,8 +73,8 @@ async def pool(tmp_path: Path, limits: dict[str, str]) -> AsyncIterator[Pool]:
         (port,) = free_ports(1)
         path = configure(tmp_path, port, machines, limits)
         command = [program("haproxy", "apt install haproxy"), "-f", str(path)]
-        stack.enter_context(started(command, {}))
-        pool = Pool(machines, f"http://127.0.0.1:{port}", tmp_path)
+        process = stack.enter_context(started(command, {}))
+        pool = Pool(machines, f"http://127.0.0.1:{port}", tmp_path, process.pid)
         async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(20):
             while True:
                 try:
@@ -245,3 +247,18 @@ async def test_a_full_queue_says_when_to_come_again(pool: Pool, api: httpx.Async
     assert (await first).status_code == 200
     assert pool.asked() == [3, 0, 0]
     assert (await api.post("/api/chat", json=SMALL)).status_code == 200, "the other group is free"
+
+
+def rights(pid: int) -> tuple[set[str], set[str], Path]:
+    """Return the users and groups that a process is, and the root that it sees."""
+    folder = Path(f"/proc/{pid}")
+    status = (folder / "status").read_text("ascii")
+    users, groups = (re.findall(rf"(?m)^{name}:(.*)$", status)[0] for name in ("Uid", "Gid"))
+    return set(users.split()), set(groups.split()), (folder / "root").readlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+async def test_haproxy_is_not_root_and_does_not_see_the_disk(pool: Pool) -> None:
+    user = pwd.getpwnam("haproxy")
+    empty = Path("/var/lib/haproxy")
+    assert rights(pool.pid) == ({str(user.pw_uid)}, {str(user.pw_gid)}, empty)
