@@ -16,7 +16,7 @@ RELAYED = {
 }
 FUNCTIONS = ("health", "models", "v1_models", "chat", "chat_stream", *sorted(RELAYED))
 CORE = {
-    *("app", "context"),
+    *("app", "context", "moment"),
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/retryable", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
@@ -37,10 +37,9 @@ CHAT = {
         *("schema", "stream", "turn"),
     )
 } | {"serving/web_adapter"}
-RELAY = {f"v1/{name}" for name in ("apis", "events", "relay", "request")} | {
-    *(f"chat/{name}" for name in ("keywords", "pattern", "schema")),
-    "serving/web_adapter",
-}
+RELAY = {f"v1/{name}" for name in ("apis", "events", "fields", "images", "relay", "request")} | (
+    CHAT - {"chat/stream", "chat/turn"}
+)
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
 STREAMING_PACKAGES = {"uvicorn"}
