@@ -25,6 +25,14 @@ def _encodable(path: str) -> str:
     return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
 
+def fields_of(scope: Scope) -> dict[bytes, bytes]:
+    """Return a request's headers by name, the first of each; read once, for all that look."""
+    fields: dict[bytes, bytes] | None = scope.get("fields")
+    if fields is None:
+        fields = scope["fields"] = dict(reversed(scope["headers"]))
+    return fields
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The client of a request: the unit of rate limits and of fair queueing."""
 
@@ -135,9 +143,10 @@ class Recorder:
 
     def begin(self, scope: Scope) -> Record:
         """Start the record of the request in `scope`; `Record.of` finds it there."""
-        wanted = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        well_formed = _WELL_FORMED_ID.fullmatch(wanted.decode("latin-1"))
-        request_id = well_formed[0] if well_formed else f"{random.getrandbits(64):016x}"
+        fields = fields_of(scope)
+        wanted = fields.get(b"x-request-id", b"").decode("latin-1")
+        is_well_formed = wanted and _WELL_FORMED_ID.fullmatch(wanted)
+        request_id = wanted if is_well_formed else f"{random.getrandbits(64):016x}"
         record = Record(
             request_id=request_id,
             method=scope["method"],
@@ -147,8 +156,7 @@ class Recorder:
             answer_headers=[(b"x-request-id", request_id.encode())],
         )
         if self.traced:
-            values = (value for name, value in scope["headers"] if name == b"traceparent")
-            record.traceparent = next(values, b"").decode("latin-1")
+            record.traceparent = fields.get(b"traceparent", b"").decode("latin-1")
         scope.setdefault("state", {})["record"] = record
         self.in_flight += 1
         return record

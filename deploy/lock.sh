@@ -8,3 +8,4 @@ lock "$@" pyproject.toml --output-file requirements.txt
 lock "$@" pyproject.toml --group test --constraint requirements.txt --output-file tests/requirements.txt
 lock "$@" --group engine --no-deps --output-file core/engine/requirements.txt
 lock "$@" --group libgomp --no-deps --output-file core/engine/libgomp.txt
+lock "$@" --group clients --output-file tests/clients/v1/requirements.txt

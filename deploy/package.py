@@ -46,7 +46,12 @@ UVICORN = (
 """What run.sh starts, and what that names."""
 SHARED_STORE = ("core.gate.redis_hits", "core.chat.leases")
 """What RATE_LIMIT_STORAGE needs if it names Redis or Valkey."""
-FUNCTIONS = {"health": (), "models": (), "chat": UVICORN, "chat_stream": UVICORN}
+FUNCTIONS = {
+    **dict.fromkeys(("health", "models", "v1_models"), ()),
+    **dict.fromkeys(("chat", "chat_stream", "v1_chat_completions", "v1_completions"), UVICORN),
+    **dict.fromkeys(("v1_embeddings", "v1_responses", "v1_messages"), UVICORN),
+}
+"""Every function, and what starts it if Mangum does not."""
 
 _TRACE = """
 import importlib, sys, types

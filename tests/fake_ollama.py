@@ -169,6 +169,27 @@ def stalls_after(count: int) -> Reply:
     return after(count, Connection.hang)
 
 
+COMPATIBLE = {
+    "/v1/chat/completions": ("chat", "chat_stream_usage"),
+    "/v1/completions": ("completions", "completions_stream"),
+    "/v1/embeddings": ("embeddings", "embeddings"),
+    "/v1/responses": ("responses", "responses_stream"),
+    "/v1/messages": ("messages", "messages_stream"),
+}
+"""The recordings of a whole answer and of a stream, by path."""
+
+
+async def compatible(connection: Connection, request: Request) -> None:
+    """Answer as was recorded, in one write."""
+    plain, stream = COMPATIBLE[request.path]
+    recording = Recorded(f"v1/{stream if request.json.get('stream') else plain}")
+    body = recording.body
+    if stream == "completions_stream":  # recorded without, but the gateway always asks for it
+        usage = b'data: {"choices":[],"usage":{"prompt_tokens":14,"completion_tokens":8}}\n\n'
+        body = body.replace(b"data: [DONE]", usage + b"data: [DONE]")
+    connection.send(recording.status, recording.headers["Content-Type"], body)
+
+
 def refusal(body: bytes) -> str | None:
     """Return the name of the recording that refuses `body`; None if it is a JSON object."""
     if not body:
@@ -218,6 +239,7 @@ class FakeOllama(RawServer):
             "/api/show": ("POST", self._show),
             "/api/chat": ("POST", self._chat),
             "/api/generate": ("POST", self._generate),
+            **dict.fromkeys(COMPATIBLE, ("POST", compatible)),
         }
         if request.path not in routes:
             return whole(404, "text/plain", b"404 page not found")

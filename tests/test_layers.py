@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"contract", "settings"},
-    {"context"},
+    {"context", "moment"},
     {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},
     {"serving", "v1"},

@@ -4,14 +4,16 @@ import asyncio
 import codecs
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
 
 from core.chat.parts import MAX_PARTS, PartsCounter
-from core.context import Record
+from core.context import Record, fields_of
 from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
 from core.contract.retryable import MemoryFull
+from core.moment import Timeout
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -120,8 +122,8 @@ async def read_body(
         BadRequest: it is not valid text in its charset, or has too many parts.
     """
     limit = settings.max_body_bytes
-    declared = request.headers.get("content-length", "0")
-    size = int(declared[:_DIGITS]) if declared.isdecimal() else 0
+    declared = fields_of(request.scope).get(b"content-length", b"0")
+    size = int(declared[:_DIGITS]) if declared.isdigit() else 0
     if size > limit:
         raise _too_large(limit)
     budget.check(size)
@@ -131,9 +133,8 @@ async def read_body(
     body: bytes | bytearray = b""
     received = progressed = 0
     more = True
-    now = asyncio.get_running_loop().time
     with suppress(TimeoutError):
-        async with asyncio.timeout(BODY_TIMEOUT_S) as deadline:
+        async with Timeout(BODY_TIMEOUT_S) as deadline:
             while more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -145,7 +146,7 @@ async def read_body(
                     raise _too_large(limit)
                 if received - progressed >= MIN_PROGRESS_BYTES:
                     progressed = received
-                    deadline.reschedule(now() + BODY_TIMEOUT_S)
+                    deadline.restart(BODY_TIMEOUT_S)
                 chunk = text.feed(chunk, final=not more)
                 budget.hold(record, len(chunk))
                 if more or received > SMALL_BODY_BYTES:
@@ -192,10 +193,13 @@ class _Text:
 
     def __init__(self, charset: str) -> None:
         self._is_utf8 = charset == "utf-8"
-        self._decoder = (
-            _UTF16Decoder if charset == "utf-16" else codecs.getincrementaldecoder(charset)
-        )()
+        self._charset = charset
         self._is_between_characters = True
+
+    @cached_property
+    def _decoder(self) -> codecs.IncrementalDecoder:
+        charset = self._charset
+        return (_UTF16Decoder if charset == "utf-16" else codecs.getincrementaldecoder(charset))()
 
     def feed(self, piece: bytes, *, final: bool) -> bytes:
         if self._is_utf8 and self._is_between_characters and piece.isascii():

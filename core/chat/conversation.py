@@ -25,6 +25,11 @@ _HEAD = 3
 _BYTES = 3  # in each integer after the head
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 _PHRASES = PHRASES.encode()
+_SHORT_BYTES = 4096
+# Copied for each context: to take in the phrases again costs twice as much. For a short one,
+# less memory says the same.
+_DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)
+_DEFLATE_SHORT = zlib.compressobj(wbits=-13, memLevel=6, zdict=_PHRASES)
 _START_AGAIN = "Send the context of an answer exactly as it came, or start a new conversation"
 
 
@@ -95,7 +100,7 @@ def context_of(messages: Sequence[Message], answer: str) -> list[int]:
 def encoded(said: Sequence[_Said]) -> list[int]:
     """Return `said` as integers, compressed if that is shorter."""
     plain = _encode(said)
-    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)
+    deflate = (_DEFLATE_SHORT if len(plain) < _SHORT_BYTES else _DEFLATE).copy()
     packed = deflate.compress(plain) + deflate.flush()
     is_packed = len(packed) < len(plain)
     data = packed if is_packed else plain

@@ -18,7 +18,7 @@ from core.chat.keywords import Work
 from core.chat.large import weighed
 from core.chat.parts import MAX_PARTS
 from core.chat.schema import checked_format
-from core.context import Record
+from core.context import Record, fields_of
 from core.contract.errors import BadRequest, UnsupportedMediaType
 from core.contract.schemas import MAX_CONTEXT_LENGTH, MAX_MESSAGES, ChatRequest, Options
 from core.settings.schema import Settings
@@ -86,13 +86,15 @@ async def read_chat_request(
         ApiError: the body does not arrive (as for `read_body`), is not declared as JSON, or is
             not a valid request; the text names the field.
     """
-    charset = charset_of(request.headers.get("content-type", ""))
+    content_type = fields_of(request.scope).get(b"content-type", b"")
+    charset = charset_of(content_type.decode("latin-1"))
     limit = settings.max_conversation_bytes
     max_parts = max_integers(limit) + MAX_PARTS
-    body = await read_body(request, charset, settings, budget, max_parts)
+    body = [await read_body(request, charset, settings, budget, max_parts)]
     record = Record.of(request.scope)
     async with budget.turn(record):
-        chat = await parse_chat_request(body, limit)
+        # Handed over, so that it is free as soon as its parts have been copied.
+        chat = await parse_chat_request(body.pop(), limit)
         chat.messages = messages_of(chat, limit)
     if len(chat.messages) > MAX_MESSAGES:
         raise too_long(limit)

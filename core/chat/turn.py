@@ -11,7 +11,7 @@ from core.chat.body import SMALL_BODY_BYTES
 from core.chat.conversation import context_of
 from core.chat.request import PendingChat, read_chat_request
 from core.chat.stream import StreamResponse, preferred_heartbeat_s
-from core.context import Caller, Record
+from core.context import Caller, Record, fields_of
 from core.contract.errors import ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest, StreamEnd
 from core.ollama.client import ollama_client
@@ -26,7 +26,8 @@ class Turn:
         self.wants_stream = pending.stream
         self._pending = pending
         self._model = model
-        self._preferred_s = preferred_heartbeat_s(request.headers)
+        has_preferences = b"prefer" in fields_of(request.scope)
+        self._preferred_s = preferred_heartbeat_s(request.headers) if has_preferences else 0
         self._app = request.app.state
         self._caller = Caller.of(request.scope)
         self._record = Record.of(request.scope)

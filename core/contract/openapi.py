@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from core.contract import reports, schemas
+from core.contract import openapi_v1, reports, schemas
 from core.contract.schemas import API_VERSION
 
 _ANSWERS = (
@@ -116,9 +116,10 @@ def openapi_document() -> dict[str, Any]:
             "/api/chat/stream": _chat(
                 "chat_stream", "The answer line by line, as it is written", ref, stream
             ),
+            **openapi_v1.paths(_ERRORS, _GATE),
         },
         "components": {
-            "schemas": components,
+            "schemas": {**components, **openapi_v1.SCHEMAS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "API key or JWT"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

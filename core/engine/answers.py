@@ -1,16 +1,16 @@
 """Answers of /api/generate and /api/chat: the prompt template, the lines, and how they are sent."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from core.engine.errors import EngineError
 from core.engine.llama import Llama, Piece
-from core.engine.model import CONTEXT_LENGTH
+from core.engine.model import CONTEXT_LENGTH, NAME
 from core.engine.sampling import grammar, sampling
 from core.engine.schemas import (
     Asked,
@@ -21,15 +21,9 @@ from core.engine.schemas import (
     GenerateRequest,
 )
 
-_Line = TypeVar("_Line", GenerateLine, ChatLine)
+Line = TypeVar("Line", GenerateLine, ChatLine)
 
 _NS_PER_MS = 1_000_000
-_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-type", b"application/x-ndjson")],
-}
-
 _JSON_STARTS = frozenset('{["-0123456789tfn')
 
 _encode = msgspec.json.Encoder().encode
@@ -94,7 +88,7 @@ async def _written(llama: Llama, prompt: list[int], asked: Asked) -> AsyncGenera
             yield piece
 
 
-async def joined(lines: AsyncGenerator[_Line]) -> _Line:
+async def joined(lines: AsyncGenerator[Line]) -> Line:
     """Return the whole answer as one line."""
     async with aclosing(lines):
         every = [line async for line in lines]
@@ -106,27 +100,72 @@ async def joined(lines: AsyncGenerator[_Line]) -> _Line:
     return msgspec.structs.replace(every[-1], message=message)
 
 
-class LinesResponse:
-    """An ASGI application that sends lines as NDJSON, and nothing before the first is ready."""
+async def encoded(
+    lines: AsyncGenerator[GenerateLine] | AsyncGenerator[ChatLine],
+) -> AsyncGenerator[bytes]:
+    """Yield `lines` as NDJSON."""
+    async with aclosing(lines):
+        async for line in lines:
+            yield _encode(line) + b"\n"
 
-    def __init__(self, lines: AsyncGenerator[GenerateLine] | AsyncGenerator[ChatLine]) -> None:
-        """Send `lines`."""
-        self._lines = lines
+
+def failed_line(text: str) -> bytes:
+    """Return the last line of a stream that fails."""
+    return _encode({"error": text}) + b"\n"
+
+
+class StreamResponse:
+    """An ASGI application that sends parts as they come, and nothing before the first is ready."""
+
+    def __init__(
+        self,
+        parts: AsyncGenerator[bytes],
+        *,
+        content_type: str = "application/x-ndjson",
+        failed: Callable[[str], bytes] = failed_line,
+    ) -> None:
+        """Send `parts`; what `failed` returns is the last one after a failure midway."""
+        self._parts = parts
+        self._content_type = content_type
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer; a failure midway becomes its last line."""
+        """Send the answer."""
         started = False
         try:
-            async with aclosing(self._lines) as lines:
-                async for line in lines:
+            async with aclosing(self._parts) as parts:
+                async for part in parts:
                     if not started:
                         started = True
-                        await send(_START)
-                    await send(_body(line, more_body=not line.done))
+                        headers = [(b"content-type", self._content_type.encode())]
+                        await send(
+                            {"type": "http.response.start", "status": 200, "headers": headers}
+                        )
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         except EngineError as error:
             if not started:
                 raise
-            await send(_body({"error": str(error)}, more_body=False))
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": self._failed(str(error)),
+                    "more_body": True,
+                }
+            )
+        await send({"type": "http.response.body"})
+
+
+def check(asked: Asked) -> None:
+    """Raise EngineError if the model is another one, or cannot do what is asked."""
+    check_model(asked.model)
+    if asked.think:
+        raise EngineError(f'"{asked.model}" does not support thinking', 400)
+
+
+def check_model(name: str) -> None:
+    """Raise EngineError, a 404, if the model is not the built-in one."""
+    if name.lower() != NAME:
+        raise EngineError(f"model '{name}' not found", 404)
 
 
 def templated(messages: Sequence[ChatMessage]) -> str:
@@ -165,12 +204,4 @@ def _figures(end: Piece, duration_ns: int) -> dict[str, Any]:
         "prompt_eval_duration": int(end.timings.prompt_ms * _NS_PER_MS),
         "eval_count": end.tokens_predicted,
         "eval_duration": int(end.timings.predicted_ms * _NS_PER_MS),
-    }
-
-
-def _body(line: object, *, more_body: bool) -> Message:
-    return {
-        "type": "http.response.body",
-        "body": _encode(line) + b"\n",
-        "more_body": more_body,
     }

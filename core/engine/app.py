@@ -12,7 +12,16 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from core.contract.responses import JSONResponse
-from core.engine.answers import LinesResponse, chatted, generated, joined
+from core.engine import v1
+from core.engine.answers import (
+    StreamResponse,
+    chatted,
+    check,
+    check_model,
+    encoded,
+    generated,
+    joined,
+)
 from core.engine.bodies import decode
 from core.engine.disconnect import DisconnectMiddleware
 from core.engine.errors import EngineError
@@ -20,7 +29,6 @@ from core.engine.llama import Llama, Meta
 from core.engine.local import LocalOnlyMiddleware
 from core.engine.model import CONTEXT_LENGTH, NAME, PARAMETERS
 from core.engine.schemas import (
-    Asked,
     ChatLine,
     ChatMessage,
     ChatRequest,
@@ -92,7 +100,7 @@ async def show(request: Request) -> JSONResponse:
     asked = decode(await request.body(), ShowRequest)
     if not (asked.model or asked.name):
         raise EngineError("model is required", 400)
-    _check_model(asked.model or asked.name)
+    check_model(asked.model or asked.name)
     meta = await llama.meta()
     parameters = [
         *(("stop", f'"{word}"') for word in STOP_WORDS),
@@ -119,10 +127,10 @@ async def show(request: Request) -> JSONResponse:
     return JSONResponse(known)
 
 
-async def generate(request: Request) -> LinesResponse | JSONResponse:
+async def generate(request: Request) -> StreamResponse | JSONResponse:
     """POST /api/generate."""
     asked = decode(await request.body(), GenerateRequest)
-    _check(asked)
+    check(asked)
     if not asked.prompt:
         return JSONResponse(
             GenerateLine(model=asked.model, response="", done=True, done_reason="load")
@@ -130,13 +138,13 @@ async def generate(request: Request) -> LinesResponse | JSONResponse:
     lines = generated(request.app.state.llama, asked)
     if asked.stream is False:
         return JSONResponse(await joined(lines))
-    return LinesResponse(lines)
+    return StreamResponse(encoded(lines))
 
 
-async def chat(request: Request) -> LinesResponse | JSONResponse:
+async def chat(request: Request) -> StreamResponse | JSONResponse:
     """POST /api/chat."""
     asked = decode(await request.body(), ChatRequest)
-    _check(asked)
+    check(asked)
     if not asked.messages:
         nothing = ChatMessage(role="assistant", content="")
         return JSONResponse(
@@ -145,7 +153,7 @@ async def chat(request: Request) -> LinesResponse | JSONResponse:
     lines = chatted(request.app.state.llama, asked)
     if asked.stream is False:
         return JSONResponse(await joined(lines))
-    return LinesResponse(lines)
+    return StreamResponse(encoded(lines))
 
 
 def create_app(llama: Llama) -> Starlette:
@@ -165,6 +173,7 @@ def create_app(llama: Llama) -> Starlette:
             Route("/api/show", show, methods=["POST"]),
             Route("/api/generate", generate, methods=["POST"]),
             Route("/api/chat", chat, methods=["POST"]),
+            *v1.routes,
         ],
         middleware=[Middleware(LocalOnlyMiddleware), Middleware(DisconnectMiddleware)],
         exception_handlers={EngineError: _failed, 404: _plain, 405: _plain},
@@ -178,19 +187,10 @@ def _details(meta: Meta) -> ModelDetails:
     return ModelDetails(parameter_size=f"{meta.n_params / 1e6:.2f}M", quantization_level=meta.ftype)
 
 
-def _check(asked: Asked) -> None:
-    _check_model(asked.model)
-    if asked.think:
-        raise EngineError(f'"{asked.model}" does not support thinking', 400)
-
-
-def _check_model(name: str) -> None:
-    if name.lower() != NAME:
-        raise EngineError(f"model '{name}' not found", 404)
-
-
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EngineError)
+    if request.url.path.startswith("/v1/"):
+        return JSONResponse(v1.failure(str(error), error.status), error.status)
     return JSONResponse({"error": str(error)}, error.status)
 
 

@@ -25,6 +25,7 @@ _SYNTAX = {
 _GO_TYPES = {
     "str": "string",
     "int": "int",
+    "float": "float64",
     "bool": "bool",
     "object": "map[string]interface {}",
 }
@@ -36,14 +37,14 @@ _MISMATCH = re.compile(
 _LITERALS = ("null", "true", "false")
 
 
-def decode(body: bytes, type_: type[_T]) -> _T:
+def decode(body: bytes, type_: type[_T], *, empty: str = "missing request body") -> _T:
     """Return the request in `body`; as in Go, what follows its JSON value is ignored.
 
     Raises:
-        EngineError: it is missing or invalid; 400.
+        EngineError: it is missing (`empty` says so) or invalid; 400.
     """
     if not body:
-        raise EngineError("missing request body", 400)
+        raise EngineError(empty, 400)
     value = _parsed(body.decode(errors="replace"))
     try:
         return msgspec.convert(value, type_)

@@ -106,6 +106,18 @@ class Llama:
         response = await self._client.post("/tokenize", json=body)
         return msgspec.json.decode(response.content, type=_Tokens).tokens
 
+    async def embed(self, body: dict[str, Any]) -> bytes:
+        """Return llama.cpp's answer to `body`, in the form of OpenAI's embeddings.
+
+        Raises:
+            EngineError: a text is too long, or llama.cpp fails.
+        """
+        async with self._slots:
+            response = await self._client.post("/v1/embeddings", json=body)
+        if response.is_error:
+            raise _error(msgspec.json.decode(response.content, type=_Failed).error)
+        return response.content
+
     async def generate(
         self, prompt: list[int], parameters: dict[str, Any]
     ) -> AsyncGenerator[Piece]:

@@ -71,6 +71,9 @@ def start_llama_cpp(model: ModelFile, api_key: str) -> Any:
     parameters.n_parallel = SLOTS
     parameters.n_batch = _BATCH
     parameters.cpuparams.n_threads = min(os.cpu_count() or 1, _MAX_THREADS)
+    parameters.embedding = True  # besides completions
+    # Ollama's choice for this model, and the only one for which a text may be longer than a batch.
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
     parameters.cache_ram_mib = 0  # its default keeps up to 8 GiB of past prompts
     parameters.hostnames = ["127.0.0.1"]
     parameters.api_keys = [api_key]

@@ -128,3 +128,57 @@ class Show(Struct, kw_only=True):
     model_info: dict[str, Any]
     capabilities: tuple[str, ...] = ("completion",)
     modified_at: datetime
+
+
+class StreamOptions(Struct):
+    """What a stream of /v1 is to have besides the text."""
+
+    include_usage: bool = False
+
+
+class OpenAIRequest(Struct, kw_only=True):
+    """What the requests of /v1/chat/completions and /v1/completions have in common.
+
+    Other fields do nothing, as in Ollama (openai/openai.go).
+    """
+
+    model: str = ""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+class OpenAIMessage(Struct):
+    """A message; `content` is a text, or a list of parts."""
+
+    role: str = ""
+    content: Any = None
+
+
+class ChatCompletionRequest(OpenAIRequest, kw_only=True):
+    """The body of POST /v1/chat/completions."""
+
+    messages: list[OpenAIMessage] | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class CompletionRequest(OpenAIRequest, kw_only=True):
+    """The body of POST /v1/completions."""
+
+    prompt: str = ""
+
+
+class EmbedRequest(Struct, kw_only=True):
+    """The body of POST /v1/embeddings."""
+
+    model: str = ""
+    input: str | list[str] = ""
+    encoding_format: str = "float"

@@ -6,6 +6,7 @@ from functools import lru_cache
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.context import fields_of
 from core.settings.networks import UNKNOWN, Address, Networks, parse_address
 
 PROXY_HEADERS = frozenset(
@@ -88,16 +89,17 @@ class ClientAddressMiddleware:
         await self.app(scope, receive, send)
 
     def _resolve(self, scope: Scope) -> None:
-        peer = parse_address((scope.get("client") or ("",))[0] or "")  # a Unix socket has none
-        if PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
-            scope["client"] = (_text(peer), 0)
+        host = (scope.get("client") or ("",))[0] or ""  # a Unix socket has none
+        if PROXY_HEADERS.isdisjoint(fields_of(scope)):
+            scope["client"] = (_normal(host), 0)
             return
+        peer = parse_address(host)
         headers = Headers(scope=scope)
         if peer not in self.trusted_proxies:
             # A proxy on this machine that is not listed: its clients may be remote.
-            scope["client"] = (_text(UNKNOWN if peer.is_loopback else peer), 0)
+            scope["client"] = (str(UNKNOWN if peer.is_loopback else peer), 0)
             return
-        scope["client"] = (_text(self._client(headers, peer)), 0)
+        scope["client"] = (str(self._client(headers, peer)), 0)
         scheme = _entries(headers, "x-forwarded-proto")[-1:]
         scope["scheme"] = "https" if scheme == ["https"] else "http"
 
@@ -133,8 +135,8 @@ class ClientAddressMiddleware:
 
 
 @lru_cache(maxsize=1024)
-def _text(address: Address) -> str:
-    return str(address)
+def _normal(host: str) -> str:
+    return str(parse_address(host))
 
 
 def _entries(headers: Headers, name: str) -> list[str]:

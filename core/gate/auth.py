@@ -5,7 +5,7 @@ from functools import lru_cache
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.context import Caller, Record
+from core.context import Caller, Record, fields_of
 from core.contract.errors import (
     AddressNotAllowed,
     BadRequest,
@@ -105,7 +105,7 @@ class AuthMiddleware:
 
 def _credential(scope: Scope) -> str | None:
     """Return the request's key or token; authorization schemes other than Bearer are ignored."""
-    if _CREDENTIAL_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
+    if _CREDENTIAL_HEADERS.isdisjoint(fields_of(scope)):
         return None
     headers = Headers(scope=scope)
     credentials = set(headers.getlist("x-api-key"))

@@ -12,6 +12,7 @@ from starlette.middleware import cors
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.context import fields_of
 from core.contract.errors import BadRequest, HostNotAllowed
 
 HEADERS = {
@@ -47,10 +48,10 @@ class SecurityHeadersMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                own = {name for name, _ in headers}
+                headers = [*message.get("headers", ())]
+                own = dict(headers)
                 headers += [header for header in defaults if header[0] not in own]
-                message = {**message, "headers": headers}
+                message["headers"] = headers
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -123,12 +124,12 @@ class AllowedHostsMiddleware:
     async def _allowed(self, scope: Scope) -> bool:
         if "*" in self.patterns or (not self.listed and self.behind_gateway):
             return True
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1:
+        host = _host(scope)
+        if host is None:
             return False
-        if self._listed(hosts[0]):
+        if self._listed(host):
             return True
-        name = _name(hosts[0])
+        name = _name(host)
         if name in {self.machine, f"{self.machine.partition('.')[0]}.local"}:
             return True
         if self.full_name is None:
@@ -139,6 +140,14 @@ class AllowedHostsMiddleware:
     def _is_listed(self, host: bytes) -> bool:
         name = _name(host)
         return _is_address(name) or any(_matches(name, pattern) for pattern in self.patterns)
+
+
+def _host(scope: Scope) -> bytes | None:
+    """Return the Host header, if there is one and no more."""
+    fields, headers = fields_of(scope), scope["headers"]
+    if len(fields) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
+        return None
+    return fields.get(b"host")
 
 
 def _name(host: bytes) -> str:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from time import monotonic
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
+@lru_cache(maxsize=1024)
 def parse_rate(text: str) -> Rate | None:
     """Parse a `settings.Rate`, such as `60/minute`; None if it is `off`."""
     amount, _, unit = text.partition("/")
@@ -177,9 +178,14 @@ class RateLimitMiddleware:
 def _headers(rate: Rate, quota: Quota) -> list[tuple[bytes, bytes]]:
     left = f'"default";r={quota.remaining};t={_whole_seconds(quota.reset_s)}'
     return [
-        (b"ratelimit-policy", f'"default";q={rate.amount};w={rate.window_s}'.encode()),
+        _policy(rate),
         (b"ratelimit", left.encode()),
     ]
+
+
+@lru_cache(maxsize=1024)
+def _policy(rate: Rate) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", f'"default";q={rate.amount};w={rate.window_s}'.encode()
 
 
 def _whole_seconds(seconds: float) -> int:

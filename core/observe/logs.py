@@ -104,7 +104,10 @@ class JSONFormatter(logging.Formatter):
             }
             if record.exc_info:
                 entry["exception"] = self.formatException(record.exc_info)
-        text = _encode(entry).decode("utf-8")
+        data = _encode(entry)
+        text = data.decode("utf-8")
+        if data.isascii() and b"\x7f" not in data:  # JSON has escaped the other controls
+            return text
         return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

@@ -1,21 +1,33 @@
-"""Prometheus metrics; only the bundle imports this, since prometheus-client loads slowly."""
+"""Prometheus metrics; only the bundle imports this, since prometheus-client loads slowly.
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import cache
-from typing import Any, NamedTuple
+While requests run, they are plain numbers: prometheus-client's own counters take a lock and look
+up their labels each time, which was a twentieth of a plain chat. It renders them when scraped.
+"""
 
-import prometheus_client as metrics
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import NamedTuple
+
+from prometheus_client import Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from starlette.requests import ClientDisconnect
 
 from core.context import Record
 from core.contract.errors import OllamaError, RequestTimeout
 from core.contract.retryable import OllamaBusy, RateLimited
 
+_PREFIX = "ollama_web_api_"
 _SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)
+_BOUNDS = [*map(floatToGoString, (*_SECONDS, float("inf")))]
 _METHODS = {"GET", "HEAD", "OPTIONS", "POST"}
 _UPSTREAM_FAILURES = (OllamaError, OllamaBusy, RequestTimeout)
+
+Labels = tuple[str, ...]
 
 
 class Gauge(NamedTuple):
@@ -26,6 +38,16 @@ class Gauge(NamedTuple):
     value: Callable[[], float]
 
 
+class _Histogram:
+    def __init__(self) -> None:
+        self.counts = [0] * len(_BOUNDS)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(_SECONDS, seconds)] += 1
+        self.sum += seconds
+
+
 class Metrics:
     """Counts finished requests; every label has a bounded set of values."""
 
@@ -34,72 +56,85 @@ class Metrics:
     def __init__(self, paths: Collection[str], gauges: Iterable[Gauge]) -> None:
         """Label requests by path, those outside `paths` as `other`; read `gauges` when scraped."""
         self._paths = frozenset(paths)
-        self._registry = CollectorRegistry()
-        self._labelled: Callable[..., Any] = cache(lambda metric, *values: metric.labels(*values))
-        prefix, registry = "ollama_web_api", self._registry
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, namespace=prefix, registry=registry)
-
-        def histogram(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(
-                name, text, labels, namespace=prefix, registry=registry, buckets=_SECONDS
-            )
-
-        self._requests = counter(
-            "requests", "Requests by status; 0: the client disconnected", "method", "path", "status"
-        )
-        self._duration = histogram("request_seconds", "Duration of a request", "path")
-        self._queued = histogram("queue_wait_seconds", "Time spent waiting for a slot")
-        self._first_token = histogram("first_token_seconds", "Time to the first token", "model")
-        self._tokens = counter("tokens", "Tokens generated", "model")
-        self._upstream_errors = counter("upstream_errors", "Ollama failures", "error")
-        self._cancels = counter("cancelled_requests", "Requests whose client disconnected")
-        self._rate_limited = counter("rate_limited_requests", "Requests answered with a 429")
-        for name, text, value in gauges:
-            metrics.Gauge(name, text, namespace=prefix, registry=registry).set_function(value)
+        self._gauges = [*gauges]
+        self._requests = Counter[Labels]()
+        self._tokens = Counter[Labels]()
+        self._upstream_errors = Counter[Labels]()
+        self._cancels = self._rate_limited = 0
+        self._durations = defaultdict[Labels, _Histogram](_Histogram)
+        self._first_tokens = defaultdict[Labels, _Histogram](_Histogram)
+        self._queued = _Histogram()
 
     def observe(self, record: Record) -> None:
         """Count a finished request."""
         path = record.path.removesuffix("/") or "/"
         path = path if path in self._paths else "other"
         method = record.method if record.method in _METHODS else "other"
-        self._labelled(self._requests, method, path, record.status).inc()
-        self._labelled(self._duration, path).observe(record.duration_s)
+        self._requests[method, path, str(record.status)] += 1
+        self._durations[path,].observe(record.duration_s)
         error = record.error
         if error is None:
             pass
         elif issubclass(error, _UPSTREAM_FAILURES):
-            self._upstream_errors.labels(error.__name__).inc()
+            self._upstream_errors[error.__name__,] += 1
         elif issubclass(error, RateLimited):
-            self._rate_limited.inc()
+            self._rate_limited += 1
         elif issubclass(error, ClientDisconnect):
-            self._cancels.inc()
+            self._cancels += 1
         if record.queued_s or (record.model and not record.error):
             self._queued.observe(record.queued_s)
         if record.model and (not record.error or record.first_token_s is not None):
             model = record.model.lower()  # a real model, since it answered
-            self._labelled(self._tokens, model).inc(record.tokens)
+            self._tokens[model,] += record.tokens
             if record.first_token_s is not None:
-                self._labelled(self._first_token, model).observe(record.first_token_s)
+                self._first_tokens[model,].observe(record.first_token_s)
 
     def text(self, may_see: Callable[[str], bool]) -> bytes:
         """Return the metrics in Prometheus' text format, without those of hidden models."""
-        return generate_latest(_Visible(self._registry, may_see))
+
+        def seen(by_model: Mapping[Labels, object]) -> set[Labels]:
+            return {labels for labels in by_model if may_see(*labels)}
+
+        return generate_latest(_Snapshot(self._collect(seen)))
+
+    def _collect(self, seen: Callable[[Mapping[Labels, object]], set[Labels]]) -> Iterator[Metric]:
+        by_request = ("method", "path", "status")
+        text = "Requests by status; 0: the client disconnected"
+        yield _counter("requests", text, by_request, self._requests)
+        yield _histogram("request_seconds", "Duration of a request", ("path",), self._durations)
+        text = "Time spent waiting for a slot"
+        yield _histogram("queue_wait_seconds", text, (), {(): self._queued})
+        first = {labels: self._first_tokens[labels] for labels in seen(self._first_tokens)}
+        yield _histogram("first_token_seconds", "Time to the first token", ("model",), first)
+        tokens = {labels: self._tokens[labels] for labels in seen(self._tokens)}
+        yield _counter("tokens", "Tokens generated", ("model",), tokens)
+        yield _counter("upstream_errors", "Ollama failures", ("error",), self._upstream_errors)
+        text = "Requests whose client disconnected"
+        yield _counter("cancelled_requests", text, (), {(): self._cancels})
+        text = "Requests answered with a 429"
+        yield _counter("rate_limited_requests", text, (), {(): self._rate_limited})
+        for name, text, value in self._gauges:
+            yield GaugeMetricFamily(f"{_PREFIX}{name}", text, value())
 
 
-class _Visible:
-    """What a registry collects, without the samples of models that the client may not see."""
+class _Snapshot(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
-    def __init__(self, registry: CollectorRegistry, may_see: Callable[[str], bool]) -> None:
-        self._registry = registry
-        self._may_see = may_see
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
-    def collect(self) -> Iterator[metrics.Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [
-                sample
-                for sample in metric.samples
-                if "model" not in sample.labels or self._may_see(sample.labels["model"])
-            ]
-            yield metric
+
+def _counter(name: str, text: str, labels: Labels, values: Mapping[Labels, int]) -> Metric:
+    family = CounterMetricFamily(f"{_PREFIX}{name}", text, labels=labels)
+    for of, value in values.items():
+        family.add_metric(of, value)
+    return family
+
+
+def _histogram(name: str, text: str, labels: Labels, values: Mapping[Labels, _Histogram]) -> Metric:
+    family = HistogramMetricFamily(f"{_PREFIX}{name}", text, labels=labels)
+    for of, histogram in values.items():
+        buckets = [*zip(_BOUNDS, accumulate(histogram.counts), strict=True)]
+        family.add_metric(of, buckets, histogram.sum)
+    return family

@@ -6,9 +6,9 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from queue import SimpleQueue
 
 MAX_PENDING_BYTES = 8 * 2**20
 """How much may wait to be written; what does not fit is counted and dropped."""
@@ -75,7 +75,8 @@ class LogWriter(logging.Handler):
         """Write to `target`."""
         super().__init__()
         self._target = target
-        self._queue = SimpleQueue[bytes | threading.Event]()
+        self._pending = deque[bytes | threading.Event]()
+        self._awake = threading.Event()
         self._accepted = self._written = 0  # bytes, each changed by one thread only
         self._overflowed = self._reported = 0  # lines
         self._lost = 0
@@ -98,20 +99,25 @@ class LogWriter(logging.Handler):
             self._overflowed += 1
             return
         self._accepted += len(line)
-        self._queue.put(line)
+        self._add(line)
 
     def flush(self) -> None:
         """Wait until everything queued so far is written, for at most FLUSH_S."""
         written = threading.Event()
-        self._queue.put(written)
+        self._add(written)
         written.wait(FLUSH_S)
+
+    def _add(self, item: bytes | threading.Event) -> None:
+        self._pending.append(item)
+        if not self._awake.is_set():  # the first of a batch
+            self._awake.set()
 
     def _run(self) -> None:
         while True:
-            batch = [self._queue.get()]
+            self._awake.wait()
             time.sleep(GATHER_S)
-            while not self._queue.empty():
-                batch.append(self._queue.get())
+            self._awake.clear()  # before looking: what comes later starts a batch of its own
+            batch = [self._pending.popleft() for _ in range(len(self._pending))]
             lines = [item for item in batch if isinstance(item, bytes)]
             for block in _blocks(lines):
                 self._write(block)

@@ -12,8 +12,10 @@ import httpx
 import msgspec
 
 from core.contract.errors import OllamaError, RequestTimeout
+from core.ollama.connection import Header, UpstreamError
 from core.ollama.failures import failed_response, not_ollama
-from core.ollama.transport import ForeignProtocol
+from core.ollama.pool import Body
+from core.ollama.transport import ForeignProtocol, HTTPTransport, as_httpx
 
 METADATA_TIMEOUT_S = 10
 """For requests that Ollama answers from memory, within milliseconds."""
@@ -31,8 +33,8 @@ class OllamaAPI:
     def __init__(
         self,
         base_url: str,
-        transport: httpx.AsyncBaseTransport,
-        headers: Sequence[tuple[bytes, bytes]],
+        transport: HTTPTransport,
+        headers: Sequence[Header],
         *,
         built_in: bool = False,
     ) -> None:
@@ -44,6 +46,37 @@ class OllamaAPI:
         self._url = lru_cache(lambda path: httpx.URL(base_url.rstrip("/") + path))
         self._transport = transport
         self._headers = list(headers)
+        self._head = lru_cache(self._head_of)
+
+    async def post(
+        self, path: str, body: object, request_id: str
+    ) -> tuple[int, list[Header], Body]:
+        """Return the status, the headers and the body of an answer; the body must be closed.
+
+        It goes to the pool directly: httpx would take a sixth of a plain chat's time.
+
+        Raises:
+            OllamaError: no response arrived.
+        """
+        with self._network_errors:
+            # Nothing here may refer to the request: its megabytes would stay until the answer.
+            return await self._transport.pool.send(self._post_bytes(path, body, request_id))
+
+    def _post_bytes(self, path: str, body: object, request_id: str) -> bytes:
+        content = _encode(body)
+        id_ = b"x-request-id: %b\r\n" % request_id.encode() if request_id else b""
+        head = self._head(path)
+        length = b"content-length: %d\r\n\r\n" % len(content)
+        return b"".join((head, id_, length, content))  # `%b` would take more than its size
+
+    def _head_of(self, path: str) -> bytes:
+        """Return the start of a POST's head, which is the same each time."""
+        request = httpx.Request(
+            "POST", self._url(path), headers=self._headers, stream=httpx.ByteStream(b"")
+        )
+        headers = [*request.headers.raw, (b"content-type", b"application/json")]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return b"POST %b HTTP/1.1\r\n%b" % (request.url.raw_path, lines)
 
     async def send(
         self, method: str, path: str, body: object = None, request_id: str = ""
@@ -60,8 +93,7 @@ class OllamaAPI:
             )
 
     def _request(self, method: str, path: str, body: object, request_id: str) -> httpx.Request:
-        # Request and response streams bypass httpx's handling of content, which takes a third of
-        # a plain chat's time.
+        # Request and response streams bypass httpx's handling of content.
         content, headers = b"", self._headers
         if body is not None:
             content = _encode(body)
@@ -125,6 +157,22 @@ async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
         await stream.aclose()
 
 
+async def read_body(body: Body) -> bytes:
+    """Read all of `body`, and close it.
+
+    Raises:
+        OllamaError: the connection broke.
+    """
+    parts = []
+    try:
+        with network_errors:
+            while data := await body.read():
+                parts.append(data)
+    finally:
+        body.close()
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 async def drain(stream: httpx.AsyncByteStream) -> None:
     """Read what follows the last line: only a fully read connection can be reused."""
     try:
@@ -147,6 +195,8 @@ class _NetworkErrors:
     def __exit__(
         self, class_: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
+        if isinstance(error, UpstreamError):
+            error = as_httpx(error)
         if isinstance(error, httpx.TransportError):
             _logger.warning("%s: %s", type(error).__name__, error)
             raise OllamaError(_explanation(error, built_in=self._built_in)) from error
@@ -186,4 +236,4 @@ def _not_connected(error: httpx.TransportError, *, built_in: bool) -> str:
 
 
 network_errors = _NetworkErrors()
-"""`with network_errors:` turns httpx's transport errors into an `OllamaError`."""
+"""`with network_errors:` turns failures of a connection into an `OllamaError`."""

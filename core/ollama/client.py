@@ -11,10 +11,11 @@ from starlette.datastructures import State
 
 from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
-from core.ollama.api import OllamaAPI, drain, network_errors, parse, read
+from core.ollama.api import END_TIMEOUT_S, OllamaAPI, network_errors, parse, read, read_body
 from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
+from core.ollama.pool import Body
 from core.ollama.request import OllamaRequest
 from core.ollama.transport import HTTPTransport
 from core.ollama.wire import AnswerReader, Lines, read_answer, read_streamed_answer
@@ -43,7 +44,7 @@ class OllamaClient:
     def __init__(
         self,
         settings: Settings,
-        transport: httpx.AsyncBaseTransport,
+        transport: HTTPTransport,
         headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
         """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
@@ -131,9 +132,9 @@ class OllamaClient:
         Raises:
             ApiError: the chat failed; its class and text say what went wrong.
         """
-        stream = await self._answer(chat, model, request_id, stream=self._is_far)
-        read_body = read_streamed_answer if self._is_far else read_answer
-        return read_body(await read(stream), chat, model)
+        body = await self._answer(chat, model, request_id, stream=self._is_far)
+        read_whole = read_streamed_answer if self._is_far else read_answer
+        return read_whole(await read_body(body), chat, model)
 
     async def stream(
         self, chat: ChatRequest, model: str, request_id: str = ""
@@ -147,37 +148,35 @@ class OllamaClient:
             ApiError: as for `chat`; all lines before it have been yielded.
         """
         reader = AnswerReader(thinking=bool(chat.think))
-        stream = await self._answer(chat, model, request_id, stream=True)
+        body = await self._answer(chat, model, request_id, stream=True)
         try:
             with network_errors:
-                async for data in stream:
+                while not reader.finished and (data := await body.read()):
                     for lines in reader.feed(data):
                         yield lines
-                    if reader.finished:
-                        break
             for lines in reader.end():
                 yield lines
-            await drain(stream)
+            await body.drain(END_TIMEOUT_S)
         finally:
-            await stream.aclose()
+            body.close()
 
     async def _answer(
         self, chat: ChatRequest, model: str, request_id: str, *, stream: bool
-    ) -> httpx.AsyncByteStream:
+    ) -> Body:
         """Return the model's answer once it has begun."""
         await self.check_place(model)
         if chat.messages is not UNSET and any(message.images for message in chat.messages):
             await self._check_sight(model)
         max_predict = self._settings.max_predict
         request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
-        response = await self._api.send("POST", "/api/chat", request, request_id)
-        if response.status_code != httpx.codes.OK:
-            body = await read(response.stream)
-            if says_model_is_missing(response, body):
+        status, headers, body = await self._api.post("/api/chat", request, request_id)
+        if status != httpx.codes.OK:
+            content = await read_body(body)
+            response = httpx.Response(status, headers=headers)
+            if says_model_is_missing(response, content):
                 raise ModelNotFound(model, None)
-            raise failed_response(response, body)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        return response.stream
+            raise failed_response(response, content)
+        return body
 
     async def relay(self, path: str, body: bytes, request_id: str) -> httpx.Response:
         """Send `body` to a path of Ollama's under `/v1`, and return the response's head.

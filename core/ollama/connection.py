@@ -78,7 +78,8 @@ class Connection(asyncio.Protocol):
         """Store `transport`, and have TCP notice when the peer's machine is gone."""
         self._transport = transport
         sock = transport.get_extra_info("socket")
-        self._fd = sock.fileno()
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
@@ -128,12 +129,15 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         self._transport.abort()
 
+    def ended(self) -> bool:
+        """Return whether the answer has arrived in full, and was read."""
+        return self._complete and not self._chunks
+
     def reusable(self) -> bool:
         """Return whether the last exchange is complete on both sides."""
         return (
-            self._complete
+            self.ended()
             and self._keep_alive
-            and not self._chunks
             and not self._transport.is_closing()
             and not self._transport.get_write_buffer_size()
         )
@@ -142,9 +146,7 @@ class Connection(asyncio.Protocol):
         """Return whether the upstream still has it open; a closed idle socket is readable."""
         if self._transport.is_closing():
             return False
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     async def _progress(self) -> None:
         if self._error:

@@ -8,8 +8,15 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from contextlib import suppress
 
-from core.ollama.connection import ConnectFailed, Connection, ConnectTimeout, Header
+from core.ollama.connection import (
+    ConnectFailed,
+    Connection,
+    ConnectTimeout,
+    Header,
+    UpstreamError,
+)
 
 IDLE_EXPIRY_S = 15
 """Seconds for which an idle connection may be reused; relays close theirs later."""
@@ -119,6 +126,15 @@ class Body:
             UpstreamError: the rest will not arrive.
         """
         return await self._connection.read()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Read what follows the last line: only a fully read connection can be reused."""
+        if self._connection.ended():
+            return
+        with suppress(TimeoutError, UpstreamError):  # the answer is complete anyway
+            async with asyncio.timeout(timeout_s):
+                while await self._connection.read():
+                    pass
 
     def close(self) -> None:
         """Keep the connection for reuse if the body was read to its end."""

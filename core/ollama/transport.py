@@ -29,12 +29,24 @@ _ERRORS: dict[type[UpstreamError], type[httpx.TransportError]] = {
 }
 
 
+def as_httpx(error: UpstreamError) -> httpx.TransportError:
+    """Return httpx's counterpart of `error`, with the same cause."""
+    counterpart = _ERRORS[type(error)](str(error))
+    counterpart.__cause__ = error.__cause__
+    return counterpart
+
+
 class HTTPTransport(httpx.AsyncBaseTransport):
     """Sends every request through a pool, to its one origin."""
 
     def __init__(self, pool: Pool) -> None:
         """Send through `pool`, which its creator must close."""
         self._pool = pool
+
+    @property
+    def pool(self) -> Pool:
+        """The connections, for calls that do without httpx."""
+        return self._pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, whose body is in memory, and return its response, the body still unread.
@@ -53,7 +65,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         try:
             status, headers, body = await self._pool.send(data)
         except UpstreamError as error:
-            raise _ERRORS[type(error)](str(error)) from error.__cause__
+            raise as_httpx(error) from error.__cause__
         return httpx.Response(status, headers=headers, stream=_Stream(body))
 
 
@@ -68,7 +80,7 @@ class _Stream(httpx.AsyncByteStream):
         try:
             data = await self._body.read()
         except UpstreamError as error:
-            raise _ERRORS[type(error)](str(error)) from error.__cause__
+            raise as_httpx(error) from error.__cause__
         if data:
             return data
         raise StopAsyncIteration

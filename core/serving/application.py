@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.context import Recorder
 from core.contract.errors import InternalError
 from core.gate.browsers import SecurityHeadersMiddleware
+from core.serving.routes import Shortcut
 from core.settings.environment import SettingsError
 
 _logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ class BareStarlette(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the router wrapped in the given middleware only."""
-        app: ASGIApp = self.router
+        app: ASGIApp = Shortcut(self.router)
         for class_, args, kwargs in reversed(self.user_middleware):
             app = class_(app, *args, **kwargs)
         return app

@@ -1,7 +1,9 @@
 """The open connections: how many there may be, and which to close when that gets tight."""
 
+import asyncio
 import logging
 import resource
+import socket
 from collections import Counter
 from contextlib import suppress
 from itertools import product
@@ -32,6 +34,14 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # macOS has a lower limit than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def limit_unread(transport: asyncio.BaseTransport, seconds: int) -> None:
+    """Let Linux drop a connection whose client leaves its answer unread for `seconds`."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000
+        )
 
 
 class Connection(Protocol):

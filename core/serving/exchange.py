@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core import moment
 from core.context import Record, Recorder
 from core.contract.dialects import dialect_of
 from core.contract.errors import (
@@ -29,8 +30,6 @@ LAST_WORDS_S = 5
 """How long a client that does not read may delay its error message."""
 LINGER_S = 2
 """How long a connection stays open for a request body that nobody asked for."""
-AT_ONCE_S = 0.02
-"""An answer faster than this needs no deadline timer, and no task watching for a disconnect."""
 
 _logger = logging.getLogger(__name__)
 
@@ -119,8 +118,8 @@ class _Exchange:
         self._watcher: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(min(AT_ONCE_S, timeout_s), self._slow, loop.time() + timeout_s)
+        self._deadline_at = asyncio.get_running_loop().time() + timeout_s
+        moment.unless_over(self._slow)
         try:
             async with asyncio.timeout(None) as self._deadline:
                 await app(scope, self.receive, self.send)
@@ -131,7 +130,7 @@ class _Exchange:
                 raise RequestTimeout(timeout_s) from None
             raise
         finally:
-            timer.cancel()
+            moment.over(self._slow)
             if self._watcher:
                 self._watcher.cancel()
                 self._watcher = None  # its traceback refers to this object: leave no cycle
@@ -151,15 +150,18 @@ class _Exchange:
             self._record.status = message["status"]
             headers = list(message.get("headers", ()))
             is_stream = (b"content-type", self._dialect.stream_type) in headers
-            self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
             self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
-        elif not message.get("more_body"):
+            await self._send(message)  # may find a header invalid: then the answer is still due
+            self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
+            return
+        if not message.get("more_body"):
             self._answer = _Answer.COMPLETE
         await self._send(message)
 
-    def _slow(self, deadline: float) -> None:
-        self._deadline.reschedule(deadline)
+    def _slow(self) -> None:
+        """Set a deadline, and watch for a disconnect: an answer at once needs neither."""
+        self._deadline.reschedule(self._deadline_at)
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
 

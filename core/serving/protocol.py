@@ -1,28 +1,17 @@
 """uvicorn's HTTP protocol, with limits on large request heads and on slow clients."""
 
 import asyncio
-import socket
 from typing import Any
 
 import httptools
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.context import Record
-from core.contract.errors import (
-    ApiError,
-    BadRequest,
-    CodingNotSupported,
-    HeadTimeout,
-    HeadTooLarge,
-    InvalidHTTP,
-)
-from core.gate.browsers import HEADERS
-from core.observe import logs
-from core.serving.connections import Connections
+from core.contract.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge, InvalidHTTP
+from core.serving.connections import Connections, limit_unread
+from core.serving.cycle import Cycle, add_request_line
 from core.serving.half_closed import HalfClosed
-from core.settings.networks import parse_address
+from core.serving.refusals import last_answer, log_refusal, objection
 
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 reuses connections for 100 s; uvicorn's 5 s would race with it."""
@@ -34,20 +23,16 @@ LATE_BODY_S = 30
 """How long the body of a request may go on arriving after the answer..."""
 MAX_LATE_BODY_BYTES = 64 * 2**20
 """...and how much of it: clients read the answer only when they have sent everything."""
-REFUSED_S = 1
-"""How long a refused connection is read: closed at once, it would be reset, the answer lost."""
 WRITE_TIMEOUT_S = 60
 """How long a client may leave its answer unread before Linux drops the connection."""
-
-_BODY_HEADERS = {b"content-length", b"transfer-encoding"}
+REFUSED_S = 1
+"""How long a refused connection is read: closed at once, it would be reset, the answer lost."""
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with JSON errors for malformed HTTP.
+    """Limits the time and size of a request's head, and answers malformed HTTP in JSON."""
 
-    It limits the time and the size of a request's head, which uvicorn does not. What it refuses
-    is logged like any request.
-    """
+    cycle: Cycle
 
     __slots__ = (
         "_half_closed",
@@ -61,16 +46,8 @@ class Protocol(HttpToolsProtocol):
     )
     # CPython stores up to 30 attributes compactly: more would double a connection's memory.
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        limits: Connections,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *, limits: Connections, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
         self._half_closed: HalfClosed | None = None
@@ -80,10 +57,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
         super().connection_made(transport)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            transport.get_extra_info("socket").setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_TIMEOUT_S * 1000
-            )
+        limit_unread(transport, WRITE_TIMEOUT_S)
         self._known = self._limits.is_trusted(self._host)
         if refusal := self._limits.add(self, self._host):
             self._log(refusal)
@@ -122,7 +96,7 @@ class Protocol(HttpToolsProtocol):
         ):
             return None
         cycle.keep_alive = False
-        self._half_closed = HalfClosed(self.transport, self._probe)
+        self._half_closed = HalfClosed(self.transport, cycle.probe)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -155,22 +129,19 @@ class Protocol(HttpToolsProtocol):
         With two at once, uvicorn would not notice a disconnect. A client that pipelines retries
         the second one when the connection closes after the first answer (RFC 9112, 9.3.2).
         """
+        error = objection(self.headers, upgrades=self.parser.should_upgrade())
         if not self._is_idle():
-            self._stop_parsing(BadRequest("The previous request is still in progress"))
-        if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
-            # The parser would mistake the body for another request.
-            text = "A request with a body cannot offer an Upgrade. Omit that header"
-            self._stop_parsing(BadRequest(text))
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
-            text = "Transfer-Encoding may only be chunked. Send the body as it is"
-            self._stop_parsing(CodingNotSupported(text))
+            error = BadRequest("The previous request is still in progress")
+        if error:
+            self._refuse(error)
+            raise error
         self._end_head()
         self._late_bytes = 0
-        super().on_headers_complete()
-        if b"%" in self.url and b"%2f" in (path := self.scope["raw_path"].lower()):
-            # Decoded, it would be a separator, and another endpoint's path.
-            self.scope["path"] = path.decode("ascii")
+        add_request_line(self.scope, self.parser.get_method(), self.url)
+        self.scope["http_version"] = self.parser.get_http_version()
+        keep_alive = self.scope["http_version"] != "1.0" and self.parser.should_keep_alive()
+        self.cycle = Cycle(self, keep_alive=keep_alive)
+        self._start_asgi_task(self.cycle, self.app)
         self._limits.begin(self)
 
     def on_body(self, body: bytes) -> None:
@@ -218,13 +189,6 @@ class Protocol(HttpToolsProtocol):
     def _host(self) -> str:
         return self.client[0] if self.client else ""
 
-    def _probe(self) -> bytes:
-        """Return bytes that mean nothing at this point of the answer, if there are any."""
-        if not self.cycle.response_started:
-            return b"HTTP/1.1 100 Continue\r\n\r\n"
-        is_chunked = self.cycle.chunked_encoding and self.cycle.scope["method"] != "HEAD"
-        return b"0" if is_chunked else b""  # a leading zero of the next chunk's size
-
     def _is_idle(self) -> bool:
         return not self.cycle or self.cycle.response_complete
 
@@ -256,11 +220,6 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _stop_parsing(self, error: ApiError) -> None:
-        """Refuse the rest of the connection, from within the parser."""
-        self._refuse(error)
-        raise error
-
     def _refuse(self, error: ApiError) -> None:
         """Read no more, and answer with `error`, unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
@@ -278,7 +237,7 @@ class Protocol(HttpToolsProtocol):
     def _turn_away(self, error: ApiError) -> None:
         """Answer with `error` and read no more, but let the client read it if there is room."""
         self._refused = True
-        self.transport.write(_last_answer(error))
+        self.transport.write(last_answer(error))
         if not self._limits.may_linger(self):
             self.transport.close()
             return
@@ -287,23 +246,4 @@ class Protocol(HttpToolsProtocol):
         self.loop.call_later(REFUSED_S, self.transport.close)
 
     def _log(self, error: ApiError) -> None:
-        """Log a refusal; the client of a trusted proxy is unknown, and the proxy is no attacker."""
-        is_proxy = self._limits.is_trusted(self._host)
-        logs.log_request(
-            Record(
-                request_id="",
-                method="",
-                path="",
-                started_at=0,
-                address="" if is_proxy else str(parse_address(self._host)),
-                status=error.status,
-                error=type(error),
-            )
-        )
-
-
-def _last_answer(error: ApiError) -> bytes:
-    response = error.response()
-    response.headers.update({**HEADERS, "connection": "close"})
-    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)
+        log_refusal(error, self._host, is_proxy=self._limits.is_trusted(self._host))

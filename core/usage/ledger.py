@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from core.context import Record
@@ -85,12 +86,14 @@ class Ledger:
         """Count a finished request, if a model answered it."""
         if not record.model or not record.caller or not record.answered:
             return
-        key = (datetime.now(UTC).date().isoformat(), caller_of(record.caller.id), record.model)
-        seconds = max(0.0, record.duration_s - record.queued_s)
+        day = _day(int(time.time()) // 86_400)
+        key = (day, caller_of(record.caller.id), record.model)
         with self._lock:
             counts = self._pending.setdefault(key, [0, 0, 0, 0.0])
-            for index, count in enumerate((1, record.prompt_tokens, record.tokens, seconds)):
-                counts[index] += count
+            counts[0] += 1
+            counts[1] += record.prompt_tokens
+            counts[2] += record.tokens
+            counts[3] += max(0.0, record.duration_s - record.queued_s)
         self._start()
 
     def keep_spent(self, key: str, end: int, spent: int) -> None:
@@ -185,6 +188,12 @@ class Ledger:
         if not self._failing:
             _logger.error("USAGE_FILE cannot be written, the counts are kept in memory: %s", error)
         self._failing = True
+
+
+@lru_cache(maxsize=2)
+def _day(number: int) -> str:
+    """Return the date, in UTC, of the day so many days after 1970-01-01."""
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
 
 
 def caller_of(caller_id: str) -> str:

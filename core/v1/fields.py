@@ -37,7 +37,7 @@ class Heeded(Struct):
     max_output_tokens: _Tokens | None = None
     temperature: Annotated[float, Meta(ge=0, le=10)] | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=MAX_VOCABULARY)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=MAX_VOCABULARY)] | None = None
     seed: _Seed | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None

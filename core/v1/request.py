@@ -43,9 +43,13 @@ class RelayRequest:
 
     def seal(self) -> None:
         """Keep only what to send to Ollama, as `body`: `model` is final from now on."""
-        body = msgspec.json.encode({**self._fields, "model": self.model})
-        # Copied, because msgspec's buffer leaves holes of half its size in the heap.
-        self.body = bytes(memoryview(body))
+        encode = msgspec.json.encode
+        fields = {**self._fields, "model": Raw(encode(self.model))}
+        body: list[bytes | memoryview] = []
+        for name, raw in fields.items():
+            body += b"," if body else b"{", encode(name), b":", memoryview(raw)
+        # Joined, because msgspec's buffer would be larger, and leave holes in the heap.
+        self.body = b"".join([*body, b"}"])
         self._fields = {}
 
 

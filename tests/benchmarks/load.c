@@ -1,6 +1,7 @@
 /* Puts load on a server and checks every answer: one thread, epoll.
  *
- * usage: load run|hold PORT PATH CONNECTIONS SECONDS TOKENS PACE LIMIT
+ * usage: load run|hold PORT PATH CONNECTIONS SECONDS TOKENS PACE LIMIT [HEADERS]
+ * A PATH under /v1/ is asked, and its answers are read, in OpenAI's form. HEADERS go with each request.
  * run: after one small request on every connection it prints "ready" and waits for a line; then
  *   each connection asks, again and again for SECONDS (once if 0), for a plain chat (TOKENS 0) or
  *   a stream of TOKENS at PACE. Requests in progress are read to their end.
@@ -34,14 +35,15 @@ struct connection {
     int line_done;     /* the last byte of the body ended a line */
     long tokens;       /* that were asked for; 0 is a plain chat */
     size_t left;       /* bytes of the body, or of the chunk */
-    long lines;        /* of the body so far */
+    long lines;        /* of the body so far; in OpenAI's form, those with a token */
+    int ended;         /* in OpenAI's form: the last event has come */
     double sent, first;
     size_t length;     /* of `text`: the head, then the last line of the body */
     char text[TEXT_MAX + 1];
 };
 
-static const char *path, *fault = "";
-static int port, poller, connection_count, holding, running, opened;
+static const char *path, *headers = "", *fault = "";
+static int is_openai, port, poller, connection_count, holding, running, opened;
 static long tokens, pace, answers, tokens_read, errors, reconnects, sample_count;
 static double stop_at;
 static double samples[SAMPLES]; /* seconds to the first byte of a body */
@@ -83,22 +85,24 @@ static void connect_(struct connection *c)
 
 static void ask(struct connection *c)
 {
-    char body[512], request[1024];
+    char body[512], request[2048];
     if (c->fd < 0) {
         connect_(c); /* once that is done, this is called again */
         return;
     }
     int small = !running && !holding;
     c->tokens = tokens && small ? 1 : tokens;
-    int length = snprintf(body, sizeof body,
-        "{\"model\":\"smollm2:135m\",\"message\":\"tokens=%ld pace=%ld\",\"stream\":%s}",
+    int length = snprintf(body, sizeof body, is_openai
+        ? "{\"model\":\"smollm2:135m\",\"messages\":[{\"role\":\"user\",\"content\":"
+          "\"tokens=%ld pace=%ld\"}],\"stream\":%s}"
+        : "{\"model\":\"smollm2:135m\",\"message\":\"tokens=%ld pace=%ld\",\"stream\":%s}",
         c->tokens, pace, tokens ? "true" : "false");
     length = snprintf(request, sizeof request,
         "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        "Content-Length: %d\r\n\r\n%s", path, length, body);
+        "%sContent-Length: %d\r\n\r\n%s", path, headers, length, body);
     c->state = HEAD;
     c->length = 0;
-    c->lines = c->line_done = 0;
+    c->lines = c->line_done = c->ended = 0;
     c->first = 0;
     c->sent = now();
     /* If this fails, the socket is closed, and the next event says so. */
@@ -125,9 +129,11 @@ static void finish(struct connection *c)
 {
     c->text[c->length] = 0;
     int done = strstr(c->text, "\"done\":true") || strstr(c->text, "\"done\": true");
+    if (is_openai)
+        done = c->tokens ? c->ended : strstr(c->text, "\"finish_reason\"") != NULL;
     if (!done)
         wrong(c, "the last line is not done");
-    else if (c->tokens && c->lines != c->tokens + 1)
+    else if (c->tokens && c->lines != c->tokens + !is_openai)
         wrong(c, "the count of tokens is wrong");
     else {
         if (running) {
@@ -158,7 +164,12 @@ static void take_body(struct connection *c, const char *data, size_t length)
             c->length += part;
         }
         c->line_done = end != NULL;
-        c->lines += c->line_done;
+        if (c->line_done && is_openai) {
+            c->text[c->length] = 0;
+            c->lines += strstr(c->text, "\" token\"") != NULL;
+            c->ended |= !strncmp(c->text, "data: [DONE]", 12);
+        } else
+            c->lines += c->line_done;
         data += part;
         length -= part;
     }
@@ -317,13 +328,16 @@ static double median(void)
 
 int main(int count, char **arguments)
 {
-    if (count != 9 || (strcmp(arguments[1], "run") && strcmp(arguments[1], "hold"))) {
-        fputs("usage: load run|hold PORT PATH CONNECTIONS SECONDS TOKENS PACE LIMIT\n", stderr);
+    if (count < 9 || count > 10 || (strcmp(arguments[1], "run") && strcmp(arguments[1], "hold"))) {
+        fputs("usage: load run|hold PORT PATH CONNECTIONS SECONDS TOKENS PACE LIMIT "
+              "[HEADERS]\n", stderr);
         return 2;
     }
     holding = !strcmp(arguments[1], "hold");
     port = atoi(arguments[2]);
     path = arguments[3];
+    is_openai = !strncmp(path, "/v1/", 4);
+    headers = count == 10 ? arguments[9] : "";
     connection_count = atoi(arguments[4]);
     double seconds = atof(arguments[5]), limit = atof(arguments[8]);
     tokens = atol(arguments[6]);

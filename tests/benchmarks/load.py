@@ -13,6 +13,7 @@ import msgspec
 from tests.benchmarks.programs import LOAD_CORE, running
 from tests.benchmarks.servers import Failed, Server
 
+V1 = "/v1/chat/completions"
 LIMIT_S = 60
 """Seconds after which a hung measurement is abandoned."""
 
@@ -28,6 +29,8 @@ class Case:
     """per stream; 0 means a plain chat"""
     pace: int = 0
     """tokens per second of each stream; 0 means as fast as they are read"""
+    openai: bool = False
+    """whether it is asked at /v1/chat/completions"""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -66,9 +69,10 @@ class Load:
         Raises:
             Failed: not all of them could be opened and kept open.
         """
-        self.run(server, Case("warming up", 4, 0.2))
-        self.run(server, Case("warming up", 4, 0.2, tokens=4))
-        case = Case(f"{streams} open streams", streams, tokens=60, pace=1)
+        openai = not server.answers(openai=False)
+        self.run(server, Case("warming up", 4, 0.2, openai=openai))
+        self.run(server, Case("warming up", 4, 0.2, tokens=4, openai=openai))
+        case = Case(f"{streams} open streams", streams, tokens=60, pace=1, openai=openai)
         before = server.memory_bytes()
         with self._ready("hold", server, case) as process:
             time.sleep(1.5)
@@ -79,8 +83,11 @@ class Load:
     @contextmanager
     def _ready(self, mode: str, server: Server, case: Case) -> Iterator[subprocess.Popen[str]]:
         path = server.stream if case.tokens else server.chat
+        if case.openai:
+            path = V1
         numbers = (case.connections, case.seconds, case.tokens, case.pace, case.seconds + LIMIT_S)
         command = [str(self.program), mode, str(server.port), path, *map(str, numbers)]
+        command += [server.headers] if server.headers else []
         with running(command, LOAD_CORE) as process:
             assert process.stdout
             process.stdout.readline()

@@ -11,9 +11,13 @@ from tests.benchmarks.servers import Failed, Lineup, Server
 
 PLAIN = {n: f"plain chat, {n} connection{'s' * (n > 1)}" for n in (1, 32, 128)}
 FLAT_OUT = {n: f"streamed flat-out, {n} stream{'s' * (n > 1)}" for n in (1, 64, 256)}
+V1_PLAIN = "/v1: plain chat, 32 connections"
+V1_FLAT_OUT = "/v1: streamed flat-out, 64 streams"
+V1_PACED = "/v1: paced, 200 streams x 50 tokens/s"
+V1_FIRST = "/v1: first token"
 PACED = "paced, 200 streams x 50 tokens/s"
 FIRST = "first token"
-DIRECT = (PLAIN[32], FLAT_OUT[64], FIRST)
+DIRECT = (PLAIN[32], FLAT_OUT[64], FIRST, V1_FIRST)
 """Cases also measured on the upstream itself."""
 ONCE = ("naive",)
 """Servers so slow that one round must suffice."""
@@ -26,6 +30,10 @@ def cases(seconds: float) -> list[Case]:
         *(Case(name, n, seconds, tokens=500) for n, name in FLAT_OUT.items()),
         Case(PACED, 200, tokens=50 * math.ceil(2 * seconds), pace=50),
         Case(FIRST, 1, seconds, tokens=2, pace=1000),
+        Case(V1_PLAIN, 32, seconds, openai=True),
+        Case(V1_FLAT_OUT, 64, seconds, tokens=500, openai=True),
+        Case(V1_PACED, 200, tokens=50 * math.ceil(2 * seconds), pace=50, openai=True),
+        Case(V1_FIRST, 1, seconds, tokens=2, pace=1000, openai=True),
     ]
 
 
@@ -41,6 +49,8 @@ def measure_load(
                 _tell(f"round {number} of {rounds}: {case.name}")
                 for server in ([source] if case.name in DIRECT else []) + servers:
                     if number > 1 and server.name in ONCE:
+                        continue
+                    if not server.answers(openai=case.openai):
                         continue
                     figures = None
                     try:

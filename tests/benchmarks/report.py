@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.measuring import FIRST, FLAT_OUT, PACED, PLAIN
+from tests.benchmarks.measuring import (
+    FIRST,
+    FLAT_OUT,
+    PACED,
+    PLAIN,
+    V1_FIRST,
+    V1_FLAT_OUT,
+    V1_PACED,
+    V1_PLAIN,
+)
 from tests.benchmarks.results import Results, cpu_us, middle, per_s
 
 Rows = list[list[str]]
@@ -80,12 +89,16 @@ def targets(results: Results, streams: int) -> list[Target]:
 
 def _measured(results: Results, servers: list[str], streams: int) -> Rows:
     rows = [["CPU for each (x nginx), and how many a second", *servers]]
-    for case in (*PLAIN.values(), *FLAT_OUT.values(), PACED):
-        unit = "a chat" if case in PLAIN.values() else "a token"
+    for case in (*PLAIN.values(), *FLAT_OUT.values(), PACED, V1_PLAIN, V1_FLAT_OUT, V1_PACED):
+        unit = "a chat" if case in {*PLAIN.values(), V1_PLAIN} else "a token"
         rows.append([f"{case}: {unit}", *(_cell(results, case, name) for name in servers)])
-    added = (middle(results.added_ms(FIRST, name)) for name in servers)
+    added, v1_added = (
+        [_number(middle(results.added_ms(case, name)), " ms") for name in servers]
+        for case in (FIRST, V1_FIRST)
+    )
     held = (results.held_kb.get(name) for name in servers)
-    rows.append(["added to the first token", *(_number(value, " ms") for value in added)])
+    rows.append(["added to the first token", *added])
+    rows.append(["/v1: added to the first token", *v1_added])
     rows.append([f"each of {streams} open streams", *(_number(value, " KB") for value in held)])
     return rows
 

@@ -15,6 +15,7 @@ from shutil import which
 import psutil
 
 from tests.benchmarks.programs import HERE, SERVER_CORE, UPSTREAM_CORE, running
+from tests.programs import ROOT
 
 OPEN_GATE = {
     "HOST": "127.0.0.1",
@@ -25,6 +26,26 @@ OPEN_GATE = {
     "QUEUE_TIMEOUT_S": "300",
 }
 """The bundle's settings: its gate does all its work but lets everything through."""
+
+
+START_S = 120
+"""LiteLLM's imports alone take many seconds."""
+PEERS = ROOT / "build/peers"
+"""Where tests/benchmarks/peers/install.sh puts the gateways, each in an environment of its own."""
+PORTKEY = PEERS / "node_modules/@portkey-ai/gateway/build/start-server.js"
+PORTKEY_HEADERS = (
+    "Authorization: Bearer none\r\nx-portkey-provider: openai\r\n"
+    "x-portkey-custom-host: http://127.0.0.1:{}/v1\r\n"
+)
+LITELLM = """
+model_list:
+  - model_name: "smollm2:135m"
+    litellm_params: {{model: "openai/smollm2:135m", api_base: "{}", api_key: none}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
+"""
+"""It answers everybody, as the bundle's gate does here."""
+NATIVE_ALONE, OPENAI_ALONE = ("flask", "naive"), ("litellm", "portkey")
+"""Servers without /v1, and those with nothing else."""
 
 
 class Failed(Exception):
@@ -40,6 +61,12 @@ class Server:
     process: psutil.Process
     chat: str = "/api/chat"
     stream: str = "/api/chat/stream"
+    headers: str = ""
+    """further lines of each request's head"""
+
+    def answers(self, *, openai: bool) -> bool:
+        """Return whether it has the API that a case needs."""
+        return self.name not in (NATIVE_ALONE if openai else OPENAI_ALONE)
 
     def cpu_s(self) -> float:
         """Return the CPU seconds its processes have used."""
@@ -78,7 +105,8 @@ class Lineup:
         with running(COMMANDS[name](self, port), SERVER_CORE, environ, log) as process:
             if not _listens(port, process):
                 raise Failed(f"{name} did not start: {log.read_text('utf-8')[-500:]}")
-            yield Server(name, port, psutil.Process(process.pid))
+            headers = PORTKEY_HEADERS.format(self.upstream_port) if name == "portkey" else ""
+            yield Server(name, port, psutil.Process(process.pid), headers=headers)
 
     def nginx(self, port: int) -> list[str]:
         """Write nginx's configuration and return its command."""
@@ -88,6 +116,14 @@ class Lineup:
         path.write_text(template.safe_substitute(values), "utf-8")
         return [_nginx() or "nginx", "-e", str(self.folder / "nginx.log"), "-c", str(path)]
 
+    def litellm(self, port: int) -> list[str]:
+        """Write the configuration of LiteLLM's proxy and return its command."""
+        path = self.folder / "litellm.yaml"
+        url = f"http://127.0.0.1:{self.upstream_port}/v1"
+        path.write_text(LITELLM.format(url), "utf-8")
+        listen = (f"--port={port}", "--host=127.0.0.1", "--num_workers=1", "--telemetry=False")
+        return [str(PEERS / "litellm/bin/litellm"), f"--config={path}", *listen]
+
 
 def _python(*arguments: str) -> list[str]:
     return [sys.executable, "-m", *arguments]
@@ -96,6 +132,8 @@ def _python(*arguments: str) -> list[str]:
 COMMANDS: dict[str, Callable[[Lineup, int], list[str]]] = {
     "nginx": Lineup.nginx,
     "bundle": lambda _, port: _python("handlers"),
+    "portkey": lambda _, port: ["node", str(PORTKEY), f"--port={port}", "--headless"],
+    "litellm": Lineup.litellm,
     # One thread per stream; gunicorn keeps alive only the connections beyond its threads.
     "flask": lambda _, port: _python(
         "gunicorn", "--threads=1100", "--worker-connections=4000", f"--bind=127.0.0.1:{port}",
@@ -114,6 +152,9 @@ def missing(name: str) -> str:
     """Return what the server `name` needs but is not installed, or "" if it can run."""
     if name == "nginx":
         return "" if _nginx() else "nginx"
+    if name in OPENAI_ALONE:
+        there = (PORTKEY if name == "portkey" else PEERS / "litellm/bin/litellm").is_file()
+        return "" if there else f"{name} (tests/benchmarks/peers/install.sh)"
     return ", ".join(module for module in _MODULES.get(name, ()) if not find_spec(module))
 
 
@@ -138,7 +179,7 @@ def _free_port() -> int:
 
 
 def _listens(port: int, process: subprocess.Popen[str]) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) == 0:

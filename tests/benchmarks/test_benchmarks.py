@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 
@@ -43,6 +44,13 @@ def test_each_connection_repeats_its_request_until_time_is_up(built: Built, sour
     assert figures.first_ms > 0
 
 
+@pytest.mark.parametrize("case", [Case("plain", 4, 0.2), Case("stream", 4, tokens=20, pace=200)])
+def test_openai_s_form_is_read_and_counted(built: Built, source: Server, case: Case) -> None:
+    figures = Load(built.load).run(source, replace(case, openai=True))
+    assert figures.per_s > 0
+    assert figures.first_ms > 0
+
+
 def test_a_wrong_answer_is_a_failure(built: Built, source: Server) -> None:
     elsewhere = Server("elsewhere", source.port, source.process, chat="/nowhere")
     with pytest.raises(Failed, match="HTTP status 404"):
@@ -63,6 +71,7 @@ def test_it_measures_the_bundle_beside_nginx(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "| streamed flat-out, 64 streams: a token | " in ended.stdout
+    assert "| /v1: streamed flat-out, 64 streams: a token | " in ended.stdout
     results = msgspec.json.decode(path.read_bytes(), type=Results)
     assert not results.failures
     assert set(results.held_kb) == {"nginx", "bundle"}

@@ -1,4 +1,5 @@
-/* A fast fake Ollama: one thread, epoll, answers prepared in advance.
+/* A fast fake Ollama: one thread, epoll, answers prepared in advance, in its own form and, at
+ * /v1/chat/completions, in OpenAI's.
  *
  * usage: upstream
  * It listens on a free port of 127.0.0.1 and prints the number. The prompt says what to answer:
@@ -31,14 +32,25 @@ enum { FDS = 65536, EVENTS = 256, REQUEST_MAX = 16384, BLOCK_TOKENS = 1024, TOKE
     "\"eval_count\":8,\"eval_duration\":263927630}"
 #define PLAIN MODEL SAID("The capital of France is Paris.") END
 #define LAST MODEL SAID("") END "\n"
+#define OPENAI(kind) "{\"id\":\"chatcmpl-96\",\"object\":\"chat.completion" kind \
+    "\",\"created\":1795529072,\"model\":\"smollm2:135m\",\"system_fingerprint\":\"fp_ollama\","
+#define CHOICE(key, text, reason) "\"choices\":[{\"index\":0,\"" key                         \
+    "\":{\"role\":\"assistant\",\"content\":\"" text "\"},\"finish_reason\":" reason "}]"
+#define USAGE "\"usage\":{\"prompt_tokens\":16,\"completion_tokens\":8,\"total_tokens\":24}}"
+#define V1_TOKEN "data: " OPENAI(".chunk") CHOICE("delta", " token", "null") "}\n\n"
+#define V1_LAST                                                                          \
+    "data: " OPENAI(".chunk") CHOICE("delta", "", "\"stop\"") "}\n\n"                    \
+    "data: " OPENAI(".chunk") "\"choices\":[]," USAGE "\n\ndata: [DONE]\n\n"
+#define V1_PLAIN                                                                         \
+    OPENAI("") CHOICE("message", "The capital of France is Paris.", "\"stop\"") "," USAGE
 #define TAGS                                                                                   \
     "{\"models\":[{\"name\":\"smollm2:135m\",\"model\":\"smollm2:135m\",\"modified_at\":"      \
     "\"2026-11-23T07:40:00Z\",\"size\":270898672,\"digest\":\"9077fe9d2ae1\",\"details\":{}}]}"
 #define VERSION "{\"version\":\"0.24.0\"}"
 #define SHOW "{\"model_info\":{\"llama.vocab_size\":49152},\"capabilities\":[\"completion\"]}"
 #define DATE "Date: Mon, 23 Nov 2026 07:47:56 GMT\r\n"
-#define STREAM_HEAD                                                       \
-    "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n" DATE      \
+#define STREAM_HEAD(type)                                              \
+    "HTTP/1.1 200 OK\r\nContent-Type: " type "\r\n" DATE               \
     "Transfer-Encoding: chunked\r\n\r\n"
 
 struct bytes {
@@ -46,7 +58,13 @@ struct bytes {
     size_t length;
 };
 
+/* The form of the answers at one path. */
+struct form {
+    struct bytes plain, stream_head, token, block, tail;
+};
+
 struct connection {
+    const struct form *form;   /* of the stream under way */
     int fd, timer;             /* `timer` is -1 unless a paced stream is under way */
     struct bytes head;         /* what is left to write: first this, ... */
     size_t token_bytes;        /* ... then so much of the tokens that are due, ... */
@@ -57,7 +75,8 @@ struct connection {
 };
 
 static struct connection *connections[FDS]; /* by socket, and by timer */
-static struct bytes plain, tags, version, show, unknown, stream_head, token, block, tail;
+static struct bytes tags, version, show, unknown;
+static struct form native, openai;
 static int poller;
 
 static void fail(const char *what)
@@ -81,19 +100,29 @@ static struct bytes chunk(const char *data, const char *more)
     return (struct bytes){text, (size_t)length};
 }
 
+static struct form make_form(const char *plain, const char *head, const char *token, const char *last)
+{
+    struct form form = {
+        .plain = whole("200 OK", plain),
+        .stream_head = {strdup(head), strlen(head)},
+        .token = chunk(token, ""),
+        .tail = chunk(last, "0\r\n\r\n"),
+    };
+    size_t length = form.token.length;
+    form.block = (struct bytes){malloc(length * BLOCK_TOKENS), length * BLOCK_TOKENS};
+    for (size_t i = 0; i < BLOCK_TOKENS; i++)
+        memcpy(form.block.data + i * length, form.token.data, length);
+    return form;
+}
+
 static void make_answers(void)
 {
-    plain = whole("200 OK", PLAIN);
+    native = make_form(PLAIN, STREAM_HEAD("application/x-ndjson"), TOKEN, LAST);
+    openai = make_form(V1_PLAIN, STREAM_HEAD("text/event-stream"), V1_TOKEN, V1_LAST);
     tags = whole("200 OK", TAGS);
     version = whole("200 OK", VERSION);
     show = whole("200 OK", SHOW);
     unknown = whole("404 Not Found", "{\"error\":\"unknown\"}");
-    stream_head = (struct bytes){STREAM_HEAD, sizeof STREAM_HEAD - 1};
-    token = chunk(TOKEN, "");
-    tail = chunk(LAST, "0\r\n\r\n");
-    block = (struct bytes){malloc(token.length * BLOCK_TOKENS), token.length * BLOCK_TOKENS};
-    for (size_t i = 0; i < BLOCK_TOKENS; i++)
-        memcpy(block.data + i * token.length, token.data, token.length);
 }
 
 static void watch(int fd, uint32_t events, struct connection *connection)
@@ -145,9 +174,9 @@ static void release(struct connection *c, long tokens)
     if (tokens > c->to_come)
         tokens = c->to_come;
     c->to_come -= tokens;
-    c->token_bytes += (size_t)tokens * token.length;
+    c->token_bytes += (size_t)tokens * c->form->token.length;
     if (c->to_come == 0) {
-        c->tail = tail.length;
+        c->tail = c->form->tail.length;
         stop_timer(c);
     }
 }
@@ -160,7 +189,7 @@ static void start_stream(struct connection *c)
         sscanf(order, "tokens=%ld pace=%ld", &tokens, &pace);
     if (tokens < 1 || tokens > TOKENS_MAX || pace < 0 || pace > 1000000)
         tokens = 1, pace = 0;
-    c->head = stream_head;
+    c->head = c->form->stream_head;
     c->to_come = tokens;
     if (pace && tokens > 1)
         start_timer(c, pace);
@@ -170,15 +199,16 @@ static void start_stream(struct connection *c)
 /* Write what is due, as far as the socket accepts it; -1 if the client is gone. */
 static int flush_answer(struct connection *c)
 {
+    const struct form *form = c->form;
     while (c->head.length || c->token_bytes || c->tail) {
-        size_t begun = (token.length - c->token_bytes % token.length) % token.length;
-        size_t length = block.length - begun;
+        size_t each = form->token.length, begun = (each - c->token_bytes % each) % each;
+        size_t length = form->block.length - begun;
         if (length > c->token_bytes)
             length = c->token_bytes;
         struct iovec parts[] = {
             {c->head.data, c->head.length},
-            {block.data + begun, length},
-            {tail.data + tail.length - c->tail, length < c->token_bytes ? 0 : c->tail},
+            {form->block.data + begun, length},
+            {form->tail.data + form->tail.length - c->tail, length < c->token_bytes ? 0 : c->tail},
         };
         ssize_t written = writev(c->fd, parts, 3);
         if (written < 0)
@@ -211,18 +241,23 @@ static void answer(struct connection *c)
     size_t length = header && header < body ? strtoul(header + 17, NULL, 10) : 0;
     if ((size_t)(c->request + c->length - body) < length)
         return;
+    int is_openai = !strncmp(c->request, "POST /v1/chat/completions ", 26);
+    int streams = is_openai
+        ? strstr(body, "\"stream\":true") || strstr(body, "\"stream\": true")
+        : !strstr(body, "\"stream\":false") && !strstr(body, "\"stream\": false");
+    c->form = is_openai ? &openai : &native;
     if (!strncmp(c->request, "GET /api/version ", 17))
         c->head = version;
     else if (!strncmp(c->request, "GET /api/tags ", 14))
         c->head = tags;
     else if (!strncmp(c->request, "POST /api/show ", 15))
         c->head = show;
-    else if (strncmp(c->request, "POST /api/chat ", 15))
+    else if (!is_openai && strncmp(c->request, "POST /api/chat ", 15))
         c->head = unknown;
-    else if (strstr(body, "\"stream\":false") || strstr(body, "\"stream\": false"))
-        c->head = plain;
-    else
+    else if (streams)
         start_stream(c);
+    else
+        c->head = c->form->plain;
     c->length = 0; /* nobody sends the next request before the answer's end */
 }
 
@@ -251,6 +286,7 @@ static void accept_all(int listener)
             fail("calloc");
         c->fd = fd;
         c->timer = -1;
+        c->form = &native;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         watch(fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, c);
     }

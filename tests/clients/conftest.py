@@ -23,7 +23,9 @@ class Ended:
     errors: str
 
 
-async def run(*command: str | Path, cwd: Path | None = None, **environ: str) -> Ended:
+async def run(
+    *command: str | Path, cwd: Path | None = None, limit_s: float = 60, **environ: str
+) -> Ended:
     """Run a program to its end, with `environ` added to the environment."""
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -34,7 +36,7 @@ async def run(*command: str | Path, cwd: Path | None = None, **environ: str) -> 
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), 60)
+        output, errors = await asyncio.wait_for(process.communicate(), limit_s)
     finally:
         if process.returncode is None:
             process.kill()

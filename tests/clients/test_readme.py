@@ -26,7 +26,10 @@ BLOCKS = [
 
 OUTPUT = {"", "json", "text"}
 """Blocks that show a response."""
-TESTED_ELSEWHERE = {"powershell": "tests/clients/powershell"}
+TESTED_ELSEWHERE = {
+    "powershell": "tests/clients/powershell",
+    "yaml": "tests/clients/v1/test_configurations.py",
+}
 NOT_RUN = {
     "./start.sh": "installs, and serves until it is stopped",
     "OLLAMA_BASE_URL=http://10.0.0.5:11434 ": "the same, in front of a machine that is not here",

@@ -19,10 +19,29 @@ from starlette.datastructures import Headers
 from core.chat.stream import preferred_heartbeat_s
 from core.contract.openapi import openapi_document
 from core.contract.responses import PREFERENCE_APPLIED
-from handlers import chat, chat_stream, health, metrics, models, ready, stats, usage
+from handlers import (
+    chat,
+    chat_stream,
+    health,
+    metrics,
+    models,
+    ready,
+    stats,
+    usage,
+    v1_chat_completions,
+    v1_completions,
+    v1_embeddings,
+    v1_messages,
+    v1_models,
+    v1_responses,
+)
 from tests.processes import bundle, fake_ollama
 
-ENDPOINTS = (chat, chat_stream, health, metrics, models, ready, stats, usage)
+V1 = (
+    *(v1_chat_completions, v1_completions, v1_embeddings, v1_messages, v1_models),
+    v1_responses,
+)
+ENDPOINTS = (chat, chat_stream, health, metrics, models, ready, stats, usage, *V1)
 schema = schemathesis.openapi.from_dict(openapi_document())
 
 
@@ -40,18 +59,19 @@ def test_the_document_is_served_unchanged(url: str) -> None:
 
 
 def test_the_document_describes_every_endpoint_of_the_bundle() -> None:
-    served = {route.path for endpoint in ENDPOINTS for route in endpoint.routes}
+    served = {route.path_format for endpoint in ENDPOINTS for route in endpoint.routes}
     assert set(openapi_document()["paths"]) == served
 
 
 def test_the_document_describes_every_error_of_every_endpoint() -> None:
-    for methods in openapi_document()["paths"].values():
+    for path, methods in openapi_document()["paths"].items():
+        name = "OpenAIError" if path.startswith("/v1/") else "Error"
+        name = "AnthropicError" if path == "/v1/messages" else name
         for operation in methods.values():
             for status, response in operation["responses"].items():
                 if status != "200":
-                    assert response["content"]["application/json"]["schema"]["$ref"].endswith(
-                        "/Error"
-                    )
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema["$ref"] == f"#/components/schemas/{name}"
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])

@@ -20,6 +20,16 @@ FUNCTIONS = {
     "Chat": "chat",
     "ChatUnderscorestream": "chat_stream",
 }
+RELAYED = {
+    "V1UnderscorechatUnderscorecompletions": "v1_chat_completions",
+    "V1Underscorecompletions": "v1_completions",
+    "V1Underscoreembeddings": "v1_embeddings",
+    "V1Underscoreresponses": "v1_responses",
+    "V1Underscoremessages": "v1_messages",
+}
+ALL = {**FUNCTIONS, "V1Underscoremodels": "v1_models", **RELAYED}
+STREAMED = {"chat", "chat_stream", *RELAYED.values()}
+pytestmark = pytest.mark.timeout(600)  # ten zips take minutes on a busy machine
 IDLE_LIMIT_S = 300
 """A Regional REST API cuts a stream after 5 minutes without a byte."""
 STREAM_LIMIT_S, HTTP_API_LIMIT_S, LAMBDA_LIMIT_S = 900, 30, 900
@@ -175,7 +185,8 @@ def resources_of(template: Template, type_: str, name: str = "") -> list[Any]:
 
 def functions(template: Template) -> dict[str, Any]:
     found = resources(template, "AWS::Lambda::Function")
-    return {name: found[f"{key}LambdaFunction"] for key, name in FUNCTIONS.items()}
+    assert len(found) == len(ALL)
+    return {name: found[f"{key}LambdaFunction"] for key, name in ALL.items()}
 
 
 @pytest.mark.parametrize("which", ["templates", "full"])
@@ -212,7 +223,7 @@ def test_the_chat_functions_stream_and_the_others_do_not(templates: dict[str, Te
     for name, function in functions(templates[STREAMING]).items():
         variables = function["Environment"]["Variables"]
         layers = [layer for layer in function["Layers"] if isinstance(layer, str)]
-        if name.startswith("chat"):
+        if name in STREAMED:
             assert function["Handler"] == "run.sh"
             assert layers == [
                 "arn:aws:lambda:us-east-1:753240598075:layer:LambdaAdapterLayerArm64:30"
@@ -233,17 +244,25 @@ def test_the_gateway_is_regional_and_streams(templates: dict[str, Template]) -> 
     methods = resources(template, "AWS::ApiGateway::Method")
     assert {name.removeprefix("ApiGatewayMethod") for name in methods} == {
         *("ApiHealthGet", "ApiModelsGet", "ApiChatPost", "ApiChatStreamPost"),
+        *("V1ModelsGet", "V1ModelsModelVarGet", "V1ChatCompletionsPost", "V1CompletionsPost"),
+        *("V1EmbeddingsPost", "V1ResponsesPost", "V1MessagesPost"),
     }
     for name, method in methods.items():
         streams = method["Integration"].get("ResponseTransferMode") == "STREAM"
-        assert streams == ("Chat" in name)
-        assert method["ApiKeyRequired"] == (not name.endswith("HealthGet"))
+        assert streams == ("Chat" in name or name.endswith("Post"))
+        # OpenAI's SDKs send their key as Authorization, which the gateway does not know.
+        assert method["ApiKeyRequired"] == ("MethodApi" in name and not name.endswith("HealthGet"))
 
 
 def test_whoever_is_asked_gives_up_before_the_one_who_asks(templates: dict[str, Template]) -> None:
     own = functions(templates[STREAMING])
     methods = resources(templates[STREAMING], "AWS::ApiGateway::Method")
-    for name, method in (("chat", "ApiChatPost"), ("chat_stream", "ApiChatStreamPost")):
+    for name, method in (
+        ("chat", "ApiChatPost"),
+        ("chat_stream", "ApiChatStreamPost"),
+        ("v1_chat_completions", "V1ChatCompletionsPost"),
+        ("v1_messages", "V1MessagesPost"),
+    ):
         variables = own[name]["Environment"]["Variables"]
         application_s = float(variables["REQUEST_TIMEOUT_S"])
         gateway_s = methods[f"ApiGatewayMethod{method}"]["Integration"]["TimeoutInMillis"] / 1000
@@ -278,7 +297,7 @@ def test_a_new_account_has_no_concurrency_to_reserve(
         assert "ReservedConcurrentExecutions" not in function
     for name, function in functions(full[config]).items():
         reserved = function.get("ReservedConcurrentExecutions")
-        assert reserved == (2 if name.startswith("chat") else None)
+        assert reserved == (2 if name in STREAMED else None)
 
 
 def test_a_preflight_runs_no_function(full: dict[str, Template]) -> None:
@@ -286,6 +305,9 @@ def test_a_preflight_runs_no_function(full: dict[str, Template]) -> None:
     preflights = {name: method for name, method in methods.items() if "Options" in name}
     assert {name.removeprefix("ApiGatewayMethod") for name in preflights} == {
         *("ApiHealthOptions", "ApiModelsOptions", "ApiChatOptions", "ApiChatStreamOptions"),
+        *("V1ModelsOptions", "V1ModelsModelVarOptions", "V1ChatCompletionsOptions"),
+        *("V1CompletionsOptions", "V1EmbeddingsOptions", "V1ResponsesOptions"),
+        "V1MessagesOptions",
     }
     (deployment,) = resources_of(full[STREAMING], "AWS::ApiGateway::Deployment")
     for name, method in preflights.items():
@@ -429,7 +451,7 @@ def test_logs_are_kept_as_long_as_the_parameter_says(
 ) -> None:
     for template, days in ((templates, 14), (full, 30)):
         groups = resources(template[config], "AWS::Logs::LogGroup").values()
-        assert [group["RetentionInDays"] for group in groups] == [days] * 5
+        assert [group["RetentionInDays"] for group in groups] == [days] * (len(ALL) + 1)
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -6,7 +7,7 @@ import httpx
 from core.keys.records import digest
 from core.usage.ledger import read_file
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama
+from tests.fake_ollama import COMPATIBLE, FakeOllama
 
 KEY = "owa_0123abcd_for-tests"
 STORED = {"name": "ci", "id": "0123abcd", "sha256": digest(KEY), "created": "2026-01-01T00:00:00Z"}
@@ -36,3 +37,27 @@ async def test_a_caller_reads_its_own_usage_and_no_other_s(
     assert wrong.status_code == 400
     assert "비밀".encode() not in path.read_bytes()
     assert sum(row.requests for row in read_file(str(path))) == 3
+
+
+async def test_every_compatible_path_counts(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "usage.db"
+    url = await serve(api_keys=json.dumps([STORED]), usage_file=str(path), rate_limit="off")
+    body = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "비밀"}]}
+    counted = []
+    async with httpx.AsyncClient(base_url=url, headers=HEADERS) as client:
+        for endpoint in COMPATIBLE:
+            for stream in (False, True):
+                answer = await client.post(endpoint, json={**body, "stream": stream})
+                assert answer.status_code == 200, answer.text
+                (row,) = (await client.get("/api/usage")).json()["usage"]
+                counted.append((row["requests"], row["prompt_tokens"], row["tokens"]))
+    gained = [
+        tuple(b - a for a, b in zip(before, after, strict=True))
+        for before, after in pairwise([(0, 0, 0), *counted])
+    ]
+    assert {requests for requests, _, _ in gained} == {1}
+    assert all(prompt > 0 for _, prompt, _ in gained)
+    assert [bool(written) for _, _, written in gained] == [
+        not endpoint.endswith("embeddings") for endpoint in COMPATIBLE for _ in range(2)
+    ]
+    assert "비밀".encode() not in path.read_bytes()

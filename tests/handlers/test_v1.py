@@ -117,9 +117,10 @@ def replayed(name: str, piece: int = 0, end: Callable[[Connection], None] | None
 
 
 def cut(name: str, at: float | bytes, end: Callable[[Connection], Any]) -> Reply:
-    """Replay the first part of a recorded stream, then do `end`."""
+    """Replay a recorded stream up to a byte, a fraction of it or a text, then do `end`."""
     recording = Recorded(f"v1/{name}")
-    where = recording.body.rindex(at) if isinstance(at, bytes) else int(len(recording.body) * at)
+    where = recording.body.rindex(at) if isinstance(at, bytes) else at
+    where = where if isinstance(where, int) else int(len(recording.body) * where)
 
     async def reply(connection: Connection, request: Request) -> None:
         connection.send_raw(
@@ -200,7 +201,24 @@ async def test_a_whole_stream_ends_without_an_error(
         assert all(event.choices for event in events), "nobody asked for the usage"
 
 
+KILLED = {
+    CHAT: "chat_stream_runner_killed",
+    RESPONSES: "responses_stream_runner_killed",
+    MESSAGES: "messages_stream_runner_killed",
+}
+"""What Ollama sent when its runner was killed, and how it ended that."""
+
+
+def cut_before_blank_line(path: str) -> Reply:
+    """End in an event that lacks nothing but the blank line after it."""
+    body = Recorded(f"v1/{STREAMS[path]}").body
+    last = body.rindex(b"\n\n", 0, body.rindex(LAST[path]) - 2) + 1
+    return cut(STREAMS[path], last, Connection.send_end)
+
+
 FAULTS: dict[str, Callable[[str], Reply]] = {
+    "no head": lambda path: closes_before_head,
+    "end before an event's blank line": cut_before_blank_line,
     "clean end without a last event": lambda path: cut(
         STREAMS[path], LAST[path], Connection.send_end
     ),

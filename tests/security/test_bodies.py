@@ -15,6 +15,8 @@ import pytest
 
 from core.app import create_app
 from core.chat import body as bodies
+from core.ollama.connection import Header
+from core.ollama.pool import Body, Pool
 from core.settings.schema import Settings
 from handlers import asgi
 from tests.conftest import Serve
@@ -31,15 +33,25 @@ MAX_STEP_S = 0.05
 """How much CPU time one step may take before other clients' tokens go out."""
 
 
-class Answers(httpx.AsyncBaseTransport):
-    """An Ollama that answers at once, without reading: only the gateway's own work is measured."""
+class Answer(Body):
+    """The body of an answer that is there at once."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/api/chat":
-            return httpx.Response(200, stream=httpx.ByteStream(Recorded("chat_nonstream").body))
-        if request.url.path.startswith("/v1/"):
-            return httpx.Response(200, stream=httpx.ByteStream(ANSWER))
-        return httpx.Response(404, stream=httpx.ByteStream(b""))
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def read(self) -> bytes:
+        data, self.data = self.data, b""
+        return data
+
+    def close(self) -> None:
+        pass
+
+
+async def answer(pool: Pool, request: bytes) -> tuple[int, list[Header], Body]:
+    """Answer at once, without reading: only the gateway's own work is measured."""
+    if request.startswith(b"POST /api/chat "):
+        return 200, [], Answer(Recorded("chat_nonstream").body)
+    return (200, [], Answer(ANSWER)) if request.startswith(b"POST /v1/") else (404, [], Answer(b""))
 
 
 ANSWER = b"""{"choices": [{"finish_reason": "stop"}], "stop_reason": "end_turn", "data": [1],
@@ -75,7 +87,7 @@ async def test_no_large_body_holds_up_the_others(
 ) -> None:
     path, status, body = LARGE[name]
     app = create_app(asgi.routes, Settings(default_model="smollm2:135m", max_body_bytes=MAX_BODY))
-    monkeypatch.setattr("core.ollama.client.HTTPTransport", lambda _: Answers())
+    monkeypatch.setattr(Pool, "send", answer)
     transport = httpx.ASGITransport(app)
     fastest = float("inf")
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -83,8 +95,8 @@ async def test_no_large_body_holds_up_the_others(
             headers = {"Content-Type": "application/json"}
             with longest_step(monkeypatch) as steps:
                 post = client.post(path, content=as_it_arrives(body), headers=headers)
-                answer = await asyncio.create_task(post)  # so that its last step ends in time
-            assert answer.status_code == status, answer.text
+                response = await asyncio.create_task(post)  # so that its last step ends in time
+            assert response.status_code == status, response.text
             fastest = min(fastest, steps[0])
             if fastest < MAX_STEP_S:
                 break

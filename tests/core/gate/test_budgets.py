@@ -9,9 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from core.app import create_app
 from core.keys.records import digest
+from core.settings.schema import Settings
+from handlers import v1_chat_completions
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
+from tests.gateway import MangumTransport
 from tests.redis_server import RedisServer
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
@@ -104,6 +108,48 @@ async def test_servers_share_a_budget_in_redis(
 ) -> None:
     assert [a.status_code for a in await ask(CI, 1, rate_limit_storage=redis.url)] == [200]
     assert [a.status_code for a in await ask(CI, 2, rate_limit_storage=redis.url)] == [200, 429]
+
+
+async def test_gateways_and_functions_share_it_on_every_path(
+    serve: Serve, fake: FakeOllama, redis: RedisServer
+) -> None:
+    stored = {**CI_STORED, "tokens": f"{5 * COST}/day"}
+    settings: dict[str, Any] = {
+        "api_keys": json.dumps([stored]),
+        "rate_limit": "off",
+        "rate_limit_storage": redis.url,
+    }
+    first, second = await serve(**settings), await serve(**settings)
+    function = MangumTransport(
+        create_app(v1_chat_completions.routes, Settings(ollama_base_url=fake.url, **settings))
+    )
+    relayed = {"model": CHAT["model"], "messages": [{"role": "user", "content": "hi"}]}
+    path = "/v1/chat/completions"
+    async with (
+        httpx.AsyncClient(headers=CI) as client,
+        httpx.AsyncClient(headers=CI, transport=function, base_url="http://localhost") as called,
+    ):
+        answers = [
+            await client.post(f"{first}{path}", json=relayed),
+            await client.post(f"{second}{path}", json={**relayed, "stream": True}),
+            await client.post(f"{first}/api/chat", json=CHAT),
+            await called.post(path, json=relayed),
+            await called.post(path, json={**relayed, "stream": True}),
+        ]
+        refused = [
+            await called.post(path, json=relayed),
+            await client.post(f"{second}{path}", json=relayed),
+            await client.post(f"{first}/v1/messages", json=relayed),
+            await client.post(f"{second}/api/chat/stream", json=CHAT),
+        ]
+    assert [answer.status_code for answer in answers] == [200] * 5
+    left = [answer.headers["ratelimit"].split(";")[1] for answer in answers]
+    assert left == [f"r={count * COST}" for count in (5, 4, 3, 2, 1)]
+    assert [answer.status_code for answer in refused] == [429] * 4
+    assert all(0 < int(answer.headers["retry-after"]) <= 86_400 for answer in refused)
+    assert refused[1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert refused[2].json()["error"]["type"] == "rate_limit_error"
+    assert all("quota" in answer.text for answer in refused)
 
 
 @pytest.mark.parametrize(("closed", "status"), [(False, 200), (True, 503)])

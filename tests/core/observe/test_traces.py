@@ -101,6 +101,21 @@ async def test_a_request_is_a_span_and_ollamas_part_another_in_the_clients_trace
         assert word.encode() not in sent
 
 
+async def test_a_relayed_request_is_traced_alike(serve: Serve, collector: Collector) -> None:
+    url = await serve(otel_exporter_otlp_endpoint=collector.url)
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    body = {"model": "smollm2:135m", "stream": True, "messages": [{"role": "user"}]}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        await client.post(f"{url}/v1/chat/completions", json=body, headers=headers)
+    found = await spans(collector, "POST /v1/chat/completions", "ollama smollm2:135m")
+    outer, inner = found["POST /v1/chat/completions"], found["ollama smollm2:135m"]
+    assert (outer.trace_id.hex(), outer.parent_span_id.hex()) == (TRACE, PARENT)
+    assert (inner.trace_id, inner.parent_span_id) == (outer.trace_id, outer.span_id)
+    assert [event.name for event in inner.events] == ["first token"]
+    attributes = {entry.key: entry.value for entry in (*outer.attributes, *inner.attributes)}
+    assert attributes["gen_ai.usage.output_tokens"].int_value == 8
+
+
 async def test_a_failure_is_seen_and_a_foreign_path_is_not_named(
     serve: Serve, fake: FakeOllama, collector: Collector
 ) -> None:

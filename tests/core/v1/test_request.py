@@ -2,10 +2,13 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.contract.errors import BadRequest
+from core.contract.schemas import Options
 from core.v1.apis import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Api
+from core.v1.fields import Heeded
 from core.v1.request import RelayRequest, parse
 
 IMAGE = "data:image/png;base64,AAAA"
@@ -145,3 +148,35 @@ def test_words_about_images_are_words() -> None:
     ).has_images
     source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
     assert asked(MESSAGES, messages=[{"content": [{"type": "image", "source": source}]}]).has_images
+
+
+def test_the_bounds_are_those_of_the_api() -> None:
+    ours = msgspec.json.schema(Heeded)["$defs"]["Heeded"]["properties"]
+    options = msgspec.json.schema(Options)["$defs"]["Options"]["properties"]
+    same = ours.keys() & options.keys() - {"stop"}
+    assert len(same) >= 6
+    for name in same:
+        bounds = {key: options[name][key] for key in ("minimum", "maximum") if key in options[name]}
+        kinds = [kind for kind in ours[name]["anyOf"] if kind["type"] != "null"]
+        assert [{key: kind.get(key) for key in bounds} for kind in kinds] == [bounds], name
+
+
+async def test_other_clients_have_their_turn_while_images_are_looked_for() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await parse(CHAT_COMPLETIONS, b'{"input":[' + b"0," * 30_000 + b"0]}", 100)
+    task.cancel()
+    assert turns > 20
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    fields = b'{"messages":' + b"[" * 20 + b"]" * 20 + b"}"
+    with pytest.raises(BadRequest, match="messages: is nested too deeply"):
+        parsed(CHAT_COMPLETIONS, fields)

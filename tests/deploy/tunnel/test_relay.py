@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.deploy.tunnel.loopback import Relay, Tunnel, listens, make_certificates
-from tests.fake_ollama import FakeOllama
+from tests.fake_ollama import FakeOllama, whole
 from tests.programs import free_ports
 
 
@@ -29,7 +29,9 @@ CALLS = [
     ("GET", "/api/tags"),
     ("POST", "/api/show"),
     ("POST", "/api/chat"),
+    ("GET", "/api/ps"),
 ]
+V1 = ("chat/completions", "completions", "embeddings", "responses", "messages")
 BODY = {
     "model": "llama3.1:70b",
     "messages": [{"role": "user", "content": "hi"}],
@@ -61,6 +63,14 @@ async def test_what_the_functions_call_reaches_ollama(relay: Relay, ollama: Fake
     assert [(request.method, request.path) for request in ollama.requests] == CALLS
 
 
+async def test_the_compatible_paths_reach_ollama(relay: Relay, ollama: FakeOllama) -> None:
+    async with known(relay) as http:
+        for path in V1:
+            ollama.reply(whole(200, "application/json", b"{}"), path=f"/v1/{path}")
+            assert (await http.post(f"/v1/{path}", json=BODY)).json() == {}
+    assert [request.path for request in ollama.requests] == [f"/v1/{path}" for path in V1]
+
+
 async def test_ollama_gets_none_of_the_other_headers(relay: Relay, ollama: FakeOllama) -> None:
     headers = {
         "Authorization": "Bearer x",
@@ -83,9 +93,12 @@ async def test_ollama_gets_none_of_the_other_headers(relay: Relay, ollama: FakeO
         ("DELETE", "/api/delete", 404),
         ("POST", "/api/pull", 404),
         ("POST", "/api/generate", 404),
-        ("GET", "/api/ps", 404),
         ("GET", "/", 404),
-        ("POST", "/v1/chat/completions", 404),
+        ("GET", "/v1/models", 404),
+        ("POST", "/v1/images/generations", 404),
+        ("POST", "/v1/chat/completions/", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/api/ps", 405),
         ("POST", "/api/chat/", 404),
         ("POST", "/api/Chat", 404),
         ("POST", "/api/chat/../delete", 404),

@@ -1,0 +1,49 @@
+"""What a connection is told, and the log with it, when its bytes are not a request to run."""
+
+from collections.abc import Sequence
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from core.context import Record
+from core.contract.errors import ApiError, BadRequest, CodingNotSupported
+from core.gate.browsers import HEADERS
+from core.observe import logs
+from core.settings.networks import parse_address
+
+_BODY_HEADERS = {b"content-length", b"transfer-encoding"}
+
+
+def objection(headers: Sequence[tuple[bytes, bytes]], *, upgrades: bool) -> ApiError | None:
+    """Return why a request with these headers cannot be read, if it cannot."""
+    if _BODY_HEADERS.isdisjoint([name for name, _ in headers]):
+        return None
+    if upgrades:
+        # The parser would mistake the body for another request.
+        return BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings not in ([], [b"chunked"]):
+        return CodingNotSupported("Transfer-Encoding may only be chunked. Send the body as it is")
+    return None
+
+
+def last_answer(error: ApiError) -> bytes:
+    """Return `error` as an answer after which the connection closes."""
+    response = error.response()
+    response.headers.update({**HEADERS, "connection": "close"})
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)
+
+
+def log_refusal(error: ApiError, host: str, *, is_proxy: bool) -> None:
+    """Log a refusal; the client of a trusted proxy is unknown, and the proxy is no attacker."""
+    logs.log_request(
+        Record(
+            request_id="",
+            method="",
+            path="",
+            started_at=0,
+            address="" if is_proxy else str(parse_address(host)),
+            status=error.status,
+            error=type(error),
+        )
+    )

@@ -1,0 +1,78 @@
+import asyncio
+import gc
+from weakref import ref
+
+import pytest
+
+from core import moment
+
+
+class Once:
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+
+    def slow(self) -> None:
+        assert not self.called.is_set()
+        self.called.set()
+
+
+async def test_what_is_not_over_in_a_moment_is_called_once() -> None:
+    first, second = Once(), Once()
+    moment.unless_over(first.slow)
+    await first.called.wait()
+    moment.unless_over(second.slow)
+    await second.called.wait()
+    moment.over(first.slow)  # too late, and no harm
+
+
+async def test_what_is_over_is_not_called_and_not_kept() -> None:
+    over, other = Once(), Once()
+    moment.unless_over(over.slow)
+    moment.unless_over(other.slow)
+    moment.over(over.slow)
+    await other.called.wait()
+    assert not over.called.is_set()
+    gone = ref(over)
+    del over
+    gc.collect()
+    assert gone() is None
+
+
+def test_each_event_loop_has_its_own() -> None:
+    async def wait() -> None:
+        once = Once()
+        moment.unless_over(once.slow)
+        await once.called.wait()
+
+    async def leave() -> None:
+        moment.unless_over(Once().slow)
+
+    asyncio.run(leave())
+    asyncio.run(wait())
+
+
+async def test_a_timeout_ends_what_lasts_too_long() -> None:
+    with pytest.raises(TimeoutError):
+        async with moment.Timeout(0.05):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_timeout_can_be_restarted(is_slow: bool) -> None:
+    async def wait() -> None:
+        async with moment.Timeout(60) as timeout:
+            if is_slow:
+                once = Once()
+                moment.unless_over(once.slow)  # after the timeout's own
+                await once.called.wait()
+            timeout.restart(0.05)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await wait()
+
+
+async def test_a_timeout_that_was_not_reached_does_nothing() -> None:
+    async with moment.Timeout(0.02):
+        pass
+    await asyncio.sleep(0.1)
