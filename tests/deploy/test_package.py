@@ -16,7 +16,7 @@ RELAYED = {
 }
 FUNCTIONS = ("health", "models", "v1_models", "chat", "chat_stream", *sorted(RELAYED))
 CORE = {
-    *("app", "context"),
+    *("app", "context", "moment"),
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/retryable", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/hits", "gate/public", "gate/rates"),
@@ -37,9 +37,10 @@ CHAT = {
         *("schema", "stream", "turn"),
     )
 } | {"serving/web_adapter"}
-RELAY = {f"v1/{name}" for name in ("apis", "events", "relay", "request")} | {
-    *(f"chat/{name}" for name in ("keywords", "pattern", "schema")),
-    "serving/web_adapter",
+RELAY_MODULES = ("apis", "events", "fields", "images", "relay", "request")
+RELAY = {f"v1/{name}" for name in RELAY_MODULES} | {
+    *(f"chat/{name}" for name in ("conversation", "images", "keywords", "large", "pattern")),
+    *("chat/phrases", "chat/request", "chat/schema", "serving/web_adapter"),
 }
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}

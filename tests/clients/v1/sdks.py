@@ -21,7 +21,7 @@ PATIENCE_S, IMPATIENCE_S = 300, 1
 class Capital(pydantic.BaseModel):
     """The capital of a country."""
 
-    capital: str
+    capital: str = pydantic.Field(max_length=10)
 
 
 class Sdk:

@@ -53,7 +53,7 @@ async def test_whole_and_streamed_answers_are_the_same(client: openai.AsyncOpenA
 
 async def test_an_answer_is_parsed(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.parse(
-        model=MODEL, messages=QUESTION, temperature=0, response_format=Capital
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=128, response_format=Capital
     )
     assert answer.choices[0].message.parsed
     assert answer.choices[0].message.parsed.capital
