@@ -37,9 +37,11 @@ CHAT = {
         *("schema", "stream", "turn"),
     )
 } | {"serving/web_adapter"}
-RELAY = {f"v1/{name}" for name in ("apis", "events", "fields", "images", "relay", "request")} | (
-    CHAT - {"chat/stream", "chat/turn"}
-)
+RELAY_MODULES = ("apis", "events", "fields", "images", "relay", "request")
+RELAY = {f"v1/{name}" for name in RELAY_MODULES} | {
+    *(f"chat/{name}" for name in ("conversation", "images", "keywords", "large", "pattern")),
+    *("chat/phrases", "chat/request", "chat/schema", "serving/web_adapter"),
+}
 PACKAGES = {"anyio", "certifi", "httptools", "mangum", "msgspec", "starlette"}
 CLIENT_PACKAGES = {"httpx", "idna"}
 STREAMING_PACKAGES = {"uvicorn"}
