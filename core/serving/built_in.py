@@ -52,11 +52,13 @@ class BuiltInModel:
             with suppress(asyncio.CancelledError):
                 await self._watcher
         if self._process and self._process.returncode is None:
-            self._process.terminate()
+            with suppress(ProcessLookupError):  # it may have ended by itself just now
+                self._process.terminate()
             try:
                 await asyncio.wait_for(self._process.wait(), END_S)
             except TimeoutError:
-                self._process.kill()
+                with suppress(ProcessLookupError):
+                    self._process.kill()
                 await self._process.wait()
 
     async def _launch(self) -> bool:

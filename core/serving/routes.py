@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
+from types import FunctionType
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match, Route, Router
@@ -49,6 +50,7 @@ class Shortcut:
             if isinstance(route, Route)
             and not route.param_convertors
             and iscoroutinefunction(route.endpoint)
+            and isinstance(route.app, FunctionType)  # as it is without middleware of its own
             for method in route.methods or ()
             if _first_match(router, method, route.path) is route  # none with a parameter is before
         }
