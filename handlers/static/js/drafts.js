@@ -12,6 +12,15 @@ const FORGOTTEN_MS = 7 * 86_400_000;
 /** What is attached is too large for the storage of texts. */
 const parcels = db.createStore("drafts", "drafts");
 
+/** Where the browser stores nothing, what is attached lasts until the page is left. */
+async function ifStored(work) {
+  try {
+    return await work();
+  } catch {
+    return null;
+  }
+}
+
 const field = byId("message");
 let place = { storage: session, key: "draft" };
 let pause = 0;
@@ -41,7 +50,7 @@ export function showDraft(data) {
 
 async function showParcel(name) {
   attachItems([]);
-  const { items = [] } = (await db.get(name, parcels).catch(() => null)) ?? {};
+  const { items = [] } = (await ifStored(() => db.get(name, parcels))) ?? {};
   if (name === parcelOf(place) && items.length) attachItems([...items, ...attachedItems()]);
 }
 
@@ -54,7 +63,7 @@ export async function forgetDraft(text, stored) {
   storage.setItem(key, text);
   await stored;
   if (storage.getItem(key) === text) storage.removeItem(key);
-  await db.del(parcel, parcels).catch(() => {});
+  await ifStored(() => db.del(parcel, parcels));
   keepParcel();
 }
 
@@ -63,7 +72,7 @@ export const moveDraft = (data) => (place = placeOf(data));
 
 export function dropDraft(id) {
   local.removeItem(`draft:${id}`);
-  db.del(`draft:${id}`, parcels).catch(() => {});
+  ifStored(() => db.del(`draft:${id}`, parcels));
 }
 
 function keep() {
@@ -74,12 +83,10 @@ function keep() {
   else place.storage.removeItem(place.key);
 }
 
-/** Where the browser stores nothing, what is attached lasts until the page is left. */
 function keepParcel() {
   const items = attachedItems();
   const name = parcelOf(place);
-  const kept = items.length ? db.set(name, { items, kept: Date.now() }, parcels) : db.del(name, parcels);
-  kept.catch(() => {});
+  ifStored(() => (items.length ? db.set(name, { items, kept: Date.now() }, parcels) : db.del(name, parcels)));
 }
 
 /** Deletes what belonged to tabs that were closed long ago. */
@@ -95,4 +102,4 @@ field.addEventListener("input", () => {
 });
 addEventListener("pagehide", keep);
 onAttachments(keepParcel);
-forgetOldParcels().catch(() => {});
+ifStored(forgetOldParcels);

@@ -217,4 +217,5 @@ def test_it_is_removed_without_a_trace(machine: Machine) -> None:
     assert left == ""
     assert "no such user" in machine.run("id", GATEWAY, check=False)
     assert show(machine, "ollama", "InvocationID") == ollama, "Ollama was touched"
-    assert install(machine, "--yes", "--rollback", check=False).startswith("There is no previous version")
+    rolled_back = install(machine, "--yes", "--rollback", check=False)
+    assert rolled_back.startswith("There is no previous version")
