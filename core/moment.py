@@ -4,9 +4,10 @@ A timer of its own, which is set and cancelled, was a fiftieth of a plain chat; 
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 MOMENT_S = 0.01
 """What lasts for so long, and at most for twice as long, is slow."""
@@ -14,8 +15,6 @@ MOMENT_S = 0.01
 
 class _Moments:
     """The callbacks of one event loop, by the moment in which they were added."""
-
-    current: "ClassVar[_Moments | None]" = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -34,22 +33,35 @@ class _Moments:
         if self.old:
             self.run()
         for callback in slow:
-            callback()
+            try:
+                callback()
+            except Exception as error:
+                text = "A callback failed that was due after a moment"
+                self.loop.call_exception_handler({"message": text, "exception": error})
+
+
+class _Current(threading.local):
+    """The moments of the event loop that runs in this thread, if it is the last that ran there."""
+
+    moments: _Moments | None = None
+
+
+_current = _Current()
 
 
 def unless_over(callback: Callable[[], object]) -> None:
     """Call `callback` in a moment, unless it is over by then."""
     loop = asyncio.get_running_loop()
-    moments = _Moments.current
+    moments = _current.moments
     if moments is None or moments.loop is not loop:
-        moments = _Moments.current = _Moments(loop)
+        moments = _current.moments = _Moments(loop)
     moments.new[callback] = None
     moments.run()
 
 
 def over(callback: Callable[[], object]) -> None:
     """Do not call `callback`; it does not matter if that has happened already."""
-    if moments := _Moments.current:
+    if moments := _current.moments:
         moments.new.pop(callback, None)
         moments.old.pop(callback, None)
 

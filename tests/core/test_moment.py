@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import threading
 from weakref import ref
 
 import pytest
@@ -49,6 +50,39 @@ def test_each_event_loop_has_its_own() -> None:
 
     asyncio.run(leave())
     asyncio.run(wait())
+
+
+async def test_one_that_fails_does_not_keep_the_others_from_being_called() -> None:
+    failures = list[str]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
+    once = Once()
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    moment.unless_over(fail)
+    moment.unless_over(once.slow)
+    await once.called.wait()
+    assert failures == ["broken"]
+
+
+async def test_a_loop_in_another_thread_does_not_disturb() -> None:
+    over, other = Once(), Once()
+
+    async def elsewhere() -> None:
+        once = Once()
+        moment.unless_over(once.slow)
+        await once.called.wait()
+
+    moment.unless_over(over.slow)
+    thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+    thread.start()
+    thread.join()
+    moment.over(over.slow)
+    moment.unless_over(other.slow)
+    await other.called.wait()
+    assert not over.called.is_set()
 
 
 async def test_a_timeout_ends_what_lasts_too_long() -> None:

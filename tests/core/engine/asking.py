@@ -1,7 +1,7 @@
 """Requests to the engine, as an Ollama client makes them."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -18,17 +18,27 @@ def asked(prompt: str, *, num_predict: int = 40, **fields: Any) -> dict[str, Any
 
 async def whole(engine: httpx.AsyncClient, prompt: str, **fields: Any) -> dict[str, Any]:
     """Return the plain answer to `prompt`."""
-    response = await engine.post("/api/generate", json=asked(prompt, stream=False, **fields))
+    return await answer(engine, "/api/generate", asked(prompt, **fields))
+
+
+async def answer(engine: httpx.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the plain answer to `body`."""
+    response = await engine.post(path, json={**body, "stream": False})
     assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    parsed: dict[str, Any] = response.json()
+    return parsed
 
 
-async def lines(
-    engine: httpx.AsyncClient, prompt: str, **fields: Any
-) -> AsyncIterator[dict[str, Any]]:
+def lines(engine: httpx.AsyncClient, prompt: str, **fields: Any) -> AsyncGenerator[dict[str, Any]]:
     """Yield the lines of a streamed answer to `prompt`; each arrives in its own chunk."""
-    async with engine.stream("POST", "/api/generate", json=asked(prompt, **fields)) as response:
+    return streamed(engine, "/api/generate", asked(prompt, **fields))
+
+
+async def streamed(
+    engine: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the lines of a streamed answer to `body`."""
+    async with engine.stream("POST", path, json=body) as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == "application/x-ndjson"
         rest = b""

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.core.engine.asking import FRANCE, MODEL
+from tests.core.engine.asking import FRANCE, MODEL, answer, streamed
 
 STORY = "Tell me a long story about a ship."
 LONG = "The quick brown fox jumps over the lazy dog. " * 300  # about 3000 tokens
@@ -33,21 +33,11 @@ def user(text: str) -> dict[str, str]:
 
 
 async def whole(engine: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    response = await engine.post("/api/chat", json={**body, "stream": False})
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    return await answer(engine, "/api/chat", body)
 
 
-async def lines(engine: httpx.AsyncClient, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    async with engine.stream("POST", "/api/chat", json=body) as response:
-        assert response.status_code == 200
-        assert response.headers["content-type"] == "application/x-ndjson"
-        rest = b""
-        async for data in response.aiter_raw():
-            *complete, rest = (rest + data).split(b"\n")
-            for line in complete:
-                yield json.loads(line)
+def lines(engine: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    return streamed(engine, "/api/chat", body)
 
 
 async def test_continues_a_conversation(engine: httpx.AsyncClient) -> None:
@@ -117,7 +107,7 @@ async def test_a_disconnect_frees_the_engine(
 async def test_a_reader_who_leaves_a_stream_frees_its_slot(engine: httpx.AsyncClient) -> None:
     body = asked(user(STORY), num_predict=3000, options={"repeat_penalty": 1.5})
     for _ in range(6):
-        async with aclosing(lines(engine, body)) as stream:  # type: ignore[type-var]
+        async with aclosing(lines(engine, body)) as stream:
             await anext(stream)
     async with asyncio.timeout(50):
         assert "Paris" in (await whole(engine, asked(user(FRANCE))))["message"]["content"]
