@@ -25,7 +25,8 @@ async def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 async def test_each_installed_model_gets_a_row(
     serve: Serve, fake: FakeOllama, tmp_path: Path
 ) -> None:
-    fake.default = tokens(pace_s=0.01)
+    pace_s = 0.05  # next to which a busy machine's delays are small
+    fake.default = tokens(pace_s=pace_s)
     url = await serve(rate_limit="off")
     table = tmp_path / "table.csv"
     ended = await run("--base-url", url, "--rounds", "2", "--csv", table)
@@ -39,8 +40,8 @@ async def test_each_installed_model_gets_a_row(
     ]
     for row in rows:
         assert row["answers"] == "2"
-        assert 0.01 <= float(row["first_token_s"]) < float(row["mean_s"])
-        assert 20 < float(row["tokens_per_s"]) < 120
+        assert pace_s <= float(row["first_token_s"]) < float(row["mean_s"])
+        assert 0.2 < float(row["tokens_per_s"]) * pace_s < 1.2
     assert len(fake.asked()) == 2 * (1 + 2 * len(QUESTIONS))
     assert {request.json["options"]["num_predict"] for request in fake.asked()} == {
         1,

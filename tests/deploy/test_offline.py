@@ -24,8 +24,9 @@ HANGUL = "안녕하세요!"
 def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> Iterator[str]:
     """The URL of the gateway; the configuration lacks what only a cloud account has."""
     folder = tmp_path_factory.mktemp("offline")
-    for name in ("functions.yml", "options.js", "params.yml"):
-        copy(ROOT / "deploy" / name, folder)
+    for pattern in ("functions.yml", "*.js", "params.yml"):
+        for file in (ROOT / "deploy").glob(pattern):
+            copy(file, folder)
     provider = (ROOT / "deploy/provider.yml").read_text("utf-8")
     provider = re.sub(
         r"(?m)^.*(/opt/tunnel|resolve:|API_KEYS:|apiKeys:|- name:|layers:).*\n", "", provider
@@ -48,14 +49,15 @@ def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> 
         *("--param", f"ollamaBaseUrl={engine_url}", "--param", "defaultModel=smollm2:135m"),
     ]
     environ = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
-    with started(command, environ, cwd=folder, end=signal.SIGINT):
+    with started(command, environ, cwd=folder, end=signal.SIGINT) as process:
         base_url = f"http://127.0.0.1:{ports[0]}"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 httpx.get(base_url, trust_env=False)
                 break
             except httpx.TransportError:
+                assert process.poll() is None, "serverless-offline has ended"
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         yield base_url
