@@ -13,7 +13,7 @@ from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
 from tests.page.relay import Relay, relay_to
 
-NOTICED_S = 20
+NOTICED_S = 10
 
 
 async def _through_relay(open_page: Open) -> tuple[Any, Relay]:
@@ -98,7 +98,7 @@ async def test_offline_is_told_at_once_and_models_return(open_page: Open, fake: 
     await devtools.send("Network.enable")
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     await devtools.send("Network.emulateNetworkConditions", {"offline": True, **conditions})
-    await page.locator("#status:has-text('not reachable')").wait_for(timeout=6000)
+    await page.locator("#status:has-text('not reachable')").wait_for(timeout=3000)
     assert "0 1 2" in await page.inner_text(".answer")
     fake.models.append("new:1b")
     await devtools.send("Network.emulateNetworkConditions", {"offline": False, **conditions})

@@ -3,12 +3,13 @@
  * image is loaded, and a link goes to http, https or mailto, or is none.
  */
 
-import DOMPurify from "../vendor/dompurify/purify.es.mjs";
+import "../vendor/dompurify/purify.min.js";
 import { Marked } from "../vendor/marked/marked.esm.js";
 import { copy, icon, make } from "./dom.js";
 import { typeset } from "./math.js";
 import { words } from "./words.js";
 
+const { DOMPurify } = globalThis;
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
 const LONGEST_HIGHLIGHTED = 50_000;
 

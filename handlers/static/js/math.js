@@ -3,9 +3,10 @@
  * first formula; it trusts no command that could load, link or style more than the formula itself.
  */
 
-import DOMPurify from "../vendor/dompurify/purify.es.mjs";
+import "../vendor/dompurify/purify.min.js";
 import { make } from "./dom.js";
 
+const { DOMPurify } = globalThis;
 const OPTIONS = { throwOnError: true, trust: false, strict: false, maxSize: [25, 500], maxExpand: 500 };
 /** Formulas that are drawn at once; those of a long conversation let the page live meanwhile. */
 const AT_ONCE = 40;
