@@ -1,6 +1,6 @@
 """The upstream, Ollama: its connections, its TLS settings, and its health check.
 
-Nothing here imports httpx, which would take a sixth of a cold function's time to report its health.
+Nothing here imports httpx: the health check of a cold function would take a sixth longer.
 """
 
 import asyncio
