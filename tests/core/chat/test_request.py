@@ -192,7 +192,7 @@ def big(**fields: object) -> str:
         ({"messages": [{"role": "user", "content": "x" * 3_200_000}]}, "The con"),
         (
             {"messages": [{"role": "user", "content": ""}] * 40_000},
-            "messages: they are more than 4096",
+            "messages: there are more than 4096",
         ),
     ],
 )  # fmt: skip
