@@ -1,4 +1,4 @@
-"""What a connection is told, and the log with it, when its bytes are not a request to run."""
+"""Answers connections whose bytes are not an acceptable request, and logs the refusal."""
 
 from collections.abc import Sequence
 
