@@ -13,9 +13,9 @@ NAME = "smollm2:135m"
 CONTEXT_LENGTH = 4096
 """Tokens in a conversation, including the next answer; Ollama's own default."""
 PARAMETERS = {"temperature": 0.0, "repeat_penalty": 1.0, "num_predict": 512}
-"""The model's own defaults, as a Modelfile has them; with Ollama's, so small a model rambles."""
+"""The model's own defaults, as a Modelfile sets them; with Ollama's, a model this small rambles."""
 SLOTS = 4
-"""Answers written at the same time; further ones wait for their turn."""
+"""Answers written at the same time; others wait for their turn."""
 
 _MAX_THREADS = 4  # with a model this small, more would only wait for each other
 _BATCH = 64  # prompt tokens, some 0.2 s of work, before other answers and a disconnect get a turn
