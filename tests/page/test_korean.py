@@ -1,4 +1,4 @@
-"""Every error of the server is Korean on a Korean page."""
+"""Every server error is shown in Korean on a Korean page."""
 
 import ast
 import inspect

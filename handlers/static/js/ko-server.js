@@ -43,7 +43,7 @@ const TEXTS = [
   [/^Requests from (\S+) are not allowed.*$/s, "$1 주소의 요청은 허용되지 않습니다."],
   [/^The Host header does not name this server.*$/s, "이 이름으로는 서버를 사용할 수 없습니다. 서버 운영자가 ALLOWED_HOSTS에 이름을 추가할 수 있습니다."],
   [/^.*CORS_ORIGINS lists the allowed origins$/s, "이 페이지의 출처는 허용되지 않습니다. CORS_ORIGINS에 있는 출처만 허용됩니다."],
-  [/^Unknown endpoint (\S+)\..*$/s, "$1 주소는 이 서버에 없습니다."],
+  [/^Unknown endpoint (\S+)\..*$/s, "$1 경로는 이 서버에 없습니다."],
   [/^Method (\S+) is not allowed here\. Use (.+)$/, "$1 메서드는 여기에서 사용할 수 없습니다. 사용할 수 있는 메서드: $2"],
   [/^Internal error.*$/s, "서버 내부 오류입니다. 자세한 내용은 서버 로그에 있습니다."],
   [/^This server's settings are invalid.*$/s, "서버 설정이 올바르지 않습니다. 자세한 내용은 서버 로그에 있습니다."],
