@@ -28,7 +28,7 @@ async def _all(folder: Path) -> list[Row]:
 
 
 def main() -> int:
-    """Print a table for each path; return 1 if a broken answer was taken for a whole one."""
+    """Print a table for each path; return 1 if a broken answer looked complete to a client."""
     with tempfile.TemporaryDirectory() as folder:
         found = asyncio.run(_all(Path(folder)))
     by_path: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))

@@ -1,4 +1,4 @@
-"""Each way in which an answer can fail, before each SDK, and what that raised."""
+"""Each way in which an answer can fail, for each SDK, and what that raises."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.handlers.test_v1 import FAULTS, KILLED, PLAIN_FAULTS, replayed
 
 
 class Row(NamedTuple):
-    """What one client made of one fault."""
+    """What one client reported for one fault."""
 
     path: str
     fault: str
