@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the gateway as a systemd service, on Debian, Ubuntu and the like. It shows its plan, and asks before it acts.
+# Installs the gateway as a systemd service on Debian, Ubuntu and the like. It shows its plan, and asks before it acts.
 # It never touches Ollama.
 set -euo pipefail
 
@@ -46,7 +46,7 @@ version_at() { basename "$(readlink "$home/$1" || true)"; }
 
 # --- install and upgrade
 
-# Covers every file of the service, including the lock files, and the Python it runs on: any difference is another version.
+# Covers every file of the service, including the lock files, and its Python: any difference makes another version.
 version_of_source() {
     local number hash
     number=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' core/__init__.py)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Creates the certificates and the token of a relay and its clients, for the base URL https://RELAY[:PORT]:
 #   deploy/tunnel/certificates.sh RELAY[:PORT] FOLDER
-# FOLDER/relay is for the relay, FOLDER/client for the functions, and FOLDER/ca.key for nobody.
-# Run again, it renews the certificates and keeps the authority and the token.
+# FOLDER/relay is for the relay, FOLDER/client for the functions; FOLDER/ca.key stays with you.
+# Running it again renews the certificates, and keeps the authority and the token.
 set -euo pipefail
 umask 077
 
@@ -19,7 +19,7 @@ if [[ $relay =~ ^[0-9.]+$ ]]; then name=IP:$relay; else name=DNS:$relay; fi
 mkdir -p "$folder/relay" "$folder/client"
 cd "$folder"
 
-# request KEY SUBJECT: makes a key, and prints the request for its certificate
+# request KEY SUBJECT: creates a key, and prints the request for its certificate
 request() {
     openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"
     openssl req -new -key "$1" -config <(
@@ -27,7 +27,7 @@ request() {
     )
 }
 
-# sign DAYS EXTENSIONS OPTION...: makes a certificate of the request on stdin
+# sign DAYS EXTENSIONS OPTION...: creates a certificate for the request on stdin
 sign() {
     local days=$1 extensions=$2
     shift 2
@@ -37,7 +37,7 @@ sign() {
     )
 }
 
-# certificate NAME SUBJECT EXTENSIONS: makes NAME.key and NAME.crt
+# certificate NAME SUBJECT EXTENSIONS: creates NAME.key and NAME.crt
 certificate() {
     local usage='basicConstraints = critical, CA:FALSE'$'\n''keyUsage = critical, digitalSignature'
     request "$1.key" "$2" | sign "$CERTIFICATE_DAYS" "$usage"$'\n'"$3" -CA ca.crt -CAkey ca.key >"$1.crt"

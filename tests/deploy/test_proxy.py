@@ -1,4 +1,4 @@
-"""The real nginx and Caddy in front of the gate, with the lines to copy and with wrong ones."""
+"""The real nginx and Caddy in front of the gate, with the lines to copy, and with wrong ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
