@@ -47,7 +47,7 @@ def tokens(
     final_text: str = "",
     done_reason: str = "stop",
 ) -> Reply:
-    """Answer with `texts`, one per line, or at once if the request does not want a stream."""
+    """Answer with `texts`, one per line, or as a whole if the request does not ask for a stream."""
 
     async def reply(connection: Connection, request: Request) -> None:
         model = request.json["model"]

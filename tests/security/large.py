@@ -1,4 +1,4 @@
-"""Requests of up to 20 MiB, and small ones that mean much work, with the statuses they get."""
+"""Requests of up to 20 MiB, and small ones that cause much work, with the statuses they get."""
 
 import json
 import random

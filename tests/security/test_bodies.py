@@ -1,4 +1,4 @@
-"""Large, slow and many bodies: their cost to everybody else."""
+"""Large, slow and many bodies, and what they cost everyone else."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ MAX_STEP_S = 0.05
 
 
 class Answer(Body):
-    """The body of an answer that is there at once."""
+    """The body of an answer that is available immediately."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -116,7 +116,7 @@ HOSTILE = [
 
 
 def test_a_hostile_request_does_not_stop_another_clients_stream() -> None:
-    """The bound is generous, for the machine may be busy; `gaps` measures what it really is."""
+    """The bound is generous, since the machine may be busy; `gaps` measures the real delay."""
     with listening() as (url, listener):
         for name in HOSTILE:
             request = bytes_of(LARGE[name])

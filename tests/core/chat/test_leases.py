@@ -221,7 +221,7 @@ async def test_a_long_answer_keeps_its_slot(
     assert not caplog.records
 
 
-async def test_a_restarted_store_is_told_again_who_holds_and_who_waits(
+async def test_a_restarted_store_learns_again_who_holds_and_who_waits(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.05)

@@ -230,7 +230,7 @@ async def test_a_field_that_comes_twice_is_decoded_once(
 
 
 def test_invented_charsets_are_not_remembered() -> None:
-    """Python's table of codecs keeps each name that it is asked for, for ever."""
+    """Python's table of codecs keeps every name that it is asked for, forever."""
     tracemalloc.start()
     try:
         for round_ in range(2):

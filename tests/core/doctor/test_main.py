@@ -1,4 +1,4 @@
-"""`python -m core.doctor`, run as operators do, beside a server that has what it shall find."""
+"""`python -m core.doctor`, run as operators do, beside a server with faults to find."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def findings(**environ: str) -> tuple[int, dict[str, list[tuple[str, str]]
 
 @pytest.fixture
 async def healthy(serve: Serve, fake: FakeOllama, tmp_path: Path) -> dict[str, str]:
-    """The settings of a server at which nothing is wrong."""
+    """The settings of a server with nothing wrong."""
     port = httpx.URL(await serve()).port
     keys = tmp_path / "keys.json"
     create(keys, "me")

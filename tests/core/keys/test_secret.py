@@ -1,4 +1,4 @@
-"""Keys from a double of AWS' extension, which answers as its documentation says."""
+"""Keys from a fake of AWS' extension, which answers as its documentation says."""
 
 import asyncio
 import json
