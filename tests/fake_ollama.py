@@ -124,7 +124,7 @@ def error(status: int, text: str) -> Reply:
 
 
 def whole(status: int, content_type: str, body: bytes, *headers: str) -> Reply:
-    """Answer with any body, sent at once."""
+    """Answer with any body, sent in one write."""
 
     async def reply(connection: Connection, request: Request) -> None:
         connection.send(status, content_type, body, *headers)

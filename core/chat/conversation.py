@@ -30,7 +30,7 @@ _SHORT_BYTES = 4096
 # less memory gives the same result.
 _DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)
 _DEFLATE_SHORT = zlib.compressobj(wbits=-13, memLevel=6, zdict=_PHRASES)
-_START_AGAIN = "Send the context of an answer exactly as it came, or start a new conversation"
+_START_AGAIN = "Send the context of an answer unchanged, or start a new conversation"
 
 
 class _Said(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):

@@ -1,7 +1,7 @@
 r"""Checks a JSON schema's `pattern`, and writes it in the syntax that every Ollama can read.
 
 llama.cpp turns a pattern into a grammar without checking it: `^*$`, `^(?$` or `^a{-1}$` crash
-Ollama's runner, or `ollama serve` itself up to 0.29, for everybody. This parser therefore accepts
+Ollama's runner, or `ollama serve` itself up to 0.29, for everyone. This parser therefore accepts
 only what is known to be safe, and refuses the rest:
 
     pattern     = "^" sequence "$"
@@ -32,7 +32,7 @@ _CODE = re.compile(r"x[0-9A-Fa-f]{2}")
 _SETS = {"d": "0-9", "w": "A-Za-z0-9_", "s": r" \t\n\r"}
 _CONTROLS = "trn"
 _SPECIAL = "^$.[]()|{}*+?"
-_RANGE = 2  # characters of a range besides its hyphen
+_RANGE = 2  # characters of a range, without its hyphen
 
 
 class PatternRefused(ValueError):

@@ -72,7 +72,7 @@ class OpenAI(Dialect):
 
 
 class Responses(OpenAI):
-    """OpenAI's responses, whose streams end in an event of their own."""
+    """OpenAI's responses, whose streams have their own last event."""
 
     def last_words(self, error: ApiError, request_id: str) -> bytes:
         """Return a `response.failed`; its `error` makes the SDKs raise, as any stream's does."""

@@ -34,7 +34,7 @@ Images = Annotated[
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Sampling options, without those that would reload the model for everybody."""
+    """Sampling options, without those that would reload the model for everyone."""
 
     temperature: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
     top_k: Annotated[int, Meta(ge=0, le=MAX_VOCABULARY)] | UnsetType = UNSET

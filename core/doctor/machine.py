@@ -79,7 +79,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.anonymous_clients for stranger in _STRANGERS):
         yield problem(
             "access",
-            "anybody who reaches this server may use it without a key",
+            "anyone who can reach this server may use it without a key",
             "name your own networks in ANONYMOUS_CLIENTS",
         )
     elif keys or keys_elsewhere or has_tokens:
@@ -93,7 +93,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
             "access",
-            "TRUSTED_PROXIES contains everybody, so anybody can claim to be any client",
+            "TRUSTED_PROXIES contains every address, so anyone can claim to be any client",
             "name only your proxy's address",
         )
 

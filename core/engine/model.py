@@ -71,7 +71,7 @@ def start_llama_cpp(model: ModelFile, api_key: str) -> Any:
     parameters.n_parallel = SLOTS
     parameters.n_batch = _BATCH
     parameters.cpuparams.n_threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    parameters.embedding = True  # besides completions
+    parameters.embedding = True  # in addition to completions
     # Ollama's choice for this model, and the only one for which a text may be longer than a batch.
     parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
     parameters.cache_ram_mib = 0  # its default keeps up to 8 GiB of past prompts

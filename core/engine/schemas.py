@@ -131,7 +131,7 @@ class Show(Struct, kw_only=True):
 
 
 class StreamOptions(Struct):
-    """What a stream of /v1 includes besides the text."""
+    """What a stream of /v1 includes in addition to the text."""
 
     include_usage: bool = False
 

@@ -66,7 +66,7 @@ class LogFile:
 
 
 class LogWriter(logging.Handler):
-    """Formats each record at once, and leaves the writing to a thread.
+    """Formats each record immediately, and leaves the writing to a thread.
 
     What cannot be written goes to standard error, after one line that says why.
     """

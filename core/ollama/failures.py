@@ -22,7 +22,7 @@ _WINDOW_FULL = re.compile(
     "exceeds the context length|exceeds the available context size|exceeded max context length"
 )
 _MISSING = re.compile(r"model .* not found(, try pulling it first)?")
-# A line of llama.cpp's log, which may be about anybody's request: "slot update_slots: id 0 |
+# A line of llama.cpp's log, which may be about anyone's request: "slot update_slots: id 0 |
 # task 127 | ...", "srv operator(): ...", "task id = 127, n_tokens = 2048".
 _LOG = re.compile(
     r"\b(?:slot|srv|que|res|cmn)\s+\w[\w()]*\s*:|\b(?:task|id_task|task_id|task id)\s*[=|:]?\s*\d"

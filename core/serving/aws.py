@@ -40,7 +40,7 @@ def remaining_s(scope: Scope) -> float | None:
 class Handler:
     """An application as an AWS Lambda handler, with an event loop of its own.
 
-    Where Lambda would reject an answer as too large, it returns an error of ours.
+    If Lambda would reject an answer as too large, it returns one of our errors.
     """
 
     def __init__(self, app: ASGI) -> None:

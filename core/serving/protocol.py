@@ -221,7 +221,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        """Read no more, and answer with `error`, unless an earlier request's answer is due."""
+        """Stop reading, and answer with `error` unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
         self._log(error)
@@ -235,7 +235,7 @@ class Protocol(HttpToolsProtocol):
         self._turn_away(error)
 
     def _turn_away(self, error: ApiError) -> None:
-        """Answer with `error` and read no more, but let the client read it if there is room."""
+        """Answer with `error` and stop reading, but let the client read it if there is room."""
         self._refused = True
         self.transport.write(last_answer(error))
         if not self._limits.may_linger(self):

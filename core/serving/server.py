@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
                 _logger.error("The certificate cannot be loaded, keeping the old one: %s", error)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start to stop on the first signal, and stop at once on the second."""
+        """Begin to shut down on the first signal, and exit immediately on the second."""
         if self._app.recorder.draining:
             super().handle_exit(sig, frame)
             self._captured_signals.clear()  # uvicorn would raise them in the event loop

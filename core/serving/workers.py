@@ -1,4 +1,4 @@
-"""Detects that several processes serve this application, each with limits of its own."""
+"""Detects that several processes serve this application, each with its own limits."""
 
 import logging
 import multiprocessing

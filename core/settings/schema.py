@@ -187,7 +187,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     allowed_hosts: Annotated[
         tuple[HostName, ...],
         Meta(
-            description="names of this server besides localhost, its host name and addresses",
+            description="names of this server, beyond localhost, its host name and addresses",
             extra_json_schema={"format": "names such as api.example.com or *.example.com, or *"},
         ),
     ] = ()

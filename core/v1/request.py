@@ -17,7 +17,7 @@ _Fields = dict[str, Raw]
 MAX_FIELDS = 256
 """In a body: the compatible APIs know some forty."""
 _DROPPED = {"keep_alive", "options"}
-"""Ollama's own, which would reload or pin a model for everybody."""
+"""Ollama's own, which would reload or pin a model for everyone."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
 _OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}

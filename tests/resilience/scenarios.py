@@ -68,7 +68,7 @@ async def stage(
         served = gateway(source.url, *enter, stdout=stdout, environ=environ)
         server = stack.enter_context(program(served))
         warm_up = Asker(server.url)
-        await warm_up.ask_all(["-"] * 50)  # what it loads and keeps at first is no leak
+        await warm_up.ask_all(["-"] * 50)  # what it loads at first, and keeps, is not a leak
         if long:
             await warm_up.aclose()
         before = await server.calm_state(1) if long else server.state()

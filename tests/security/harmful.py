@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 class Harmful(NamedTuple):
     name: str
     fields: dict[str, Any]
-    """Fields of a chat request, besides its message."""
+    """Fields of a chat request, apart from its message."""
     refusal: str
     """How the text of the gateway's 400 starts: the field, and its bound."""
     ollama: str

@@ -48,7 +48,7 @@ class Answer(Body):
 
 
 async def answer(pool: Pool, request: bytes) -> tuple[int, list[Header], Body]:
-    """Answer at once, without reading: only the gateway's own work is measured."""
+    """Answer immediately, without reading: only the gateway's own work is measured."""
     if request.startswith(b"POST /api/chat "):
         return 200, [], Answer(Recorded("chat_nonstream").body)
     return (200, [], Answer(ANSWER)) if request.startswith(b"POST /v1/") else (404, [], Answer(b""))
