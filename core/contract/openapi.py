@@ -1,4 +1,7 @@
-"""The OpenAPI 3.1 description of the API, derived from the schemas."""
+"""The OpenAPI 3.1 description of the API, derived from the schemas.
+
+It leaves out itself and the chat page, which no generated client calls.
+"""
 
 from typing import Any
 

@@ -74,7 +74,7 @@ class Upstream:
                     body.close()
             msgspec.json.decode(content, type=_Version)
         except (UpstreamError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _logger.warning("no Ollama at its URL: %s", str(error) or type(error).__name__)
+            _logger.warning("Ollama does not answer: %s", str(error) or type(error).__name__)
             return False
         return status == HTTPStatus.OK
 

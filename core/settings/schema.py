@@ -159,8 +159,8 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     api_keys_secret: Annotated[
         SecretName,
         Meta(
-            description="where such JSON is stored instead: in RATE_LIMIT_STORAGE's Redis or "
-            "Valkey, or in an AWS secret or parameter"
+            description="where else to read such JSON: from RATE_LIMIT_STORAGE's Redis or Valkey, "
+            "or from an AWS secret or parameter"
         ),
     ] = ""
     jwt_secret: Annotated[
