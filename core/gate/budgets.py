@@ -42,7 +42,8 @@ class BudgetMiddleware:
     """Refuses a caller whose tokens are used up, and counts what each answer has cost.
 
     Ollama tells how many tokens an answer took when it ends, so that answers that run at the same
-    time may exceed a budget together. The headers are those of
+    time may exceed a budget together. A stream that is not read to its end costs what has come of
+    it: otherwise it would be free to all who leave before the last line. The headers are those of
     draft-ietf-httpapi-ratelimit-headers-11, as a second policy.
     """
 
