@@ -48,6 +48,8 @@ _JSON_TYPES = {
     "array": "an array",
     "object": "an object",
 }
+_WORDS = {"role": "system, user or assistant", "think": "true, false, low, medium or high"}
+"""The values of the fields that have few."""
 
 _LEFT_OF_HANGUL = string.punctuation + string.whitespace
 
@@ -192,4 +194,7 @@ def in_json_terms(text: str) -> str:
         lambda names: " or ".join(_JSON_TYPES.get(name, name) for name in names[1].split(" | ")),
         problem,
     )
-    return f"{path.strip('.`') or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}"
+    path = path.strip(".`")
+    known = _WORDS.get(path.rpartition(".")[2]) if problem.startswith("Invalid enum") else None
+    advice = f". Use {known}" if known else ""
+    return f"{path or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}{advice}"

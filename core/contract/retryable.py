@@ -4,7 +4,7 @@ TryAgainLater
 ├── RateLimited 429
 │   └── QuotaExceeded 429
 └── JWKSUnavailable, KeysUnavailable, MemoryFull, NotReady, OllamaBusy, QueueFull,
-    RateLimiterDown, ServerStopping, TooManyConnections 503
+    RateLimiterDown, ServerStopping, TooManyConnections, UsageUnavailable 503
 """
 
 from core.contract.errors import ApiError
@@ -101,6 +101,15 @@ class ServerStopping(TryAgainLater):
     def __init__(self) -> None:
         super().__init__("The server is stopping", 5)
         self.headers = {**self.headers, "connection": "close"}
+
+
+class UsageUnavailable(TryAgainLater):
+    """USAGE_FILE is locked, or its disk fails."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The counts cannot be read now", 5)
 
 
 class RateLimiterDown(TryAgainLater):

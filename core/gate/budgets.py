@@ -42,8 +42,9 @@ class BudgetMiddleware:
     """Refuses a caller whose tokens are used up, and counts what each answer has cost.
 
     Ollama reports an answer's tokens only at its end, so answers that run at the same time may
-    exceed a budget together. The headers are those of draft-ietf-httpapi-ratelimit-headers-11, as
-    a second policy.
+    exceed a budget together. A stream that is not read to its end costs the tokens sent so far:
+    otherwise it would be free to all who leave before the last line. The headers are those of
+    draft-ietf-httpapi-ratelimit-headers-11, as a second policy.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
     BadRequest,
+    EndpointNotFound,
     ModelNotAllowed,
     ModelNotFound,
     OllamaError,
@@ -26,7 +27,12 @@ from core.v1.apis import Answer, Api, Usage
 from core.v1.events import EventReader, error_text
 from core.v1.request import RelayRequest, parse
 
+EVENT_BYTES = 256
+"""About the size of an event with one token."""
+
 _decode = msgspec.json.Decoder(Answer).decode
+_NO_SUCH_PATH = b"404 page not found"
+"""What an Ollama without a path answers (recordings/v1/unknown_path), and the built-in model."""
 
 
 class Relay:
@@ -83,6 +89,8 @@ class Relay:
                 async for data in stream:
                     for block in reader.feed(data):
                         self._record.mark_first_token()
+                        # An estimate, if the client leaves: to count events takes longer.
+                        self._record.tokens += 1 + len(block) // EVENT_BYTES
                         yield block
                     if reader.complete:
                         break
@@ -125,6 +133,11 @@ class Relay:
         text = error_text(content)
         if response.status_code == httpx.codes.NOT_FOUND and text and "not found" in text:
             raise ModelNotFound(self._asked.model, None)
+        if response.status_code == httpx.codes.NOT_FOUND and content.strip() == _NO_SUCH_PATH:
+            raise EndpointNotFound(
+                f"The Ollama behind this server has no {self._api.path}. Update it, or use "
+                "/v1/chat/completions, which the built-in model has as well"
+            )
         self._record.may_have_run = response.status_code != httpx.codes.SERVICE_UNAVAILABLE
         raise failed_response(response, content)
 

@@ -44,6 +44,13 @@ model_list:
 general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 """It answers everyone, like the bundle's gate here."""
+ENVIRON = {
+    "litellm": {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it downloads one
+        "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",  # after 100 equal tokens it sees a loop
+    }
+}
+"""What else a server needs in its environment."""
 NATIVE_ALONE, OPENAI_ALONE = ("flask", "naive"), ("litellm", "portkey")
 """Servers without /v1, and those with nothing else."""
 
@@ -101,6 +108,7 @@ class Lineup:
             "OLLAMA_BASE_URL": f"http://127.0.0.1:{self.upstream_port}",
             "PORT": str(port),
             **self.settings,
+            **ENVIRON.get(name, {}),
         }
         with running(COMMANDS[name](self, port), SERVER_CORE, environ, log) as process:
             if not _listens(port, process):

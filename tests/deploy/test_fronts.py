@@ -17,9 +17,9 @@ import pytest
 
 from core.settings.networks import Networks
 from core.settings.schema import Settings
+from tests.compatible import KEY, KEYS
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, stalls_after
-from tests.handlers.test_v1 import KEY, KEYS
 from tests.programs import ROOT, free_ports, program, started
 
 Run = Callable[..., AbstractContextManager["Front"]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import run
-from tests.handlers.test_v1 import CHAT, COMPLETIONS, KEY, MESSAGES, MODEL, RESPONSES
+from tests.compatible import CHAT, COMPLETIONS, KEY, MESSAGES, MODEL, RESPONSES
 from tests.programs import ROOT, npm_ci, program
 
 HERE = ROOT / "tests/clients/v1"

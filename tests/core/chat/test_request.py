@@ -111,7 +111,14 @@ async def test_every_field_is_read() -> None:
         ),
         ('{"message": "a", "format": "xml"}', "format: "),
         ('{"message": "a", "format": 1}', "format: expected a string or an object, got an integer"),
-        ('{"message": "a", "think": "banana"}', "think: "),
+        (
+            '{"message": "a", "think": "banana"}',
+            "think: invalid enum value 'banana'. Use true, false, low, medium or high",
+        ),
+        (
+            '{"messages": [{"role": "tool", "content": "a"}]}',
+            "messages[0].role: invalid enum value 'tool'. Use system, user or assistant",
+        ),
         ('{"message": "a", "think": 1}', "think: expected a boolean or a string, got an integer"),
         ('{"message": "a", "images": ["!!"]}', "images[0]: is not base64"),
         ('{"message": "a", "images": ["data:image/png;base64,AAAA"]}', "images[0]: is not base64"),
