@@ -208,3 +208,17 @@ async def test_cards_begin_a_message(open_page: Open, fake: FakeOllama) -> None:
     await answered(page)
     assert prompt_of(fake, 0) == "자연스러운 영어로 번역해 줘:\n\n안녕하세요"
     assert not await page.is_visible("#starters")
+
+
+async def test_cards_keep_what_was_typed(open_page: Open) -> None:
+    page = await open_page()
+    await page.fill("#message", "print(1)")
+    await page.click("#starters button:has-text('Explain code')")
+    field = await page.input_value("#message")
+    assert field.endswith("\n\n```\nprint(1)\n```\n")
+    await page.keyboard.type("  # here")
+    assert "print(1)  # here\n```" in await page.input_value("#message")
+    await page.fill("#message", "")
+    await page.click("#starters button:has-text('Explain code')")
+    await page.click("#starters button:has-text('Translate')")  # another card, nothing typed
+    assert await page.input_value("#message") == "Translate into natural Korean:\n\n"

@@ -13,7 +13,7 @@ let current = "";
 let drawn = "";
 let hooks;
 
-/** `hooks`: open(id), removing(id), restored(id), changed(id, values), failed() to read the store. */
+/** `hooks`: open(id), removing(id) returns what restores its draft, changed(id, values), failed() to read the store. */
 export const listConversations = (given) => (hooks = given);
 
 export function markCurrent(id) {
@@ -118,16 +118,25 @@ async function save(id) {
   download(`${name}.md`, "text/markdown", toMarkdown(conversation));
 }
 
+const bin = []; // what "undo" brings back: all that was deleted since the toast appeared
+
 async function remove(id, title) {
-  await hooks.removing(id);
-  const removed = await store.remove(id);
+  const restoreDraft = await hooks.removing(id);
+  bin.push({ data: await store.remove(id), restoreDraft });
   await refresh();
   byId("new").focus();
-  toast(words.deleted(title), async () => {
-    await store.restore(removed);
-    await refresh();
-    hooks.open(id);
-  });
+  const text = bin.length > 1 ? words.deletedSome(bin.length) : words.deleted(title);
+  toast(text, { undo, closed: () => bin.splice(0) });
+}
+
+async function undo() {
+  const { id } = bin.at(-1).data;
+  for (const { data, restoreDraft } of bin.splice(0)) {
+    await store.restore(data);
+    await restoreDraft();
+  }
+  await refresh();
+  hooks.open(id);
 }
 
 let pause;
