@@ -20,6 +20,7 @@ from core.settings.networks import parse_address
 from core.settings.schema import Settings
 
 CONNECT_TIMEOUT_S = 2
+HTTPS_PORT = 443
 MIN_FILES = 4096
 """Each stream has two sockets."""
 FRONT_TIMEOUT_S = 310
@@ -126,7 +127,7 @@ def _own_address() -> str:
 def _front(settings: Settings) -> Finding:
     """Check whether an HTTPS front on this machine would hide its clients."""
     trusts_loopback = ip_address("127.0.0.1") in settings.trusted_proxies
-    if not trusts_loopback and settings.port != 443 and _listens(443):  # noqa: PLR2004 - HTTPS
+    if not trusts_loopback and settings.port != HTTPS_PORT and _listens(HTTPS_PORT):
         return warning(
             "front",
             "something here speaks HTTPS, but is not trusted: all its clients are strangers",
