@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -170,7 +171,7 @@ CAUSES = [
     Cause("certificate", "warning", "SSL_CERTFILE ends in 7 days", certificate(7)),
     Cause(
         *("files", "warning", "may open 1024 files"),
-        lambda site: site.patch.setattr(machine.resource, "getrlimit", lambda _: (1024, 1024)),
+        lambda site: site.patch.setattr(resource, "getrlimit", lambda _: (1024, 1024)),
     ),
     Cause("time-outs", "warning", "QUEUE_TIMEOUT_S (300)", having(QUEUE_TIMEOUT_S="300")),
     Cause("time-outs", "warning", "REQUEST_TIMEOUT_S (400)", having(REQUEST_TIMEOUT_S="400")),
@@ -198,7 +199,7 @@ async def site(
     # This machine's own are not to be found.
     monkeypatch.setattr(machine, "HTTPS_PORT", free_ports(1)[0])
     monkeypatch.setattr(machine, "_own_address", lambda: "")
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda _: (65_536, 65_536))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (65_536, 65_536))
     monkeypatch.setenv("PATH", str(tmp_path))
     site = Site(environ, fake, tmp_path, monkeypatch)
     site.ollama_says("/api/version", {"version": "0.33.1"})
