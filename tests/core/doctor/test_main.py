@@ -19,6 +19,7 @@ from core.keys.editing import create
 from core.settings.schema import Settings
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error, page, whole
+from tests.processes import running, wait_for
 from tests.programs import free_ports
 from tests.raw_server import Reply
 
@@ -122,6 +123,21 @@ async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: Fake
     always(fake, "/api/tags", error(500, "boom"))
     status, found = await findings(**healthy)
     assert (status, found["models"][0][0]) == (1, "problem")
+
+
+@pytest.mark.parametrize(
+    ("host", "clients"), [("127.0.0.2", "127.0.0.0/8"), ("127.0.0.1", "192.0.2.0/24")]
+)
+async def test_a_server_is_recognized_at_its_own_address_and_if_it_lets_nobody_here_in(
+    healthy: dict[str, str], host: str, clients: str
+) -> None:
+    environ = {**healthy, "HOST": host, "PORT": "0", "ALLOWED_CLIENTS": clients}
+    with running("-m", "handlers", **environ, LOG_FORMAT="console") as process:
+        heard = await asyncio.to_thread(wait_for, process.stdout, "Listening for the API on ")
+        url = httpx.URL(heard)
+        assert url.host == host
+        _, found = await findings(**{**healthy, "HOST": host, "PORT": str(url.port)})
+    assert found["ports"] == [("ok", f"this gateway answers on PORT {url.port}")]
 
 
 async def test_a_server_without_a_default_model_is_as_good(
