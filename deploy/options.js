@@ -32,10 +32,15 @@ exports.params = async ({ resolveVariable }) => {
     return { ...defaults, ...own };
 };
 
+// Whether zips are needed: "remove", "rollback" and "deploy list" do without.
+const command = process.argv.slice(2);
+const packs = command.includes("package") || (command.includes("deploy") && !command.includes("list"));
+
 // Redis or Valkey needs packages that the zips contain only on request.
 exports.storage = from(["param:storage", "self:custom.build"], (storage, build) => {
     const archive = path.resolve(build, "chat.zip");
-    if (storage !== "memory://" && fs.existsSync(archive) && !fs.readFileSync(archive).includes("core/chat/leases.py"))
+    const isNeeded = packs && storage !== "memory://" && fs.existsSync(archive);
+    if (isNeeded && !fs.readFileSync(archive).includes("core/chat/leases.py"))
         throw "The parameter storage needs zips with a client for it: python deploy/package.py --redis";
     return storage;
 });
@@ -74,10 +79,19 @@ exports.statements = from(["param:keys", "param:secretKmsKey"], (keys, kmsKey) =
         ...(kmsKey === "" ? [] : [{ Effect: "Allow", Action: ["kms:Decrypt"], Resource: kmsKey }]),
     ];
 });
+
+// The tunnel's certificates are in its layer.
+const tunnelFile = (name) => from(["param:tunnelVersion"], (tunnel) => (tunnel === "off" ? "" : `/opt/tunnel/${name}`));
+exports.tunnelAuthority = tunnelFile("ca.crt");
+exports.tunnelCert = tunnelFile("client.crt");
+exports.tunnelKey = tunnelFile("client.key");
+
 const layers = (...before) =>
     from(LAYERS, (region, adapter, tunnel, extension) => [
         ...before.map((name) => `arn:aws:lambda:${region}:753240598075:layer:${name}:${adapter}`),
-        { "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` },
+        ...(tunnel === "off"
+            ? []
+            : [{ "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` }]),
         ...(extension === "" ? [] : [extension]),
     ]);
 exports.layers = layers();

@@ -20,6 +20,7 @@ from core.settings.networks import parse_address
 from core.settings.schema import Settings
 
 CONNECT_TIMEOUT_S = 2
+HTTPS_PORT = 443
 MIN_FILES = 4096
 """Each stream has two sockets."""
 FRONT_TIMEOUT_S = 310
@@ -49,7 +50,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     for name, port in ports.items():
         if not port:
             continue
-        if not _listens(port):
+        if not _listens(port, _own(settings)):
             yield warning(
                 "ports",
                 f"nothing listens on {name} {port}",
@@ -63,6 +64,12 @@ def _ports(settings: Settings) -> Iterator[Finding]:
                 f"another program uses {name} {port}",
                 f"ss -ltnp 'sport = :{port}' shows which; stop it, or set {name}",
             )
+
+
+def _own(settings: Settings) -> str:
+    """Return the address at which this machine reaches its server."""
+    address = parse_address(settings.host)
+    return "127.0.0.1" if address.is_unspecified else str(address)
 
 
 def _exposure(settings: Settings) -> Iterator[Finding]:
@@ -126,7 +133,7 @@ def _own_address() -> str:
 def _front(settings: Settings) -> Finding:
     """Check whether an HTTPS front on this machine would hide its clients."""
     trusts_loopback = ip_address("127.0.0.1") in settings.trusted_proxies
-    if not trusts_loopback and settings.port != 443 and _listens(443):  # noqa: PLR2004 - HTTPS
+    if not trusts_loopback and settings.port != HTTPS_PORT and _listens(HTTPS_PORT):
         return warning(
             "front",
             "something here speaks HTTPS, but is not trusted: all its clients are strangers",
@@ -206,13 +213,16 @@ def _listens(port: int, host: str = "127.0.0.1") -> bool:
 
 def _is_gateway(settings: Settings, port: int) -> bool:
     scheme = "https" if settings.ssl_certfile else "http"
+    url = httpx.URL(scheme=scheme, host=_own(settings), port=port, path="/api/health")
     try:
         answer = httpx.get(
-            f"{scheme}://127.0.0.1:{port}/api/health",
+            url,
             verify=False,  # noqa: S501 - it is on this machine, and its certificate has a name
             trust_env=False,
             timeout=CONNECT_TIMEOUT_S,
         )
-        return "api_version" in answer.json()
+        body = answer.json()
     except (httpx.HTTPError, ValueError):
         return False
+    # The latter if ALLOWED_CLIENTS leaves this machine out.
+    return isinstance(body, dict) and ("api_version" in body or body.get("success") is False)

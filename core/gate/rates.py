@@ -49,6 +49,7 @@ class RateLimiter:
         """
         self._spent = spent
         self._url = settings.rate_limit_storage
+        self._is_function = settings.is_function
         self._fail_closed = settings.rate_limit_fail_closed
         self._retry_at: float | None = None  # None: the store is up, as far as we know
         self.uncounted = 0
@@ -60,7 +61,7 @@ class RateLimiter:
             return MemoryStore(self._spent)
         from core.gate.redis_hits import RedisStore  # noqa: PLC0415 - takes 0.1 s
 
-        return RedisStore(self._url)
+        return RedisStore(self._url, is_function=self._is_function)
 
     async def hit(self, key: str, rate: Rate) -> Quota | None:
         """Count a hit of `key`, if `rate` allows it; None while the store is down.

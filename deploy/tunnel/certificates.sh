@@ -19,9 +19,10 @@ if [[ $relay =~ ^[0-9.]+$ ]]; then name=IP:$relay; else name=DNS:$relay; fi
 mkdir -p "$folder/relay" "$folder/client"
 cd "$folder"
 
-# request KEY SUBJECT: creates a key, and prints the request for its certificate
+key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
+
+# request KEY SUBJECT: prints the request for a key's certificate
 request() {
-    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"
     openssl req -new -key "$1" -config <(
         printf '%s\n' '[req]' 'prompt = no' 'distinguished_name = subject' '[subject]' "CN = $2"
     )
@@ -40,10 +41,12 @@ sign() {
 # certificate NAME SUBJECT EXTENSIONS: creates NAME.key and NAME.crt
 certificate() {
     local usage='basicConstraints = critical, CA:FALSE'$'\n''keyUsage = critical, digitalSignature'
+    key "$1.key"
     request "$1.key" "$2" | sign "$CERTIFICATE_DAYS" "$usage"$'\n'"$3" -CA ca.crt -CAkey ca.key >"$1.crt"
 }
 
 if [ ! -e ca.key ]; then
+    key ca.new # before the pipe, both ends of which read it
     request ca.new "Authority of the tunnel by $relay" | sign "$AUTHORITY_DAYS" \
         'basicConstraints = critical, CA:TRUE'$'\n''keyUsage = critical, keyCertSign' \
         -signkey ca.new >ca.crt

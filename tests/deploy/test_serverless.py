@@ -33,6 +33,11 @@ pytestmark = pytest.mark.timeout(600)  # ten zips take minutes on a busy machine
 IDLE_LIMIT_S = 300
 """A Regional REST API cuts a stream after 5 minutes without a byte."""
 STREAM_LIMIT_S, HTTP_API_LIMIT_S, LAMBDA_LIMIT_S = 900, 30, 900
+TUNNEL_FILES = {
+    "OLLAMA_CA_FILE": "ca.crt",
+    "OLLAMA_CLIENT_CERT": "client.crt",
+    "OLLAMA_CLIENT_KEY": "client.key",
+}
 SECRETS = {"API_KEYS", "OLLAMA_HEADERS"}
 RESOLVED = re.compile(r"\{\{resolve:secretsmanager:[\w-]+:SecretString:\w+\}\}")
 
@@ -65,10 +70,17 @@ Make = Callable[..., Template]
 
 
 def package(osls: list[str], config: Path, **parameters: str) -> subprocess.CompletedProcess[str]:
-    command = [*osls, "package", "--config", config.name]
+    return run(osls, config, "package", **parameters)
+
+
+def run(
+    osls: list[str], config: Path, *words: str, **parameters: str
+) -> subprocess.CompletedProcess[str]:
+    command = [*osls, *words, "--config", config.name]
     for parameter in parameters.items():
         command += ["--param", "=".join(parameter)]
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(config.parent)}
+    environ["AWS_EC2_METADATA_DISABLED"] = "true"  # nothing else may know an account
     return subprocess.run(
         command, cwd=config.parent, env=environ, capture_output=True, text=True, check=False
     )
@@ -141,6 +153,22 @@ def test_own_parameters_are_kept_from_one_command_to_the_next(
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_a_way_without_certificates_needs_no_layer(
+    templates: dict[str, Template], make: Make, config: str
+) -> None:
+    without = make(config, tunnelVersion="off")
+    for template, prefix, count in ((templates[config], "/opt/tunnel/", 1), (without, "", 0)):
+        for function in functions(template).values():
+            variables = function["Environment"]["Variables"]
+            for variable, file in TUNNEL_FILES.items():
+                assert variables[variable] == (f"{prefix}{file}" if prefix else "")
+            tunnels = [
+                layer for layer in function.get("Layers", []) if "ollama-tunnel" in str(layer)
+            ]
+            assert len(tunnels) == count
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
 def test_a_store_needs_zips_that_can_speak_to_it(
     osls: list[str], own_service: Path, zips: Path, config: str
 ) -> None:
@@ -150,6 +178,9 @@ def test_a_store_needs_zips_that_can_speak_to_it(
     ended = package(osls, own_service / config, storage=EVERYTHING["storage"])
     assert ended.returncode != 0
     assert "deploy/package.py --redis" in ended.stdout + ended.stderr
+    for words in (("remove",), ("rollback",), ("deploy", "list"), ("info",)):
+        ended = run(osls, own_service / config, *words, storage=EVERYTHING["storage"])
+        assert "credentials" in ended.stdout + ended.stderr, "it has got as far as to AWS"
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
@@ -585,6 +616,9 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
         if answer["ResponseType"] in later:
             header = answer["ResponseParameters"]["gatewayresponse.header.Retry-After"]
             assert int(header.strip("'")) > 0
+            assert "Try again in" in answer["ResponseTemplates"]["application/json"]
+            exposed = "gatewayresponse.header.Access-Control-Expose-Headers"
+            assert answer["ResponseParameters"][exposed] == "'Retry-After'"
     # A deployment contains only what exists when it is created, and waits for the methods.
     assert set(answers) == set(template["Resources"]["ApiGatewayResourceApi"]["DependsOn"])
 

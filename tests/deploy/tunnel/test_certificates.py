@@ -1,5 +1,6 @@
 """The certificates and the token that certificates.sh creates."""
 
+import os
 import re
 import ssl
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.tunnel.loopback import FILES, make_certificates, settings_of
+from tests.programs import program
 
 
 @pytest.fixture
@@ -49,6 +51,19 @@ def test_relay_and_client_know_each_other(made: Path) -> None:
 def test_a_relay_may_have_an_address_only(tmp_path: Path) -> None:
     make_certificates("192.0.2.7", tmp_path)
     shake_hands(tmp_path / "relay", tmp_path / "client", "192.0.2.7")
+
+
+def test_a_machine_that_takes_long_for_a_key_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "bin/openssl"
+    slow.parent.mkdir()
+    openssl = program("openssl", "apt install openssl")
+    slow.write_text(f'#!/bin/sh\n[ "$1" != genpkey ] || sleep 1\nexec {openssl} "$@"\n', "utf-8")
+    slow.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    make_certificates("relay.example.com", tmp_path)
+    shake_hands(tmp_path / "relay", tmp_path / "client", "relay.example.com")
 
 
 def test_the_clients_settings_are_complete(made: Path) -> None:
