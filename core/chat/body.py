@@ -1,9 +1,9 @@
-"""Reads bodies: as UTF-8, within a budget of memory for all of them, and at a tolerable pace."""
+"""Reads bodies: as UTF-8, and within a budget of memory for all of them."""
 
 import asyncio
 import codecs
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Self
 
@@ -11,15 +11,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from core.chat.parts import MAX_PARTS, PartsCounter
 from core.context import Record, fields_of
-from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
+from core.contract.errors import BadRequest, BodyTooLarge
 from core.contract.retryable import MemoryFull
-from core.moment import Timeout
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
-BODY_TIMEOUT_S = 30
-"""How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
-MIN_PROGRESS_BYTES = 16 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 """What an ordinary message fits into."""
 QUICK_BODY_BYTES = 4 * 1024
@@ -117,7 +113,6 @@ async def read_body(
     Raises:
         ClientDisconnect: the client left before its body was complete.
         BodyTooLarge: the body is over MAX_BODY_BYTES.
-        BodyTimeout: it has stopped arriving.
         MemoryFull: the bodies of other requests leave it no room.
         BadRequest: it is not valid text in its charset, or has too many parts.
     """
@@ -131,36 +126,26 @@ async def read_body(
     text = _Text(charset)
     parts = PartsCounter(max_parts)
     body: bytes | bytearray = b""
-    received = progressed = 0
+    received = 0
     more = True
-    with suppress(TimeoutError):
-        async with Timeout(BODY_TIMEOUT_S) as deadline:
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk: bytes = message.get("body", b"")
-                more = message.get("more_body", False)
-                received += len(chunk)
-                if received > limit:
-                    raise _too_large(limit)
-                if received - progressed >= MIN_PROGRESS_BYTES:
-                    progressed = received
-                    deadline.restart(BODY_TIMEOUT_S)
-                chunk = text.feed(chunk, final=not more)
-                budget.hold(record, len(chunk))
-                if more or received > SMALL_BODY_BYTES:
-                    parts.feed(chunk)
-                if body or more:
-                    body = body or bytearray()
-                    body += chunk
-                else:
-                    body = chunk
-    if more:
-        raise BodyTimeout(
-            f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came within "
-            f"{BODY_TIMEOUT_S} seconds. Send the request again"
-        )
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        received += len(chunk)
+        if received > limit:
+            raise _too_large(limit)
+        chunk = text.feed(chunk, final=not more)
+        budget.hold(record, len(chunk))
+        if more or received > SMALL_BODY_BYTES:
+            parts.feed(chunk)
+        if body or more:
+            body = body or bytearray()
+            body += chunk
+        else:
+            body = chunk
     if body.startswith(_BOM):
         body = body.removeprefix(_BOM)  # which would copy a bytearray in any case
     return body

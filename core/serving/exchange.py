@@ -17,6 +17,7 @@ from core.context import Record, Recorder
 from core.contract.dialects import dialect_of
 from core.contract.errors import (
     ApiError,
+    BodyTimeout,
     EndpointNotFound,
     InternalError,
     MethodNotAllowed,
@@ -26,6 +27,9 @@ from core.contract.responses import PREFERENCE_APPLIED
 from core.contract.retryable import ServerStopping
 from core.serving.aws import remaining_s
 
+BODY_TIMEOUT_S = 30
+"""How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
+MIN_PROGRESS_BYTES = 16 * 1024
 LAST_WORDS_S = 5
 """How long a client that does not read may delay its error message."""
 LINGER_S = 2
@@ -39,7 +43,8 @@ class ExchangeMiddleware:
 
     A failure before the answer's start is an ordinary error answer; a failure of a stream that
     has begun is its last line. The application is cancelled after `timeout_s` (on Lambda, when
-    the function's own time is nearly up) and when the client disconnects.
+    the function's own time is nearly up), when the body stops arriving, and when the client
+    disconnects.
 
     Every answer carries the record's `answer_headers`.
     """
@@ -116,9 +121,13 @@ class _Exchange:
         self._answer = _Answer.DUE
         self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
+        self._arrived = 0
+        """Bytes of the body since `_body_due_at` was set."""
 
     async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
-        self._deadline_at = asyncio.get_running_loop().time() + timeout_s
+        now = asyncio.get_running_loop().time()
+        self._ends_at = now + timeout_s
+        self._body_due_at = now + BODY_TIMEOUT_S
         moment.unless_over(self._slow)
         try:
             async with asyncio.timeout(None) as self._deadline:
@@ -126,9 +135,14 @@ class _Exchange:
         except TimeoutError:
             if self._request is _Request.GONE:
                 raise ClientDisconnect from None
-            if self._deadline.expired():
-                raise RequestTimeout(timeout_s) from None
-            raise
+            if not self._deadline.expired():
+                raise
+            if self._request is _Request.ARRIVING and self._body_due_at < self._ends_at:
+                raise BodyTimeout(
+                    f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came "
+                    f"within {BODY_TIMEOUT_S} seconds. Send the request again"
+                ) from None
+            raise RequestTimeout(timeout_s) from None
         finally:
             moment.over(self._slow)
             if self._watcher:
@@ -139,11 +153,22 @@ class _Exchange:
         if self._request is _Request.UNREAD:
             self._request = _Request.ARRIVING
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            self._request = _Request.ARRIVED
-            if self._deadline.when() is not None:
-                self._watcher = asyncio.create_task(self._watch())
+        if message["type"] == "http.request":
+            if message.get("more_body"):
+                self._progress(len(message.get("body", b"")))
+            else:
+                self._request = _Request.ARRIVED
+                if self._deadline.when() is not None:
+                    self._slow()
         return message
+
+    def _progress(self, size: int) -> None:
+        self._arrived += size
+        if self._arrived >= MIN_PROGRESS_BYTES:
+            self._arrived = 0
+            self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+            if self._deadline.when() is not None:
+                self._slow()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -160,8 +185,11 @@ class _Exchange:
         await self._send(message)
 
     def _slow(self) -> None:
-        """Set a deadline, and watch for a disconnect: an answer at once needs neither."""
-        self._deadline.reschedule(self._deadline_at)
+        """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
+        is_arriving = self._request is _Request.ARRIVING
+        self._deadline.reschedule(
+            min(self._body_due_at, self._ends_at) if is_arriving else self._ends_at
+        )
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
 

@@ -15,7 +15,8 @@ from core.context import Caller, Recorder
 from core.contract.responses import JSONResponse
 from core.contract.retryable import RateLimited
 from core.gate.addresses import ClientAddressMiddleware
-from core.gate.auth import AuthMiddleware
+from core.gate.auth import Auth
+from core.gate.checks import GateMiddleware
 from core.gate.rates import FailureLimiter
 from core.gate.tokens import TokenVerifier
 from core.keys.editing import create
@@ -61,15 +62,16 @@ def gate(tmp_path: Path, failures: Failures) -> Gate:
     def gate(address: str | None = "127.0.0.1", **values: str) -> httpx.AsyncClient:
         environ = {name.upper(): value for name, value in values.items()}
         settings = Settings.from_env({"API_KEYS_FILE": str(tmp_path / "keys.json"), **environ})
-        auth = AuthMiddleware(
-            tell,
+        auth = Auth(
             settings=settings,
             keys=KeyStore.from_settings(settings),
             tokens=TokenVerifier.from_settings(settings),
             failures=failures,
         )
         app = ClientAddressMiddleware(
-            ExchangeMiddleware(auth, timeout_s=30, recorder=Recorder()),
+            ExchangeMiddleware(
+                GateMiddleware(tell, checks=[auth]), timeout_s=30, recorder=Recorder()
+            ),
             trusted_proxies=settings.trusted_proxies,
         )
         client = (address, 1234) if address else None

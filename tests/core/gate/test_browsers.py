@@ -12,7 +12,8 @@ from core.contract.errors import CredentialsNeeded
 from core.contract.responses import JSONResponse
 from core.contract.retryable import RateLimited
 from core.gate import browsers as security
-from core.gate.browsers import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
+from core.gate.browsers import AllowedHosts, CORSMiddleware, SecurityHeadersMiddleware
+from core.gate.checks import GateMiddleware
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
@@ -37,7 +38,8 @@ def app(
             headers = {"content-security-policy": "default-src 'self'", "cache-control": "no-cache"}
         await JSONResponse({"success": True}, headers=headers)(scope, receive, send)
 
-    inner = AllowedHostsMiddleware(answer, allowed_hosts=hosts, behind_gateway=behind_gateway)
+    check = AllowedHosts(allowed_hosts=hosts, behind_gateway=behind_gateway)
+    inner = GateMiddleware(answer, checks=[check])
     return SecurityHeadersMiddleware(
         CORSMiddleware(
             ExchangeMiddleware(inner, timeout_s=30, recorder=Recorder()), origins=origins
