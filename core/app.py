@@ -164,11 +164,13 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
     settings, recorder = parts.settings, parts.recorder
     function = settings.is_function
     gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
-    cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
+    cors = [
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(CORSMiddleware, origins=settings.cors_origins),
+    ]
     return [
         *(gateway if function else []),
         Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
-        Middleware(SecurityHeadersMiddleware),
         *(cors if settings.cors_origins else []),  # outermost, so pages can read errors
         Middleware(
             ExchangeMiddleware,

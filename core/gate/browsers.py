@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -33,8 +33,18 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@\s]+?)\.?(?::\d*)?", re.IGNORECASE
 _LOOPBACK_NAMES = ("localhost", "*.localhost")
 
 
+def with_defaults(
+    headers: Iterable[tuple[bytes, bytes]], scope: Scope
+) -> list[tuple[bytes, bytes]]:
+    """Return an answer's `headers`, and the security headers it lacks; HSTS only over TLS."""
+    headers = [*headers]
+    own = dict(headers)
+    defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
+    return headers + [header for header in defaults if header[0] not in own]
+
+
 class SecurityHeadersMiddleware:
-    """Adds security headers to every answer; HSTS only over TLS."""
+    """Adds the security headers to answers that `ExchangeMiddleware` does not send."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,14 +54,10 @@ class SecurityHeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ())]
-                own = dict(headers)
-                headers += [header for header in defaults if header[0] not in own]
-                message["headers"] = headers
+                message["headers"] = with_defaults(message.get("headers", ()), scope)
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
