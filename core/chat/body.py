@@ -2,8 +2,7 @@
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cached_property
 from typing import Self
 
@@ -23,6 +22,7 @@ QUICK_BODY_BYTES = 4 * 1024
 RESERVED_SHARE = 16
 """One part in so many of the memory is for small bodies: large ones cannot keep them out."""
 
+_AT_ONCE = nullcontext()
 _BOM = codecs.BOM_UTF8
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
@@ -79,18 +79,13 @@ class MemoryBudget:
         finally:
             self.used += record.body_bytes
 
-    @asynccontextmanager
-    async def turn(self, record: Record) -> AsyncIterator[None]:
+    def turn(self, record: Record) -> AbstractAsyncContextManager[None]:
         """Wait until no other body is being checked, if that of `record` takes time.
 
         A check pauses for other clients: many checks at once would make each pause as long as
         they are many.
         """
-        if record.body_bytes <= QUICK_BODY_BYTES:
-            yield
-            return
-        async with self._turn:
-            yield
+        return _AT_ONCE if record.body_bytes <= QUICK_BODY_BYTES else self._turn
 
     def release(self, record: Record) -> None:
         """Stop counting the body of a request that has ended."""
@@ -123,32 +118,39 @@ async def read_body(
         raise _too_large(limit)
     budget.check(size)
     record = Record.of(request.scope)
+    chunk, more = await _receive(request)
+    if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # as it hardly ever is not
+        chunk = _Text(charset).feed(chunk, final=True)
+        budget.hold(record, len(chunk))
+        return chunk.removeprefix(_BOM)
     text = _Text(charset)
     parts = PartsCounter(max_parts)
     body: bytes | bytearray = b""
     received = 0
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
+    while True:
         received += len(chunk)
         if received > limit:
             raise _too_large(limit)
         chunk = text.feed(chunk, final=not more)
         budget.hold(record, len(chunk))
-        if more or received > SMALL_BODY_BYTES:
-            parts.feed(chunk)
+        parts.feed(chunk)
         if body or more:
             body = body or bytearray()
             body += chunk
         else:
             body = chunk
-    if body.startswith(_BOM):
-        body = body.removeprefix(_BOM)  # which would copy a bytearray in any case
-    return body
+        if not more:
+            break
+        chunk, more = await _receive(request)
+    return body.removeprefix(_BOM) if body.startswith(_BOM) else body  # it would copy
+
+
+async def _receive(request: Request) -> tuple[bytes, bool]:
+    """Return the next piece of a body, and whether there are more."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 class _UTF16Decoder(codecs.IncrementalDecoder):
