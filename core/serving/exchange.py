@@ -123,8 +123,7 @@ class _Exchange:
         self._answer = _Answer.DUE
         self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
-        self._arrived = 0
-        """Bytes of the body since `_body_due_at` was set."""
+        self._arrived = 0  # bytes of the body since `_body_due_at` was set
 
     async def run(self, app: ASGIApp, timeout_s: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -154,23 +153,25 @@ class _Exchange:
     async def receive(self) -> Message:
         if self._request is _Request.UNREAD:
             self._request = _Request.ARRIVING
+            if self._deadline.when() is not None:  # after a slow check of the gate
+                self._wait_for_body()
         message = await self._receive()
         if message["type"] == "http.request":
             if message.get("more_body"):
-                self._progress(len(message.get("body", b"")))
+                self._arrived += len(message.get("body", b""))
+                if self._arrived >= MIN_PROGRESS_BYTES:
+                    self._wait_for_body()
             else:
                 self._request = _Request.ARRIVED
                 if self._deadline.when() is not None:
                     self._slow()
         return message
 
-    def _progress(self, size: int) -> None:
-        self._arrived += size
-        if self._arrived >= MIN_PROGRESS_BYTES:
-            self._arrived = 0
-            self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
-            if self._deadline.when() is not None:
-                self._slow()
+    def _wait_for_body(self) -> None:
+        self._arrived = 0
+        self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+        if self._deadline.when() is not None:
+            self._slow()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -189,9 +190,8 @@ class _Exchange:
     def _slow(self) -> None:
         """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
         is_arriving = self._request is _Request.ARRIVING
-        self._deadline.reschedule(
-            min(self._body_due_at, self._ends_at) if is_arriving else self._ends_at
-        )
+        due_at = self._body_due_at if is_arriving else self._ends_at
+        self._deadline.reschedule(min(due_at, self._ends_at))
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
 
