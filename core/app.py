@@ -143,7 +143,7 @@ def _require_redis() -> None:
 
     if find_spec("redis") is None:
         raise SettingsError(
-            "RATE_LIMIT_STORAGE needs a package that is not here. Pack functions for it with "
+            "RATE_LIMIT_STORAGE needs a package that is not installed. Pack the functions with "
             "deploy/package.py --redis"
         )
 

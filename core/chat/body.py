@@ -21,18 +21,18 @@ BODY_TIMEOUT_S = 30
 """How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
 MIN_PROGRESS_BYTES = 16 * 1024
 SMALL_BODY_BYTES = 64 * 1024
-"""What an ordinary message fits into."""
+"""Enough for an ordinary message."""
 QUICK_BODY_BYTES = 4 * 1024
-"""What can be checked at once: no other client waits for it."""
+"""What is checked too quickly for other clients to notice."""
 RESERVED_SHARE = 16
-"""One part in so many of the memory is for small bodies: large ones cannot keep them out."""
+"""One part in so many of the memory is reserved for small bodies, whatever large ones take."""
 
 _BOM = codecs.BOM_UTF8
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
 
 class MemoryBudget:
-    """Counts the bytes of all bodies in memory, and refuses those that would be too many."""
+    """Counts the bytes of all bodies in memory, and refuses bodies beyond the limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -44,8 +44,8 @@ class MemoryBudget:
         """Return the budget of MAX_MEMORY_BYTES.
 
         Raises:
-            SettingsError: it has no room for one body of MAX_BODY_BYTES, which would get a 503
-                for ever.
+            SettingsError: it has no room for one body of MAX_BODY_BYTES, which would always get
+                a 503.
         """
         size = settings.max_body_bytes
         least = size
@@ -59,10 +59,10 @@ class MemoryBudget:
         return cls(settings.max_memory_bytes)
 
     def check(self, size: int) -> None:
-        """Refuse a body of `size` bytes, as declared, that there is no room for now.
+        """Check that there is room for a body that declares `size` bytes.
 
         Raises:
-            MemoryFull: there is none.
+            MemoryFull: there is none now.
         """
         limit = self.limit
         if size > SMALL_BODY_BYTES:
@@ -87,8 +87,8 @@ class MemoryBudget:
     async def turn(self, record: Record) -> AsyncIterator[None]:
         """Wait until no other body is being checked, if that of `record` takes time.
 
-        A check pauses for other clients: many checks at once would make each pause as long as
-        they are many.
+        A check pauses to let other clients run. With many checks at once, each pause would last
+        as long as all the others' steps.
         """
         if record.body_bytes <= QUICK_BODY_BYTES:
             yield
@@ -111,8 +111,8 @@ async def read_body(
 ) -> bytes | bytearray:
     """Return the body as UTF-8 without a byte order mark; `charset` names a Python codec.
 
-    It may have `max_parts`. It is never held as a Python string, which takes four bytes a
-    character for one emoji.
+    It may have `max_parts`. It is never held as a Python string, in which one emoji makes every
+    character take four bytes.
 
     Raises:
         ClientDisconnect: the client left before its body was complete.
@@ -167,7 +167,7 @@ async def read_body(
 
 
 class _UTF16Decoder(codecs.IncrementalDecoder):
-    """Python's, which wants a byte order mark; without one this takes the order of Windows."""
+    """Python's decoder, but without a byte order mark it assumes Windows' byte order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class _UTF16Decoder(codecs.IncrementalDecoder):
 
 
 class _Text:
-    """Turns pieces of text in a charset into UTF-8, and checks them."""
+    """Checks pieces of text in a charset, and converts them to UTF-8."""
 
     def __init__(self, charset: str) -> None:
         self._is_utf8 = charset == "utf-8"

@@ -117,7 +117,7 @@ class FairQueue:
     def _make_room_for(self, slot: "Slot") -> None:
         if self.waiting < self.max_waiting:
             return
-        full = f"The queue is full: {self.waiting} requests await {self.max_concurrent} slots"
+        full = f"The queue is full: {self.waiting} requests wait for {self.max_concurrent} slots"
         longest = max(self._lines.values(), key=len, default={})
         if len(longest) <= len(self._lines.get(slot.client_id, ())) + 1:
             raise QueueFull(full, self._retry_after_s())

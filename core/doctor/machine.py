@@ -32,7 +32,7 @@ _STRANGERS = (ip_address("203.0.113.1"), ip_address("2001:db8::1"))
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found on this machine and in the settings."""
+    """Check this machine and the settings."""
     yield from _ports(settings)
     yield from _exposure(settings)
     yield from _open_ollama(settings)
@@ -53,7 +53,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         if not _listens(port, _own(settings)):
             yield warning(
                 "ports",
-                f"nobody listens on {name} {port}",
+                f"nothing listens on {name} {port}",
                 "systemctl start ollama-web-api, or ./start.sh",
             )
         elif _is_gateway(settings, port):
@@ -61,7 +61,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         else:
             yield problem(
                 "ports",
-                f"another program has {name} {port}",
+                f"another program uses {name} {port}",
                 f"ss -ltnp 'sport = :{port}' shows which; stop it, or set {name}",
             )
 
@@ -73,7 +73,7 @@ def _own(settings: Settings) -> str:
 
 
 def _exposure(settings: Settings) -> Iterator[Finding]:
-    """Yield who may call."""
+    """Check who may call."""
     try:
         KeyStore.from_settings(settings)
         path = settings.api_keys_file
@@ -86,7 +86,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.anonymous_clients for stranger in _STRANGERS):
         yield problem(
             "access",
-            "anybody who reaches this server may use it without a key",
+            "anyone who can reach this server may use it without a key",
             "name your own networks in ANONYMOUS_CLIENTS",
         )
     elif keys or keys_elsewhere or has_tokens:
@@ -100,13 +100,13 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
             "access",
-            "TRUSTED_PROXIES contains everybody, so anybody can claim to be any client",
+            "TRUSTED_PROXIES contains every address, so anyone can claim to be any client",
             "name only your proxy's address",
         )
 
 
 def _open_ollama(settings: Settings) -> Iterator[Finding]:
-    """Yield whether Ollama can be reached past the gate, by this machine's own address."""
+    """Check whether Ollama can be reached around the gate, at this machine's own address."""
     url = urlsplit(settings.ollama_base_url)
     address, port = _own_address(), url.port or 11434
     if url.hostname not in {"127.0.0.1", "::1", "localhost"} or not address:
@@ -114,14 +114,14 @@ def _open_ollama(settings: Settings) -> Iterator[Finding]:
     if _listens(port, address):
         yield warning(
             "access",
-            f"Ollama listens on {address}:{port} too, where it asks nobody for a key",
+            f"Ollama also listens on {address}:{port}, where it asks for no key",
             "start it with OLLAMA_HOST=127.0.0.1, or keep the port behind a firewall: "
             "deploy/firewall",
         )
 
 
 def _own_address() -> str:
-    """Return the address with which this machine calls others; "" if it has none."""
+    """Return the address from which this machine calls others; "" if it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((str(_STRANGERS[0]), 9))  # sends nothing
@@ -145,7 +145,7 @@ def _front(settings: Settings) -> Finding:
 
 
 def _clock() -> Iterator[Finding]:
-    """Yield whether nobody sets the clock; a system without systemd does not say."""
+    """Check that the clock is synchronized; a system without systemd does not say."""
     if not (timedatectl := shutil.which("timedatectl")):
         return
     command = [timedatectl, "show", "--property=NTPSynchronized", "--value"]
@@ -153,7 +153,7 @@ def _clock() -> Iterator[Finding]:
     if done.stdout.strip() == "no":
         yield warning(
             "clock",
-            "no server has set this machine's clock, by which keys and certificates expire",
+            "this machine's clock is not synchronized, and keys and certificates expire by it",
             "timedatectl set-ntp true",
         )
 
@@ -163,7 +163,7 @@ def _files() -> Finding:
     if hard < MIN_FILES:
         return warning(
             "files",
-            f"a server started from here may open {hard} files, which ends at {hard // 2} streams",
+            f"a server started from here may open {hard} files, enough for {hard // 2} streams",
             "the unit in deploy/systemd has LimitNOFILE=65536; for a terminal, ulimit -Hn 65536",
         )
     return ok("files", f"{hard} may be open at once")

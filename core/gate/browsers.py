@@ -143,7 +143,7 @@ class AllowedHostsMiddleware:
 
 
 def _host(scope: Scope) -> bytes | None:
-    """Return the Host header, if there is one and no more."""
+    """Return the Host header if there is exactly one."""
     fields, headers = fields_of(scope), scope["headers"]
     if len(fields) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
         return None

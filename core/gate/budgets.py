@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 class BudgetKeeper(Protocol):
-    """What keeps budgets over a restart."""
+    """What keeps budgets across restarts."""
 
     def keep_spent(self, key: str, end: int, spent: int) -> None:
         """Remember that `spent` tokens of a window are used, until its `end`."""
@@ -41,8 +41,9 @@ class BudgetKeeper(Protocol):
 class BudgetMiddleware:
     """Refuses a caller whose tokens are used up, and counts what each answer has cost.
 
-    Ollama tells how many tokens an answer took when it ends, so that answers that run at the same
-    time may exceed a budget together. The headers are those of
+    Ollama reports an answer's tokens only at its end, so answers that run at the same time may
+    exceed a budget together. A stream that is not read to its end costs the tokens sent so far:
+    otherwise it would be free to all who leave before the last line. The headers are those of
     draft-ietf-httpapi-ratelimit-headers-11, as a second policy.
     """
 

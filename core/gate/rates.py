@@ -44,8 +44,8 @@ class RateLimiter:
 
         Args:
             settings: where the store is.
-            spent: for a store in memory, the sums of before a restart, and for how many seconds
-                each still counts.
+            spent: for a store in memory, the sums from before a restart, each with the seconds
+                for which it still counts.
         """
         self._spent = spent
         self._url = settings.rate_limit_storage
@@ -112,7 +112,7 @@ class FailureLimiter:
     """Limits how often one address may send wrong credentials."""
 
     def __init__(self, limiter: RateLimiter, rate: str) -> None:
-        """Allow `rate`, such as "10/minute" or "off", as counted by `limiter`."""
+        """Allow `rate`, such as `10/minute` or `off`, as counted by `limiter`."""
         self._limiter = limiter
         self._rate = parse_rate(rate)
 

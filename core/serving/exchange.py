@@ -160,7 +160,7 @@ class _Exchange:
         await self._send(message)
 
     def _slow(self) -> None:
-        """Set a deadline, and watch for a disconnect: an answer at once needs neither."""
+        """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
         self._deadline.reschedule(self._deadline_at)
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())

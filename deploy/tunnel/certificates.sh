@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Creates the certificates and the token of a relay and its clients, for the base URL https://RELAY[:PORT]:
 #   deploy/tunnel/certificates.sh RELAY[:PORT] FOLDER
-# FOLDER/relay is for the relay, FOLDER/client for the functions, and FOLDER/ca.key for nobody.
-# Run again, it renews the certificates and keeps the authority and the token.
+# FOLDER/relay is for the relay, FOLDER/client for the functions; FOLDER/ca.key stays with you.
+# Running it again renews the certificates, and keeps the authority and the token.
 set -euo pipefail
 umask 077
 
@@ -28,7 +28,7 @@ request() {
     )
 }
 
-# sign DAYS EXTENSIONS OPTION...: makes a certificate of the request on stdin
+# sign DAYS EXTENSIONS OPTION...: creates a certificate for the request on stdin
 sign() {
     local days=$1 extensions=$2
     shift 2
@@ -38,7 +38,7 @@ sign() {
     )
 }
 
-# certificate NAME SUBJECT EXTENSIONS: makes NAME.key and NAME.crt
+# certificate NAME SUBJECT EXTENSIONS: creates NAME.key and NAME.crt
 certificate() {
     local usage='basicConstraints = critical, CA:FALSE'$'\n''keyUsage = critical, digitalSignature'
     key "$1.key"

@@ -17,7 +17,7 @@ class Once:
         self.called.set()
 
 
-async def test_what_is_not_over_in_a_moment_is_called_once() -> None:
+async def test_a_callback_that_is_not_cancelled_is_called_once() -> None:
     first, second = Once(), Once()
     moment.unless_over(first.slow)
     await first.called.wait()

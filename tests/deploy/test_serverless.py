@@ -285,7 +285,7 @@ def test_the_gateway_is_regional_and_streams(templates: dict[str, Template]) -> 
         assert method["ApiKeyRequired"] == ("MethodApi" in name and not name.endswith("HealthGet"))
 
 
-def test_whoever_is_asked_gives_up_before_the_one_who_asks(templates: dict[str, Template]) -> None:
+def test_each_part_gives_up_before_its_caller(templates: dict[str, Template]) -> None:
     own = functions(templates[STREAMING])
     methods = resources(templates[STREAMING], "AWS::ApiGateway::Method")
     for name, method in (
@@ -388,7 +388,7 @@ def test_every_method_is_throttled_with_or_without_a_key(
 def test_a_second_deployment_changes_the_stage_of_the_first(
     templates: dict[str, Template], full: dict[str, Template]
 ) -> None:
-    """CloudFormation refuses a deployment that describes a stage which is there already."""
+    """CloudFormation refuses a deployment that describes an existing stage."""
     for template in (templates[STREAMING], full[STREAMING]):
         ((name, deployment),) = resources(template, "AWS::ApiGateway::Deployment").items()
         assert not {"StageName", "StageDescription"} & set(deployment)
@@ -619,7 +619,7 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
             assert "Try again in" in answer["ResponseTemplates"]["application/json"]
             exposed = "gatewayresponse.header.Access-Control-Expose-Headers"
             assert answer["ResponseParameters"][exposed] == "'Retry-After'"
-    # A deployment has only what there is when it is made, and waits for the methods.
+    # A deployment contains only what exists when it is created, and waits for the methods.
     assert set(answers) == set(template["Resources"]["ApiGatewayResourceApi"]["DependsOn"])
 
 

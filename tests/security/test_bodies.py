@@ -1,4 +1,4 @@
-"""Large, slow and many bodies: their cost to everybody else."""
+"""Large, slow and many bodies, and what they cost everyone else."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ MAX_STEP_S = 0.05
 
 
 class Answer(Body):
-    """The body of an answer that is there at once."""
+    """The body of an answer that is available immediately."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -48,7 +48,7 @@ class Answer(Body):
 
 
 async def answer(pool: Pool, request: bytes) -> tuple[int, list[Header], Body]:
-    """Answer at once, without reading: only the gateway's own work is measured."""
+    """Answer immediately, without reading: only the gateway's own work is measured."""
     if request.startswith(b"POST /api/chat "):
         return 200, [], Answer(Recorded("chat_nonstream").body)
     return (200, [], Answer(ANSWER)) if request.startswith(b"POST /v1/") else (404, [], Answer(b""))
@@ -116,7 +116,7 @@ HOSTILE = [
 
 
 def test_a_hostile_request_does_not_stop_another_clients_stream() -> None:
-    """The bound is generous, for the machine may be busy; `gaps` measures what it really is."""
+    """The bound is generous, since the machine may be busy; `gaps` measures the real delay."""
     with listening() as (url, listener):
         for name in HOSTILE:
             request = bytes_of(LARGE[name])

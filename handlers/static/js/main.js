@@ -26,7 +26,7 @@ import { toast } from "./toast.js";
 import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
-/** Tokens that every model holds. */
+/** Tokens that fit into any model's context. */
 const SHORT = 1000;
 
 const conversation = new Conversation({
@@ -64,7 +64,7 @@ async function save(data) {
   }
 }
 
-/** Leaves a conversation that another tab has deleted; what was asked just now is kept to be sent. */
+/** Leaves a conversation that another tab has deleted; an unsent question is kept. */
 function leave(data) {
   const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user").text;
   conversation.stop(data.id);
@@ -83,7 +83,7 @@ function show(data) {
   showDrawer(false);
 }
 
-/** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
+/** Opens a conversation, unless the reader has moved on and it is no longer `wanted`. */
 async function openConversation(id, wanted = () => true) {
   const data = id ? await store.load(id).catch(() => null) : newData();
   if (!wanted()) return;
@@ -106,7 +106,7 @@ async function unlock(retry, kind) {
 
 let again = 0;
 
-/** Loads the models; where that fails, says so and tries again. */
+/** Loads the models; if that fails, says so and tries again. */
 async function start() {
   clearTimeout(again);
   try {
@@ -179,7 +179,7 @@ setUpShortcuts({
   KeyF: search,
 });
 
-/** Ends what is nearest: a search, the open list of conversations, an answer. */
+/** Closes the nearest of: a search, the open list of conversations, an answer. */
 function escape() {
   if (document.activeElement === byId("search")) {
     byId("search").value = "";

@@ -13,7 +13,7 @@ let current = "";
 let drawn = "";
 let hooks;
 
-/** `hooks`: open(id), removing(id), restored(id), changed(id, values), failed() to read the store. */
+/** `hooks`: open(id), removing(id), restored(id), changed(id, values), failed() reading the store. */
 export const listConversations = (given) => (hooks = given);
 
 export function markCurrent(id) {
@@ -30,7 +30,7 @@ export async function refresh() {
   if (query !== byId("search").value || byId("list").querySelector("input")) return;
   const groups = Map.groupBy(found, groupOf);
   const drawing = JSON.stringify([words.rename, query, [...groups]]);
-  if (drawing === drawn) return; // who is in the list with the keyboard stays there
+  if (drawing === drawn) return; // the keyboard's focus stays where it is in the list
   drawn = drawing;
   const empty = make("li", { className: "empty" }, query ? words.nothingFound : words.noConversations);
   const items = [...groups].flatMap(([name, outlines]) => [
@@ -41,7 +41,7 @@ export async function refresh() {
   markCurrent(current);
 }
 
-/** Names the time of a conversation: nearer days by themselves, others by their month. */
+/** Names the time of a conversation: recent days individually, others by month. */
 function groupOf({ pinned, updated }) {
   if (pinned) return words.pinned;
   const { lang } = document.documentElement;
@@ -84,7 +84,7 @@ function drawItem({ id, title, updated, pinned, excerpt }) {
   return item;
 }
 
-/** Changes a conversation; the keyboard stays at it, though it may have moved. */
+/** Changes a conversation; the focus stays on it, though it may have moved. */
 async function change(id, values) {
   await hooks.changed(id, values);
   await refresh();

@@ -29,7 +29,7 @@ const seconds = (value) =>
         maximumFractionDigits: value < 10 ? 2 : 0,
       });
 
-/** The chart at the width that there is, so that its letters keep their size. */
+/** The chart at the available width, so that its letters keep their size. */
 function drawCharts(models) {
   const figure = make("figure", {});
   let width = 0;
@@ -42,7 +42,7 @@ function drawCharts(models) {
   return figure;
 }
 
-/** A bar a model: to the first token, to the mean, and a line on to the 95th percentile. */
+/** A bar per model: to the first token, to the mean, and a line to the 95th percentile. */
 function drawChart(models, width) {
   const longest = Math.max(...models.map((model) => model.p95_s ?? model.mean_s ?? 0)) || 1;
   const x = (value) => ((value ?? 0) / longest) * (width - VALUE_WIDTH);

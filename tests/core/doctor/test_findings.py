@@ -140,13 +140,13 @@ CAUSES = [
         loaded(size_vram=1000, context_length=4096),
     ),
     Cause("clock", "warning", "differs from Ollama's by -3600 s", lambda site: clock(site, -3600)),
-    Cause("clock", "warning", "no server has set this machine's clock", clock_that_nobody_sets),
+    Cause("clock", "warning", "this machine's clock is not synchronized", clock_that_nobody_sets),
     Cause(
-        *("ports", "warning", "nobody listens on PORT"),
+        *("ports", "warning", "nothing listens on PORT"),
         lambda site: site.environ.update(PORT=str(free_ports(1)[0])),
     ),
     Cause(
-        *("ports", "problem", "another program has WEB_PORT"),
+        *("ports", "problem", "another program uses WEB_PORT"),
         lambda site: site.environ.update(WEB_PORT=str(listener(site))),
     ),
     Cause("keys", "problem", "API_KEYS", having(API_KEYS="no JSON")),
@@ -158,7 +158,7 @@ CAUSES = [
     Cause("access", "problem", "TRUSTED_PROXIES contains", having(TRUSTED_PROXIES="0.0.0.0/0")),
     Cause("access", "warning", "there is no key", having(API_KEYS_FILE=""), "ollama-web-api keys"),
     Cause(
-        *("access", "warning", "Ollama listens on 127.0.0.1"),
+        *("access", "warning", "Ollama also listens on 127.0.0.1"),
         lambda site: site.patch.setattr(machine, "_own_address", lambda: "127.0.0.1"),
     ),
     Cause(
@@ -168,7 +168,7 @@ CAUSES = [
     ),
     Cause("certificate", "problem", "SSL_CERTFILE cannot be read", having(SSL_CERTFILE="/none")),
     Cause("certificate", "problem", "SSL_CERTFILE has expired", certificate(-1)),
-    Cause("certificate", "warning", "SSL_CERTFILE ends in 7 days", certificate(7)),
+    Cause("certificate", "warning", "SSL_CERTFILE expires in 7 days", certificate(7)),
     Cause(
         *("files", "warning", "may open 1024 files"),
         lambda site: site.patch.setattr(resource, "getrlimit", lambda _: (1024, 1024)),

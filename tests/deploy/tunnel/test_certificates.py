@@ -77,7 +77,7 @@ def test_the_clients_settings_are_complete(made: Path) -> None:
     assert (made / "relay/token.map").read_text("utf-8") == f'"{token}" 1;\n'
 
 
-def test_nobody_else_may_read_what_was_made(made: Path) -> None:
+def test_only_the_owner_may_read_the_files(made: Path) -> None:
     modes = {path: path.stat().st_mode for path in (made, *made.rglob("*"))}
     assert {made / "ca.key", made / "relay/token.map", made / "client/tunnel.env"} < modes.keys()
     assert set(modes.values()) == {stat.S_IFREG | 0o600, stat.S_IFDIR | 0o700}
@@ -99,7 +99,7 @@ def test_a_second_token_takes_the_place_of_the_first(made: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["relay.example.com"], ["https://relay", "folder"]])
-def test_what_is_no_relay_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+def test_an_invalid_relay_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     command: list[str | Path] = [FILES / "certificates.sh", *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 2

@@ -184,7 +184,7 @@ async def test_certificates_that_end_soon(relay: Relay, tmp_path: Path) -> None:
     settings = Settings(**relay.settings)
     assert await asyncio.to_thread(expiring, settings) == []
     two_years = await asyncio.to_thread(expiring, settings, 731)
-    assert [text.partition(" ends on ")[0] for text in two_years] == [
+    assert [text.partition(" expires on ")[0] for text in two_years] == [
         "the certificate in OLLAMA_CLIENT_CERT",
         "the relay's certificate",
     ]
