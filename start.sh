@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what is missing, then serves on HOST and PORT. The README lists the settings.
+# Installs what is missing, then serves the API on PORT and the chat page on WEB_PORT. The README lists the settings.
 set -euo pipefail
 cd "$(dirname "$0")"
 source deploy/python.sh
 
-# Report what cannot work before downloading or loading anything.
+# Report problems before downloading or loading anything.
 for port in "${PORT:-5000}" "${WEB_PORT:-8080}"; do
     problem=$("$python" -c 'import socket, sys
 host, port = sys.argv[1:]

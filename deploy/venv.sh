@@ -39,7 +39,7 @@ install_engine() {
     install core/engine/requirements.txt
     if [ "$(uname)" = Linux ] && ! .venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
         install core/engine/libgomp.txt
-        # A wheel has it under a name of its own; the engine looks for this one.
+        # The wheel has it under another name than the one the engine looks for.
         ln -sf "$(cd .venv/lib && echo python3*/site-packages/pykdtree.libs/libgomp-*)" .venv/lib/libgomp.so.1
         export LD_LIBRARY_PATH="$PWD/.venv/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     fi

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-if __name__ == "__main__":  # the imports take a while, in which these signals may come
+if __name__ == "__main__":  # these signals may arrive during the imports, which take a while
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -23,7 +23,7 @@ from core.settings.schema import Settings
 from handlers.asgi import app
 
 WARNING_TIMEOUT_S = 2
-"""How long to look at Ollama's models before serving."""
+"""How long the check of Ollama's models may delay the start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _warn(settings: Settings) -> None:
-    """Say on stderr if Ollama does not answer, or the default model is not the expected one."""
+    """Warn on stderr if Ollama does not answer, or the default model is not as expected."""
     logging.getLogger("core").addHandler(logging.NullHandler())  # no log is configured yet
     upstream = Upstream(settings)
     client = OllamaClient(settings, HTTPTransport(upstream.pool), upstream.headers)

@@ -19,7 +19,7 @@ async def models(request: Request) -> Response:
 
 
 async def model(request: Request) -> Response:
-    """Answer with one of them; its name, as in Ollama, in any case."""
+    """Answer with the model that the path names in any case, if the client may use it."""
     wanted = request.path_params["model"].removesuffix("/").removesuffix(":latest")
     if not wanted:  # /v1/models/
         return await models(request)

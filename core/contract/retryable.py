@@ -1,4 +1,4 @@
-"""Errors that pass: the same request may succeed after some seconds.
+"""Temporary errors: the same request may succeed some seconds later.
 
 TryAgainLater
 ├── RateLimited 429
@@ -11,7 +11,7 @@ from core.contract.errors import ApiError
 
 
 class TryAgainLater(ApiError):
-    """The same request may succeed after some seconds."""
+    """The same request may succeed some seconds later."""
 
     def __init__(self, problem: str, retry_after_s: int) -> None:
         """State the `problem`, a sentence without its full stop, and when to retry."""
@@ -64,13 +64,13 @@ class OllamaBusy(TryAgainLater):
 
 
 class QueueFull(TryAgainLater):
-    """The request got no slot, at once or in time."""
+    """The queue is full, or no slot became free in time."""
 
     status = 503
 
 
 class TooManyConnections(TryAgainLater):
-    """As many connections are open as may be, and all are in use."""
+    """The maximum number of connections is open, and all are in use."""
 
     status = 503
 
@@ -85,7 +85,7 @@ class MemoryFull(TryAgainLater):
 
 
 class NotReady(TryAgainLater):
-    """Ollama does not answer, or loads its models: this server should get no requests yet."""
+    """Ollama does not answer, or is loading models: this server should not get requests yet."""
 
     status = 503
 
@@ -113,6 +113,6 @@ class UsageUnavailable(TryAgainLater):
 
 
 class RateLimiterDown(TryAgainLater):
-    """Requests or slots cannot be counted, and may not go uncounted."""
+    """Requests or slots cannot be counted, and none may go uncounted."""
 
     status = 503

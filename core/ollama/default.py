@@ -43,7 +43,7 @@ class DefaultModel:
     async def name(self, may_use: Callable[[str], bool]) -> str:
         """Return the default among the models that a client `may_use`.
 
-        If the contract's is not installed, that is one in memory, else the newest.
+        If the contract's is not installed, it is one that is in memory, else the newest.
 
         Raises:
             ApiError: Ollama does not list its models.
@@ -64,7 +64,7 @@ class DefaultModel:
         return next(iter(chatting), PREFERRED)
 
     async def problem(self) -> str | None:
-        """Return what is worth telling about the default; None if it is as set, and chats.
+        """Return a warning about the default; None if it is installed as configured and can chat.
 
         Raises:
             ApiError: Ollama does not list its models.

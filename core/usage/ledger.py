@@ -1,6 +1,6 @@
 """Counts answered requests, tokens and seconds by caller, model and day, and keeps them in a file.
 
-It keeps nothing of what was said.
+It stores nothing of the conversations.
 """
 
 import logging
@@ -65,9 +65,9 @@ class Usage(NamedTuple):
 
 
 class Ledger:
-    """Counts in memory, and adds the counts to a file every few seconds from a thread.
+    """Counts in memory, and adds the counts to a file every few seconds, from a thread.
 
-    A file that is full or locked stops no answer: the counts stay in memory, and are added later.
+    A full disk or a locked file delays no answer: the counts stay in memory, and are added later.
     """
 
     def __init__(self, path: str) -> None:
@@ -207,7 +207,7 @@ class Ledger:
 
 @lru_cache(maxsize=2)
 def _day(number: int) -> str:
-    """Return the date, in UTC, of the day so many days after 1970-01-01."""
+    """Return the date that is `number` days after 1970-01-01."""
     return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
 
 
@@ -220,7 +220,7 @@ def read_file(path: str, since: date = date.min) -> Sequence[Usage]:
     """Return the counts in the file at `path`, which another process may be writing.
 
     Raises:
-        sqlite3.Error: there is no such file, or it is not one of these.
+        sqlite3.Error: there is no such file, or it has no such counts.
     """
     uri = f"file:{quote(path)}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as connection:

@@ -1,4 +1,4 @@
-"""Relays a request to the same path of Ollama: a slot, a deadline, and no invented end."""
+"""Relays a request to the same path of Ollama; an answer that breaks off never looks complete."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -22,7 +22,7 @@ from core.contract.errors import (
 )
 from core.ollama.api import drain, network_errors, read
 from core.ollama.client import OllamaClient, ollama_client
-from core.ollama.failures import failed_response, failure, not_ollama
+from core.ollama.failures import failed_response, failure, incomplete, not_ollama
 from core.v1.apis import Answer, Api, Usage
 from core.v1.events import EventReader, error_text
 from core.v1.request import RelayRequest, parse
@@ -49,7 +49,7 @@ class Relay:
         self._record.model = asked.model
 
     async def check_model(self) -> None:
-        """Raise ApiError if the caller may not use the model, or the model cannot do that."""
+        """Raise ApiError if the caller may not use the model, or it lacks vision for the images."""
         model = self._asked.model
         if not self._caller.may_use(model):
             raise ModelNotAllowed(
@@ -72,13 +72,13 @@ class Relay:
             raise not_ollama() from None
         if not self._api.is_complete(answer):
             text = error_text(body)
-            raise failure(text) if text else _incomplete()
+            raise failure(text) if text else incomplete()
         if answer.usage:
             self._count(answer.usage)
         return Response(body, media_type="application/json")
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Yield whole events as they come; the last one ends a complete answer.
+        """Yield whole events as they arrive; the last one ends a complete answer.
 
         Raises:
             ApiError: the answer is not complete; what came before has been yielded.
@@ -95,7 +95,7 @@ class Relay:
                     if reader.complete:
                         break
             if not reader.complete:
-                raise _incomplete()
+                raise incomplete()
             self._count(reader.usage)
             await drain(stream)
 
@@ -149,7 +149,7 @@ class EventStream:
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer; what fails is raised, and the exchange ends the stream."""
+        """Send the answer; failures are raised, and `ExchangeMiddleware` ends the stream."""
         start = {
             "type": "http.response.start",
             "status": 200,
@@ -184,7 +184,3 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     await turn.check_model()
     asked.seal()
     return EventStream(turn.events()) if asked.stream else await turn.answer()
-
-
-def _incomplete() -> OllamaError:
-    return OllamaError("the answer ended before it was complete. Send the message again")

@@ -43,7 +43,7 @@ model_list:
     litellm_params: {{model: "openai/smollm2:135m", api_base: "{}", api_key: none}}
 general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
-"""It answers everybody, as the bundle's gate does here."""
+"""It answers everyone, like the bundle's gate here."""
 ENVIRON = {
     "litellm": {
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it downloads one
@@ -157,7 +157,7 @@ _MODULES = {"flask": ("flask", "gunicorn", "requests")}
 
 
 def missing(name: str) -> str:
-    """Return what the server `name` needs but is not installed, or "" if it can run."""
+    """Return what the server `name` needs and this machine lacks, or "" if it can run."""
     if name == "nginx":
         return "" if _nginx() else "nginx"
     if name in OPENAI_ALONE:

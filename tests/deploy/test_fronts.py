@@ -64,7 +64,7 @@ class Front:
         return f"https://localhost:{self.port}"
 
     def client(self, address: str = "127.0.0.1", *, with_key: bool = True) -> httpx.AsyncClient:
-        """Return a client that calls from `address`; seen through a front, none is local."""
+        """Return a client that calls from `address`; through a front, no client looks local."""
         transport = httpx.AsyncHTTPTransport(verify=self.context, local_address=address)
         headers = {"X-API-Key": KEY} if with_key else {}
         return httpx.AsyncClient(

@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ async def _add(page: Any, name: str, data: bytes, type_: str = "") -> None:
 
 
 @IN_BOTH
-async def test_text_and_pdf_are_told_to_the_model(open_page: Open, fake: FakeOllama) -> None:
+async def test_text_and_pdf_are_sent_to_the_model(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     loaded = "performance.getEntriesByType('resource').filter(({name}) => name.includes('pdf'))"
     await _add(page, "매출.csv", CSV.encode("cp949"), "text/csv")
@@ -100,7 +101,7 @@ async def test_text_of_a_spreadsheet_is_pasted_as_text(open_page: Open) -> None:
         ("x.docx", b"PK\x03\x04\0\0", "neither text nor a PDF"),
         ("x.txt", b" \n", "x.txt is empty"),
         ("x.pdf", b"%PDF-1.7 but no more", "damaged"),
-        ("x.pdf", pdf.SCANNED, "holds no text"),
+        ("x.pdf", pdf.SCANNED, "contains no text"),
         ("x.pdf", pdf.LOCKED, "protected by a password"),
     ],
     ids=["binary", "empty", "broken", "scanned", "locked"],
@@ -137,7 +138,7 @@ async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: Fak
     await _add(page, "long.txt", b"word " * 4000)
     await page.wait_for_selector("#attachments .file:has-text('about 5,000 tokens')")
     await say(page, "Summarise.")
-    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 4,096 at most')")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b handles 4,096 at most')")
     assert fake.asked() == []
     assert await page.input_value("#message") == "Summarise."
     await page.click("#attachments button")
@@ -162,7 +163,7 @@ async def test_context_length_is_that_of_the_loaded_model(
     await _add(page, "long.txt", b"word " * 1000)
     await page.wait_for_selector("#attachments .file")
     await say(page, "Summarise.")
-    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 2,048 at most')")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b handles 2,048 at most')")
     assert len(fake.asked()) == 1
 
 
@@ -209,7 +210,7 @@ async def test_an_image_alone_is_sent(open_page: Open, fake: FakeOllama) -> None
 
 
 async def _attached(page: Any) -> list[str]:
-    """Return the names of what is attached; an image has none."""
+    """Return the names of the attachments; an image has none."""
     names: list[str] = await page.locator("#attachments li").evaluate_all(
         "(items) => items.map((item) => item.querySelector('.name')?.textContent ?? '')"
     )
@@ -290,3 +291,59 @@ async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_pag
         return await _parcels(page) == 0
 
     await wait_until(forgotten)
+
+
+async def test_an_edit_or_another_model_may_be_over_long_too(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    limit = 200
+
+    async def told(route: Any) -> None:
+        answer = await (await route.fetch()).json()
+        await route.fulfill(json={**answer, "context_lengths": {"llama3.1:70b": limit}})
+
+    page = await open_page()
+    await page.route("**/api/models*", told)
+    await page.reload()
+    await wait_for_count(page, "#model option", 2)
+    await say(page, "Hello")
+    await answered(page)
+    await page.hover(".user")
+    await page.click(".user [aria-label=Edit]")
+    await page.fill(".edit textarea", "word " * 400)
+    await page.press(".edit textarea", "Enter")
+    await page.wait_for_selector("#notice:has-text('This is about 500 tokens')")
+    assert await page.input_value(".edit textarea") == "word " * 400
+    limit = 1
+    await page.reload()
+    await wait_for_count(page, "#model option", 2)
+    await page.click(".assistant [aria-label=Regenerate]")
+    await page.wait_for_selector("#notice:has-text('reads 1 at most')")
+    assert len(fake.asked()) == 1
+
+
+async def test_each_problem_with_files_is_told(open_page: Open, tmp_path: Path) -> None:
+    page = await open_page()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "fine.txt").write_text("Fine")
+    box = await page.locator("#composer").bounding_box()
+    devtools = await page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        await devtools.send(
+            "Input.dispatchDragEvent",
+            {
+                "type": kind,
+                "x": box["x"] + 50,
+                "y": box["y"] + 20,
+                "data": {
+                    "items": [],
+                    "files": [str(tmp_path / name) for name in ("folder", "empty.txt", "fine.txt")],
+                    "dragOperationsMask": 1,
+                },
+            },
+        )
+    await page.wait_for_selector("#attachments:has-text('fine.txt')")
+    problems = (await page.inner_text("#notice")).split("\n")
+    assert problems[0].startswith("folder cannot be read. Add files rather than folders")
+    assert problems[1:] == ["empty.txt is empty."]

@@ -1,4 +1,4 @@
-"""Talking to a model: what is sent, what is seen, and how an answer is ended."""
+"""Talking to a model: what is sent, what is shown, and how an answer ends."""
 
 import asyncio
 from typing import Any
@@ -165,6 +165,21 @@ async def test_copying_works_over_plain_http(open_page: Open, fake: FakeOllama) 
     assert await page.input_value("#message") == "The capital of France is Paris."
 
 
+async def test_copying_works_where_the_clipboard_is_refused(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.add_init_script("navigator.clipboard.write = () => Promise.reject(new Error('No'))")
+    await page.reload()
+    await say(page, "Hello")
+    answer = await answered(page)
+    await answer.get_by_label("Copy").click()
+    await page.wait_for_selector(".assistant .tools:has-text('Copied')")
+    assert (
+        await page.evaluate("navigator.clipboard.readText()") == "The capital of France is Paris."
+    )
+
+
 MARKDOWN: list[tuple[str, str, int]] = [
     ("| a | b |\n|---|--:|\n| 1 | 2 |", "table td[align=right]", 1),
     ("1. one\n\n2. two\n\n3. three\n\nEnd", "ol > li", 3),
@@ -226,7 +241,7 @@ async def test_empty_lines_are_no_thoughts(open_page: Open, fake: FakeOllama) ->
     assert not any("Thinking" in (text or "") for text in seen)
 
 
-async def test_the_queue_is_told_of(open_page: Open, fake: FakeOllama) -> None:
+async def test_the_queue_is_shown(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page(settings={"max_concurrent": 1})
     fake.reply(never_answers)
     await say(page, "First")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.fake_ollama import FakeOllama, error, tokens
+from tests.fake_ollama import FakeOllama, after, error, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
 
@@ -193,3 +193,52 @@ async def test_conversations_of_before_still_open(open_page: Open, fake: FakeOll
     told = [message["text"] for message in conversation["messages"]]
     assert told[:3] == ["Hi", "Yo", "Still there?"]
     assert "contexts" not in conversation
+
+
+async def test_an_imported_answer_that_broke_off_can_be_continued(
+    open_page: Open, fake: FakeOllama, tmp_path: Path
+) -> None:
+    page = await open_page()
+    fake.reply(after(3, lambda connection: connection.reset()), tokens([" and", " on"]))
+    await say(page, "Count")
+    await page.wait_for_selector(".notice .resume")
+    (broken,) = await stored(page)
+    (tmp_path / "all.json").write_text(json.dumps({"conversations": [broken]}))
+    other = await open_page()
+    await other.click("#open-settings")
+    await other.set_input_files("#import-file", tmp_path / "all.json")
+    await other.wait_for_selector("#import-result:has-text('1 conversation imported')")
+    await other.keyboard.press("Escape")
+    await other.click(".open")
+    await other.click(".aside:has-text('The answer was cut off.') .resume")
+    await other.wait_for_selector(".answer:has-text('0 1 2 and on')")
+
+
+async def test_an_unfinished_edit_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    for count, text in enumerate(["One", "Two"], 1):
+        await say(page, text)
+        await answered(page, count)
+    first = page.locator(".user").first
+    await first.hover()
+    await first.get_by_label("Edit").click()
+    await page.fill(".edit textarea", "One and a h")
+    await page.reload()
+    await page.wait_for_selector(".edit textarea")
+    await page.click("#new")
+    await page.click("#list .open")
+    assert await page.input_value(".edit textarea") == "One and a h"
+    await page.press(".edit textarea", "Enter")
+    await wait_for_count(page, ".message", 2)
+    await answered(page)
+    await page.get_by_label("Previous version").click()
+    await wait_for_count(page, ".message", 4)
+    assert await page.inner_text(".user .text >> nth=0") == "One"
+    assert await page.locator(".edit").count() == 0
+    await first.hover()
+    await first.get_by_label("Edit").click()
+    await page.fill(".edit textarea", "Never mind")
+    await page.press(".edit textarea", "Escape")
+    await page.reload()
+    await wait_for_count(page, ".message", 4)
+    assert await page.locator(".edit").count() == 0

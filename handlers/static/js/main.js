@@ -1,10 +1,11 @@
 /** The page: its parts put together. */
 
 import { Failure, needsKey } from "./api.js";
+import { attachedItems } from "./attachments.js";
 import { onSend, onStop, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
-import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
+import { addToDraft, dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import "./install.js";
 import { askForKey } from "./key.js";
@@ -26,13 +27,14 @@ import { toast } from "./toast.js";
 import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
-/** Tokens that every model holds. */
+/** Tokens that fit into any model's context. */
 const SHORT = 1000;
 
 const conversation = new Conversation({
   model,
   sees,
   thinks,
+  fits,
   save,
   changed() {
     showRunning(conversation.running);
@@ -64,13 +66,16 @@ async function save(data) {
   }
 }
 
-/** Leaves a conversation that another tab has deleted; what was asked just now is kept to be sent. */
+/** Leaves a conversation that another tab has deleted; an unsent question, or one just asked, is kept. */
 function leave(data) {
-  const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user").text;
+  const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user");
   conversation.stop(data.id);
   if (data.id !== conversation.data.id) return;
+  const typed = { text: byId("message").value, items: attachedItems() };
+  dropDraft(data.id);
   show(newData());
-  byId("message").value ||= asked || "";
+  if (asked) addToDraft(asked.text, [...asked.images, ...(asked.files ?? [])]);
+  addToDraft(typed.text, typed.items);
   toast(words.deletedElsewhere);
 }
 
@@ -83,7 +88,7 @@ function show(data) {
   showDrawer(false);
 }
 
-/** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
+/** Opens a conversation, unless the reader has moved on and it is no longer `wanted`. */
 async function openConversation(id, wanted = () => true) {
   const data = id ? await store.load(id).catch(() => null) : newData();
   if (!wanted()) return;
@@ -106,7 +111,7 @@ async function unlock(retry, kind) {
 
 let again = 0;
 
-/** Loads the models; where that fails, says so and tries again. */
+/** Loads the models; if that fails, says so and tries again. */
 async function start() {
   clearTimeout(again);
   try {
@@ -125,16 +130,21 @@ function search() {
   byId("search").focus();
 }
 
-onSend((text, attached) => {
-  if (conversation.running) return false;
-  const length = lengthOf(conversation.inView, { text, ...attached });
+/** Tells whether the model may be sent these messages now; if not, says why. */
+function fits(messages) {
+  const length = lengthOf({ ...conversation.data, messages });
   const limit = contextLength();
   const problem =
     (conversation.runningElsewhere && words.elsewhere) ||
     (length > limit && words.tooLong(model(), number(length), number(limit)));
   byId("notice").textContent = problem || "";
-  if (problem) return false;
-  forgetDraft(text, conversation.send(text, attached));
+  return !problem;
+}
+
+onSend((text, attached) => {
+  const stored = conversation.send(text, attached);
+  if (!stored) return false;
+  forgetDraft(text, stored);
   moveDraft(conversation.data);
   visit(conversation.data.id, { place: true });
   markCurrent(conversation.data.id);
@@ -145,8 +155,9 @@ listConversations({
   open: (id) => openConversation(id),
   async removing(id) {
     await conversation.stop(id);
-    dropDraft(id);
+    const restoreDraft = await dropDraft(id);
     if (id === conversation.data.id) show(newData());
+    return restoreDraft;
   },
   async changed(id, values) {
     const data = id === conversation.data.id ? conversation.data : await store.load(id);
@@ -179,7 +190,7 @@ setUpShortcuts({
   KeyF: search,
 });
 
-/** Ends what is nearest: a search, the open list of conversations, an answer. */
+/** Closes the nearest of: a search, the open list of conversations, an answer. */
 function escape() {
   if (document.activeElement === byId("search")) {
     byId("search").value = "";

@@ -1,4 +1,4 @@
-/** Draws messages: what was said, what can be done with it, and what went wrong. */
+/** Draws messages: their text, their actions, and what went wrong. */
 
 import { Answer } from "./answer.js";
 import { describe } from "./attachments.js";
@@ -6,6 +6,7 @@ import { copy, iconButton, make, number } from "./dom.js";
 import { isComposing, meansSend } from "./enter.js";
 import { endingOf } from "./notice.js";
 import { toRichText } from "./rich.js";
+import { session } from "./storage.js";
 import { drawTyped } from "./typed.js";
 import { words } from "./words.js";
 
@@ -14,11 +15,14 @@ const picture = (image) => make("img", { src: `data:image/jpeg;base64,${image}`,
 const drawFile = (file) =>
   make("details", { className: "file" }, make("summary", {}, ...describe(file)), make("pre", { tabIndex: 0 }, file.text));
 
-/** A message of the user's; `resend` is called with its new text; `versions` are its own, see `steps`. */
+/** A user's message; `resend` is called with its new text; for `versions` see `steps`. */
 export function drawQuestion(message, { resend, versions }) {
   const article = make("article", { className: "message user", ariaLabel: words.you });
 
+  const draft = `edit:${message.id}`;
+
   function show() {
+    session.removeItem(draft);
     const edit = iconButton("edit", words.edit, () => article.edit());
     article.replaceChildren(
       ...(message.images.length
@@ -30,8 +34,9 @@ export function drawQuestion(message, { resend, versions }) {
     );
   }
 
-  article.edit = () => {
-    const field = make("textarea", { value: message.text, ariaLabel: words.edit });
+  article.edit = (text = message.text) => {
+    const oninput = () => session.setItem(draft, field.value);
+    const field = make("textarea", { value: text, ariaLabel: words.edit, oninput });
     const form = make(
       "form",
       { className: "edit" },
@@ -45,7 +50,7 @@ export function drawQuestion(message, { resend, versions }) {
     );
     form.onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim() || message.files?.length) resend(field.value.trim());
+      if ((field.value.trim() || message.files?.length) && resend(field.value.trim())) session.removeItem(draft);
     };
     form.onkeydown = (event) => {
       if (isComposing(event)) return;
@@ -59,7 +64,9 @@ export function drawQuestion(message, { resend, versions }) {
     field.focus();
   };
 
-  show();
+  const kept = session.getItem(draft); // the page was left in the middle of an edit
+  if (kept === null) show();
+  else article.edit(kept);
   return article;
 }
 
@@ -68,7 +75,7 @@ const copyButton = (text, html) => {
   return button;
 };
 
-/** A message of a model's, while it comes (`append`, `progress`) and when it is there (`settle`). */
+/** A model's message, while it arrives (`append`, `progress`) and when it is complete (`settle`). */
 export class AnswerMessage {
   #answer;
   #progress = make("p", { className: "progress" });
@@ -92,8 +99,8 @@ export class AnswerMessage {
   }
 
   /**
-   * Shows how it ended; the actions are to `regenerate` it, to go on with it (`resume`), to begin a
-   * conversation with it (`split`), and to enter a key before (`unlock`); `versions` as for `steps`.
+   * Shows how it ended; the actions `regenerate` it, continue it (`resume`), begin a conversation
+   * with it (`split`), or ask for a key first (`unlock`); for `versions` see `steps`.
    */
   settle(message, actions) {
     this.#answer.finish();

@@ -1,4 +1,4 @@
-"""Streams and answers that fail, or are unusual, before each SDK, and what it made of them."""
+"""Streams and answers that fail, or are unusual, for each SDK, and what it made of them."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""OpenAI's SDK before the gateway and the built-in model: nothing between them is faked."""
+"""OpenAI's SDK, the gateway and the built-in model, with nothing faked in between."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -51,7 +51,7 @@ def recorded_text(path: str) -> str:
 
 
 def said(message: dict[str, Any], finish_reason: str = "stop") -> Any:
-    """Return the fake's reply with `message` in the place of the recorded one."""
+    """Return the fake's reply with `message` in place of the recorded one."""
     answer = json.loads(Recorded("v1/chat").body)
     answer["choices"] = [
         {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}

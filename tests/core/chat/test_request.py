@@ -199,7 +199,7 @@ def big(**fields: object) -> str:
         ({"messages": [{"role": "user", "content": "x" * 3_200_000}]}, "The con"),
         (
             {"messages": [{"role": "user", "content": ""}] * 40_000},
-            "messages: they are more than 4096",
+            "messages: there are more than 4096",
         ),
     ],
 )  # fmt: skip
@@ -237,7 +237,7 @@ async def test_a_field_that_comes_twice_is_decoded_once(
 
 
 def test_invented_charsets_are_not_remembered() -> None:
-    """Python's table of codecs keeps each name that it is asked for, for ever."""
+    """Python's table of codecs keeps every name that it is asked for, forever."""
     tracemalloc.start()
     try:
         for round_ in range(2):
