@@ -145,6 +145,22 @@ def test_a_new_file_that_is_locked_at_first_is_used_later(
     ledger.close()
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_file_that_was_taken_away_is_made_again(path: Path, is_kept: bool) -> None:
+    ledger = Ledger(str(path))
+    ledger.observe(record())
+    ledger.flush()
+    old = path.rename(path.with_name("old.db"))
+    if not is_kept:
+        old.unlink()
+    ledger.observe(record("key:other"))
+    ledger.flush()
+    assert [row.caller for row in read_file(str(path))] == ["key:other"]
+    if is_kept:
+        assert [row.caller for row in read_file(str(old))] == ["key:ci"]
+    ledger.close()
+
+
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:
     path = str(tmp_path / "100%25 #1?.db")
     ledger = Ledger(path)
