@@ -216,8 +216,17 @@ def test_programs_get_csv_or_json(run: Run) -> None:
     assert json.loads(run("--json", "--since", str(date.max))) == []
 
 
-@pytest.mark.parametrize("value", ["", "/nowhere/usage.db"])
-def test_without_a_file_it_says_what_to_do(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "Set USAGE_FILE to the path"),
+        ("/nowhere/usage.db", "There is no /nowhere/usage.db yet. A server with this USAGE_FILE"),
+        (__file__, "USAGE_FILE cannot be read: file is not a database"),
+    ],
+)
+def test_without_a_file_it_says_what_to_do(
+    value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("USAGE_FILE", value)
-    with pytest.raises(SystemExit, match="USAGE_FILE"):
+    with pytest.raises(SystemExit, match=said):
         main([])
