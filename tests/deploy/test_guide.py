@@ -116,7 +116,7 @@ def test_a_deployment_from_nothing_then_a_key_then_a_store(home: Path) -> None:
     assert [key.name for key in parse_keys(changed.pop("API_KEYS"))] == ["gateway", "alice"]
     assert changed == {name: made[name] for name in changed}
 
-    run(home, exported, block("## How many at once"))
+    run(home, exported, block("## How many requests at once"))
     stored = secret(home)
     assert stored.pop("STORAGE").startswith("rediss://")
     assert set(stored) == REQUIRED
