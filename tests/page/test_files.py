@@ -101,7 +101,7 @@ async def test_text_of_a_spreadsheet_is_pasted_as_text(open_page: Open) -> None:
         ("x.docx", b"PK\x03\x04\0\0", "neither text nor a PDF"),
         ("x.txt", b" \n", "x.txt is empty"),
         ("x.pdf", b"%PDF-1.7 but no more", "damaged"),
-        ("x.pdf", pdf.SCANNED, "holds no text"),
+        ("x.pdf", pdf.SCANNED, "contains no text"),
         ("x.pdf", pdf.LOCKED, "protected by a password"),
     ],
     ids=["binary", "empty", "broken", "scanned", "locked"],
