@@ -1,3 +1,3 @@
-"""What the endpoints share; `core/README.md` is the map, `core.app.create_app` the way in."""
+"""The code that endpoints share; `core/README.md` is its map, `core.app.create_app` its entry."""
 
 __version__ = "0.1.0"

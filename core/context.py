@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from time import monotonic
@@ -21,12 +21,12 @@ def _known(address: str) -> str:
 
 
 def _encodable(path: str) -> str:
-    """Return `path` without lone surrogates, which AWS may pass on and UTF-8 does not have."""
+    """Return `path` with lone surrogates escaped: AWS may send them, UTF-8 cannot encode them."""
     return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
 
 def fields_of(scope: Scope) -> dict[bytes, bytes]:
-    """Return a request's headers by name, the first of each; read once, for all that look."""
+    """Return a request's headers by name, the first of each; cached in `scope`."""
     fields: dict[bytes, bytes] | None = scope.get("fields")
     if fields is None:
         fields = scope["fields"] = dict(reversed(scope["headers"]))
@@ -47,7 +47,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] | None = None
     """`fnmatch` patterns of the models it may see and use; None allows all."""
     tokens: str | None = None
-    """The token budget of a key; None is without limit."""
+    """The token budget of its key; None means no limit."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Caller":
@@ -85,7 +85,7 @@ class Record(msgspec.Struct, kw_only=True):
     caller: Caller | None = None
     """None until the gate has admitted the request."""
     let_in: bool = False
-    """Whether the gate knows the caller, or lets its address in without a key."""
+    """Whether the gate knows the caller, or admits its address without a key."""
     refused_key: str = ""
     """The name of the key that the request was refused with, if the key has one."""
     answer_headers: list[tuple[bytes, bytes]] = []
@@ -94,20 +94,23 @@ class Record(msgspec.Struct, kw_only=True):
     status: int = 0
     """The HTTP status of the answer; 0 until it starts."""
     may_have_run: bool = False
-    """Whether Ollama may have worked on a relayed request: to repeat it may run a model twice."""
+    """Whether Ollama may have seen a relayed request: repeating it could run a model twice."""
     error: type[BaseException] | None = None
     """What went wrong, even after the answer started."""
     traceparent: str = ""
     """The W3C trace context of the client, if requests are traced."""
     queued_s: float = 0
     asked_s: float | None = None
-    """When, after the start, Ollama was asked; None if it was not."""
+    """Time from the start until the request went to Ollama; None if it did not."""
     first_token_s: float | None = None
     prompt_tokens: int = 0
     tokens: int = 0
+    """What the model wrote; of a stream that has not ended, about as many as have come."""
     duration_s: float = 0
     body_bytes: int = 0
-    """How much of its body is in memory."""
+    """How many bytes of its body are in memory."""
+    settle: Callable[[], Awaitable[None]] | None = None
+    """What the gate awaits when the request has ended."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":
@@ -121,7 +124,7 @@ class Record(msgspec.Struct, kw_only=True):
         return self.status == HTTPStatus.OK and self.error is None
 
     def mark_asked(self) -> None:
-        """Mark that a slot is free, and Ollama is asked."""
+        """Mark that the request has its slot, and goes to Ollama."""
         self.asked_s = monotonic() - self.started_at
 
     def mark_first_token(self) -> None:
@@ -137,7 +140,7 @@ class Recorder:
         self.observers = observers
         self.in_flight = 0
         self.traced = False
-        """Whether requests are traced, within the traces of their clients."""
+        """Whether requests are traced, as part of their clients' traces."""
         self.draining = False
         """Whether the server is stopping and refuses new requests."""
 

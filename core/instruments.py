@@ -1,4 +1,4 @@
-"""What a server that stays up records: statistics, metrics, usage and traces.
+"""What a long-running server records: statistics, metrics, usage and traces.
 
 `app` imports this for the bundle alone: on AWS Lambda none of it would outlive a request, and
 prometheus-client is slow to import.
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def instrument(app: Starlette, paths: Sequence[str], limiter: RateLimiter, ledger: Ledger) -> None:
-    """Let everything that records observe the requests of `app`, and keep it in its state.
+    """Set up all recording for the requests of `app`, and store the parts in its state.
 
     Requests to paths outside `paths` are counted together.
 
     Raises:
-        SettingsError: traces are wanted, but their packages are not installed.
+        SettingsError: traces are configured, but their packages are not installed.
     """
     recorder: Recorder = app.state.recorder
     queue: FairQueue | LeasedQueue = app.state.queue
@@ -46,7 +46,7 @@ def instrument(app: Starlette, paths: Sequence[str], limiter: RateLimiter, ledge
             Gauge("body_bytes", "Bytes of request bodies in memory", lambda: memory.used),
             Gauge("usage_failures", "Failed writes to USAGE_FILE", lambda: ledger.failures),
             Gauge("uncounted_requests", "Hits that no store counted", lambda: limiter.uncounted),
-            Gauge("dropped_log_lines", "Log lines that nobody read in time", logs.dropped_lines),
+            Gauge("dropped_log_lines", "Log lines that were not written", logs.dropped_lines),
         ],
     )
     _trace(app, paths)

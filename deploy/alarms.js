@@ -1,4 +1,4 @@
-// The alarms and the budget of options.js: what is mailed to an address.
+// The alarms and the budget of options.js, which are mailed to an address.
 "use strict";
 
 exports.alarms = ({ email, budget, timeout, api, service, stage, all, chat }) => ({
@@ -34,8 +34,8 @@ exports.alarms = ({ email, budget, timeout, api, service, stage, all, chat }) =>
     ),
 });
 
-// What callers get, whoever has failed: to Lambda, a 500 of the application is a success. A single 503 while many call
-// is no failure. https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
+// Counts what callers get, because to Lambda an application's 500 is a success. A single 503 under load is not a failure.
+// https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
 const gatewayAlarm = (api, service, stage) =>
     alarm("Gateway", {
         Namespace: "AWS/ApiGateway",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the gateway as a systemd service, on Debian, Ubuntu and the like. It shows its plan, and asks before it acts.
+# Installs the gateway as a systemd service on Debian, Ubuntu and the like. It shows its plan, and asks before it acts.
 # It never touches Ollama.
 set -euo pipefail
 
@@ -46,7 +46,7 @@ version_at() { basename "$(readlink "$home/$1" || true)"; }
 
 # --- install and upgrade
 
-# Covers every file of the service, including the lock files, and the Python it runs on: any difference is another version.
+# Covers every file of the service, including the lock files, and its Python: any difference makes another version.
 version_of_source() {
     local number hash
     number=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' core/__init__.py)
@@ -101,7 +101,7 @@ add_command() { install -m 755 "deploy/systemd/$name" "$command"; }
 check_settings() {
     runuser -u "$name" -- sh -c "set -a; . $settings/gateway.env; set +a
         cd '$home/releases/$version' && exec .venv/bin/python -m core.settings" >/dev/null ||
-        stop "The settings in $settings/gateway.env do not fit this version; nothing that runs was changed"
+        stop "The settings in $settings/gateway.env are invalid for this version; the running one is unchanged"
 }
 
 point() { ln -sfnT "$2" "$home/$1.new" && mv -T "$home/$1.new" "$home/$1"; }
@@ -148,9 +148,9 @@ plan_install() {
     [ -z "$engine" ] || services+=("$name-engine.service")
 
     id "$name" &>/dev/null || step "add the system user $name" add_user
-    [ -d "$state" ] || step "make $state, for its keys" add_state
+    [ -d "$state" ] || step "create $state, for its keys" add_state
     [ -d "$home/releases/$version" ] ||
-        step "put version $version into $home, with the packages of requirements.txt from PyPI" make_release
+        step "install version $version into $home, with the packages of requirements.txt from PyPI" make_release
     [ -z "$engine" ] || [ -e "$home/releases/$version/.venv/core-engine-requirements.txt" ] ||
         step "add the built-in model to it, from PyPI" add_engine
     [ -e "$settings/gateway.env" ] || step "write $settings/gateway.env, for you to edit" add_settings
@@ -163,11 +163,11 @@ plan_install() {
     done
     cmp -s "deploy/systemd/$name" "$command" || step "write $command, the command for keys and diagnosis" add_command
     [ "$(version_at current)" = "$version" ] || {
-        step "check that the settings fit version $version" check_settings
+        step "check the settings against version $version" check_settings
         step "make version $version the current one" switch
         switched=1
     }
-    systemctl --quiet is-enabled "${services[@]}" 2>/dev/null || step "let it start at boot" enable
+    systemctl --quiet is-enabled "${services[@]}" 2>/dev/null || step "enable it at boot" enable
     if ! systemd_runs; then
         echo "systemd is not running here: the service will start at the next boot"
     elif [ "$switched$changed" ] || ! systemctl --quiet is-active "${services[@]}"; then

@@ -1,5 +1,5 @@
-// What serverless.yml and serverless-mangum.yml contain only if a parameter asks for it, as `${file(options.js):NAME}`.
-// CloudFormation has conditions, but osls derives methods and rights from some of this while it packages.
+// The parts of serverless.yml and serverless-mangum.yml that depend on parameters, as `${file(options.js):NAME}`.
+// CloudFormation has conditions, but osls derives methods and permissions from some of this while it packages.
 "use strict";
 
 const fs = require("fs");
@@ -16,13 +16,13 @@ const STAGE = ["param:requestsPerSecond", "param:requestBurst", "param:accessLog
 const LAYERS = ["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"];
 const PREFLIGHT_AGE_S = 600;
 
-// Returns what `make` makes of the values of the variables `names`.
+// Calls `make` with the values of the variables `names`.
 const from = (names, make) => async ({ resolveVariable }) =>
     make(...(await Promise.all(names.map((name) => resolveVariable(name)))));
 
 const list = (text) => text.split(",").map((item) => item.trim()).filter(Boolean);
 
-// What params.yml has by default, and params.own.yml otherwise: the latter is yours, and is the same for every command.
+// The defaults in params.yml, overridden by your own params.own.yml, which every command reads.
 exports.params = async ({ resolveVariable }) => {
     const read = (name) => resolveVariable(`file(${path.relative(process.cwd(), path.join(__dirname, name))})`);
     const defaults = await read("params.yml");
@@ -32,10 +32,15 @@ exports.params = async ({ resolveVariable }) => {
     return { ...defaults, ...own };
 };
 
-// A Redis or Valkey needs packages that are in the zips only on demand.
+// Whether zips are needed: "remove", "rollback" and "deploy list" do without.
+const command = process.argv.slice(2);
+const packs = command.includes("package") || (command.includes("deploy") && !command.includes("list"));
+
+// Redis or Valkey needs packages that the zips contain only on request.
 exports.storage = from(["param:storage", "self:custom.build"], (storage, build) => {
     const archive = path.resolve(build, "chat.zip");
-    if (storage !== "memory://" && fs.existsSync(archive) && !fs.readFileSync(archive).includes("core/chat/leases.py"))
+    const isNeeded = packs && storage !== "memory://" && fs.existsSync(archive);
+    if (isNeeded && !fs.readFileSync(archive).includes("core/chat/leases.py"))
         throw "The parameter storage needs zips with a client for it: python deploy/package.py --redis";
     return storage;
 });
@@ -56,7 +61,7 @@ exports.httpCors = from(["param:corsOrigins"], (origins) =>
 
 exports.tracing = from(["param:tracing"], (tracing) => (tracing === "on" ? { lambda: true } : null));
 
-// Keys that AWS' extension reads while the functions run, or that CloudFormation copies into their environment.
+// Keys: AWS' extension reads them while the functions run, or CloudFormation copies them into their environment.
 exports.apiKeys = from(["param:keys", "param:secret"], (keys, secret) =>
     keys === "" ? `{{resolve:secretsmanager:${secret}:SecretString:API_KEYS}}` : "",
 );
@@ -74,10 +79,19 @@ exports.statements = from(["param:keys", "param:secretKmsKey"], (keys, kmsKey) =
         ...(kmsKey === "" ? [] : [{ Effect: "Allow", Action: ["kms:Decrypt"], Resource: kmsKey }]),
     ];
 });
+
+// The tunnel's certificates are in its layer.
+const tunnelFile = (name) => from(["param:tunnelVersion"], (tunnel) => (tunnel === "off" ? "" : `/opt/tunnel/${name}`));
+exports.tunnelAuthority = tunnelFile("ca.crt");
+exports.tunnelCert = tunnelFile("client.crt");
+exports.tunnelKey = tunnelFile("client.key");
+
 const layers = (...before) =>
     from(LAYERS, (region, adapter, tunnel, extension) => [
         ...before.map((name) => `arn:aws:lambda:${region}:753240598075:layer:${name}:${adapter}`),
-        { "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` },
+        ...(tunnel === "off"
+            ? []
+            : [{ "Fn::Sub": `arn:aws:lambda:\${AWS::Region}:\${AWS::AccountId}:layer:ollama-tunnel:${tunnel}` }]),
         ...(extension === "" ? [] : [extension]),
     ]);
 exports.layers = layers();
@@ -89,8 +103,8 @@ exports.vpc = from(["param:subnets", "param:securityGroups"], (subnets, groups) 
     subnets === "" ? null : { subnetIds: list(subnets), securityGroupIds: list(groups) },
 );
 
-// A REST API: osls has the deployment make the stage, to which CloudFormation changes nothing afterwards ("StageDescription
-// cannot be specified when stage referenced by StageName already exists"), so the stage is a resource of its own instead.
+// A REST API: osls lets the deployment create the stage, which CloudFormation cannot change afterwards ("StageDescription
+// cannot be specified when stage referenced by StageName already exists"), so here the stage is a separate resource.
 exports.restStage = from(
     ["sls:instanceId", "sls:stage", ...STAGE, "param:tracing"],
     (instance, stage, rate, burst, accessLog, days, tracing) => ({
@@ -167,9 +181,9 @@ const accessLogGroup = (days) => ({
     },
 });
 
-// Without a role, which an account has one of in each region, REST APIs may not write logs:
+// REST APIs need a role to write logs, one per account and region:
 // https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
-// It is left where it is when the stack is removed, for the sake of the account's other APIs.
+// It stays when the stack is removed, because the account's other APIs may use it.
 const gatewayLogAccount = () => ({
     GatewayLogRole: {
         Type: "AWS::IAM::Role",
@@ -232,7 +246,7 @@ exports.domain = from(
         },
         Outputs: {
             DomainTarget: {
-                Description: `The name that a CNAME record of ${name} has to point to`,
+                Description: `The name that a CNAME record of ${name} must point to`,
                 Value: { "Fn::GetAtt": ["Domain", "RegionalDomainName"] },
             },
         },

@@ -1,8 +1,8 @@
 """Packs the endpoints for AWS Lambda: `python deploy/package.py` writes build/NAME.zip for each.
 
-uv, which has to be installed, brings the wheels of the functions' platform, and the Python whose
-bytecode goes with them: to compile them would be half of a cold start. A zip has what its function
-imports, found out by importing it here. The same sources give the same bytes.
+uv, which must be installed, fetches the wheels for the functions' platform, and the Python that
+compiles them: compiling would take half of a cold start. A zip contains what its function imports,
+which importing it here reveals. The same sources give the same bytes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PACKAGES = (
     "certifi",
     "deprecated",
     "httptools",
-    "httpx",  # without httpcore, for which core/ollama/pool.py stands
+    "httpx",  # without httpcore, which core/ollama/pool.py replaces
     "idna",
     "limits",
     "mangum",
@@ -43,21 +43,21 @@ UVICORN = (
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.httptools_impl",
 )
-"""What run.sh starts, and what that names."""
+"""What run.sh starts, and the modules that it loads by name."""
 SHARED_STORE = ("core.gate.redis_hits", "core.chat.leases")
-"""What RATE_LIMIT_STORAGE needs if it names Redis or Valkey."""
+"""What a RATE_LIMIT_STORAGE in Redis or Valkey needs."""
 FUNCTIONS = {
     **dict.fromkeys(("health", "models", "v1_models"), ()),
     **dict.fromkeys(("chat", "chat_stream", "v1_chat_completions", "v1_completions"), UVICORN),
     **dict.fromkeys(("v1_embeddings", "v1_responses", "v1_messages"), UVICORN),
 }
-"""Every function, and what starts it if Mangum does not."""
+"""Every function, with what starts it in place of Mangum."""
 
 _TRACE = """
 import importlib, sys, types
 folder, *modules = sys.argv[1:]
 sys.path.insert(0, folder)
-sys.modules["httpx._main"] = None  # command lines, which would bring click
+sys.modules["httpx._main"] = None  # command lines, which would import click
 sys.modules["uvicorn.main"] = types.SimpleNamespace(Server=None, main=None, run=None)
 for module in modules:
     importlib.import_module(module)
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def install(folder: Path, python: str, *options: str) -> None:
-    """Put the packages, as the lock file has them, and this project into `folder`."""
+    """Install the packages, as the lock file pins them, and this project into `folder`."""
     lock = (ROOT / "requirements.txt").read_text("utf-8")
     entries = re.split(r"\n(?=\S)", lock)
     uv(
@@ -112,7 +112,7 @@ def install(folder: Path, python: str, *options: str) -> None:
 
 
 def compile_all(folder: Path, python: str) -> None:
-    """Put bytecode beside every source in `folder`, to be used without a look at that."""
+    """Add bytecode to every source in `folder`, for use without checking the source."""
     run_python(
         python,
         *("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
@@ -121,7 +121,7 @@ def compile_all(folder: Path, python: str) -> None:
 
 
 def trace(folder: Path, python: str, modules: tuple[str, ...]) -> set[PurePosixPath]:
-    """Import `modules` from `folder`; return which modules of it that brings."""
+    """Import `modules` from `folder`; return which of its modules that loads."""
     files = run_python(python, "-ISBc", _TRACE, str(folder), *modules)
     return {module_of(PurePosixPath(file)) for file in files.splitlines()}
 
@@ -144,7 +144,7 @@ def module_of(file: PurePosixPath) -> PurePosixPath:
 
 
 def add(archive: ZipFile, file: Path, name: str, mode: int) -> None:
-    """Put `file` into `archive`, without its date, which would change the bytes."""
+    """Add `file` to `archive`, without its date, which would change the bytes."""
     entry = ZipInfo(name)
     entry.create_system = 3  # Unix, wherever this runs: Lambda would not see the mode otherwise
     entry.external_attr = (0o100000 | mode) << 16
@@ -157,7 +157,7 @@ def run_python(version: str, *arguments: str) -> str:
 
 
 def uv(*arguments: str, stdin: str = "") -> str:
-    """Run uv, and return its output; what it complains of goes to the terminal."""
+    """Run uv, and return its output; its error messages go to the terminal."""
     command = ["uv", "--quiet", *arguments]
     try:
         return subprocess.run(  # noqa: S603
@@ -166,7 +166,7 @@ def uv(*arguments: str, stdin: str = "") -> str:
     except FileNotFoundError:
         sys.exit("uv is not installed. Install it with: pipx install uv, or pip install uv")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"uv has failed with exit code {error.returncode}; what it says is above")
+        sys.exit(f"uv failed with exit code {error.returncode}; its message is above")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # Sourced by start.sh and venv.sh in the project's root; finds a Python that is new enough.
 
-# stop WORDS...: end with one line on stderr
+# stop WORDS...: exit with one line on stderr
 stop() {
     echo "$*" >&2
     exit 1

@@ -1,8 +1,8 @@
 """Prints the secret that the functions on AWS need, as JSON, for `aws secretsmanager`.
 
-`python -m deploy.secret` makes a new one of the keys in API_KEYS_FILE and of the variables API_KEY,
-OLLAMA_HEADERS and, for a shared store, STORAGE. With `--update` it reads the present secret from
-standard input, and changes its keys and what those variables have.
+`python -m deploy.secret` builds a new one from the keys in API_KEYS_FILE and the variables API_KEY,
+OLLAMA_HEADERS and, for a shared store, STORAGE. With `--update` it reads the current secret from
+standard input, and replaces its keys and those variables that are set.
 """
 
 import argparse
@@ -22,7 +22,7 @@ MEMBERS = {
     "OLLAMA_HEADERS": r"\{.*\}",
     "STORAGE": r"rediss?://.+",
 }
-"""What else the secret has, and how it looks; a gateway's key is alphanumeric:
+"""The secret's other members, and their patterns; a gateway's key is alphanumeric:
 https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-api-usage-plans.html
 """
 REQUIRED = {"API_KEYS", "API_KEY", "OLLAMA_HEADERS"}
@@ -37,7 +37,7 @@ def main() -> None:
     for name, pattern in MEMBERS.items():
         if value := os.environ.get(name):
             if not re.fullmatch(pattern, value, re.DOTALL):
-                sys.exit(f"{name} does not look like one: it has to match {pattern}")
+                sys.exit(f"{name} is invalid: it must match {pattern}")
             members[name] = value
     if missing := sorted(REQUIRED - set(members)):
         sys.exit(f"Set and export {', '.join(missing)}, as deploy/README.md shows")
@@ -50,7 +50,7 @@ def _present(text: str) -> dict[str, Any]:
     except ValueError:
         members = None
     if not isinstance(members, dict):
-        sys.exit("There is no secret on standard input: aws secretsmanager get-secret-value has it")
+        sys.exit("No secret on standard input: aws secretsmanager get-secret-value prints it")
     return members
 
 
@@ -63,7 +63,7 @@ def _keys(path: str) -> str:
     except OSError as error:
         sys.exit(f"API_KEYS_FILE cannot be read: {error.strerror}")
     except (ValueError, msgspec.MsgspecError):
-        sys.exit("API_KEYS_FILE holds no keys of python -m core.keys")
+        sys.exit("API_KEYS_FILE is invalid: expected the JSON that python -m core.keys writes")
     return text
 
 

@@ -1,8 +1,7 @@
 """Checks a deployment from outside: `python -m deploy.smoke URL --key KEY`.
 
-It makes the four calls, reads a stream, sends Korean, asks for an answer that takes a minute, and
-tries a key, a request and a path that are wrong. Every check prints one line; the exit code is 1 if
-one has failed.
+It makes the four calls, reads a stream, sends Korean, requests an answer that takes a minute, and
+tries a wrong key, request and path. Every check prints one line; the exit code is 1 if one fails.
 """
 
 import argparse
@@ -19,24 +18,24 @@ import httpx
 HANGUL = "안녕하세요! 한국어로 짧게 대답해 주세요."
 LONG = "Count from 1 to 100000 in words, one number on each line. Leave none out, and do not stop."
 PACE_TOKENS = 64
-"""How many tokens tell a model's pace."""
+"""How many tokens to measure a model's pace with."""
 MARGIN = 1.5
 HTTP_API_NOT_FOUND = {"message": "Not Found"}
-"""What an HTTP API of AWS says to a path that it does not know; that cannot be changed."""
+"""The answer of AWS' HTTP APIs to an unknown path; it cannot be changed."""
 CALL_S = 310
 """Longer than a deployment may take, so that its own error arrives."""
 WRONG_KEY = "owa" + "0" * 72
 
 
 class Failed(Exception):
-    """A check has failed; the text says what came instead of what was expected."""
+    """A check has failed; the text says what arrived instead of what was expected."""
 
 
 class Smoke:
-    """The checks, in their order; each returns what to print behind its name."""
+    """The checks, in order; each returns what to print after its name."""
 
     def __init__(self, client: httpx.Client, *, long_s: float) -> None:
-        """Call by `client`, which has the URL and the key; 0 `long_s` skips the long answer."""
+        """Call through `client`, which has URL and key; 0 `long_s` skips the long answer."""
         self.client = client
         self.long_s = long_s
 
@@ -69,7 +68,7 @@ class Smoke:
         return ", ".join(body["models"])
 
     def chat(self) -> str:
-        """Korean goes there and an answer comes back."""
+        """Korean goes out, and an answer comes back."""
         body = self._json("POST", "/api/chat", json={"message": HANGUL})
         if not str(body.get("response", "")).strip() or body.get("done") is not True:
             raise Failed(f"no complete answer: {body}")
@@ -78,7 +77,7 @@ class Smoke:
         return f"{body.get('model')} says {body['response'].strip()[:40]!r}"
 
     def stream(self) -> str:
-        """The lines come while the model writes, and the last one has the context."""
+        """The lines arrive while the model writes, and the last one has the context."""
         began, arrivals, last, text = time.monotonic(), [], {}, ""
         with self.client.stream("POST", "/api/chat/stream", json={"message": HANGUL}) as answer:
             if answer.status_code != httpx.codes.OK:
@@ -91,25 +90,25 @@ class Smoke:
         if last.get("done") is not True or "context" not in last:
             raise Failed(f"the stream ended without its last line: {last}")
         if not text.strip():
-            raise Failed("the stream has no word in it")
+            raise Failed("the stream contains no text")
         spread = arrivals[-1] - arrivals[0]
         if len(arrivals) > 2 and spread < 0.01 * arrivals[-1]:  # noqa: PLR2004 - a token and an end
             return f"{len(arrivals)} lines, but all at once: this deployment does not stream"
         return f"{len(arrivals)} lines within {spread:.1f} s, the first after {arrivals[0]:.1f} s"
 
     def long_answer(self) -> str:
-        """An answer that takes as long as it is to take comes whole."""
+        """An answer that takes `long_s` arrives whole."""
         tokens, took_s = self._count(PACE_TOKENS)
         tokens, took_s = self._count(math.ceil(tokens / took_s * self.long_s * MARGIN))
         if took_s < self.long_s:
             raise Failed(
-                f"the model was done after {tokens} tokens and {took_s:.0f} s, so nothing is known "
-                f"of an answer of {self.long_s:g} s. Try again, or for less: --long {took_s:.0f}"
+                f"the model was done after {tokens} tokens and {took_s:.0f} s, so an answer of "
+                f"{self.long_s:g} s is untested. Try again, or with less: --long {took_s:.0f}"
             )
         return f"{tokens} tokens in {took_s:.0f} s"
 
     def _count(self, tokens: int) -> tuple[int, float]:
-        """Ask for so many tokens; return how many came, and in how many seconds."""
+        """Ask for this many tokens; return how many arrived, and in how many seconds."""
         began = time.monotonic()
         body = {"message": LONG, "options": {"num_predict": tokens}}
         answer = self._json("POST", "/api/chat", json=body)
@@ -142,7 +141,7 @@ class Smoke:
 
 def _object(answer: httpx.Response) -> dict[str, Any]:
     if not answer.headers.get("content-type", "").startswith("application/json"):
-        raise Failed(f"the answer is no application/json: {answer.text[:200]}")
+        raise Failed(f"the answer is not application/json: {answer.text[:200]}")
     return _parsed(answer.text)
 
 
@@ -157,13 +156,13 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _refusal(answer: httpx.Response, status: int) -> str:
-    """Return the error's text; it has to have the status, and the one shape of errors."""
+    """Return the error's text; it must have the status, and the shape of every error."""
     if answer.status_code != status:
         raise Failed(f"{_explain(answer)}, instead of {status}")
     body = _object(answer)
     text = body.get("error")
     if body != {"success": False, "error": text} or not text or not isinstance(text, str):
-        raise Failed(f"HTTP {status}, but not in the one shape of errors: {answer.text[:200]}")
+        raise Failed(f"HTTP {status}, but not in the shape of errors: {answer.text[:200]}")
     return f"HTTP {status}, {text[:60]!r}"
 
 
@@ -180,7 +179,7 @@ def _told() -> Iterator[None]:
 
 
 def run(client: httpx.Client, *, long_s: float) -> bool:
-    """Run every check, print what came of it, and return whether all went well."""
+    """Run every check, print its result, and return whether all passed."""
     good = True
     for name, check in Smoke(client, long_s=long_s).checks():
         try:
@@ -198,7 +197,7 @@ def main() -> None:
     parser.add_argument(
         "url", help="such as https://abc123.execute-api.us-east-1.amazonaws.com/prod"
     )
-    parser.add_argument("--key", default="", help="API key; needed unless anybody may call")
+    parser.add_argument("--key", default="", help="API key; needed unless anyone may call")
     parser.add_argument(
         "--long", type=float, default=60, metavar="SECONDS", help="of the long answer; 0 skips it"
     )

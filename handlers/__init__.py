@@ -2,4 +2,4 @@
 
 import gc
 
-gc.set_threshold(100_000)  # imports make little garbage; looking for it takes 4 % of a cold start
+gc.set_threshold(100_000)  # imports leave little garbage; collecting takes 4 % of a cold start

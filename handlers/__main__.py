@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
-if __name__ == "__main__":  # the imports take a while, in which these signals may come
+if __name__ == "__main__":  # these signals may arrive during the imports, which take a while
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -24,7 +23,7 @@ from core.settings.schema import Settings
 from handlers.asgi import app
 
 WARNING_TIMEOUT_S = 2
-"""How long to look at Ollama's models before serving."""
+"""How long the check of Ollama's models may delay the start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,14 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _warn(settings: Settings) -> None:
-    """Say on stderr if the default model is not the expected one, unless Ollama is slow or down."""
+    """Warn on stderr if Ollama does not answer, or the default model is not as expected."""
     logging.getLogger("core").addHandler(logging.NullHandler())  # no log is configured yet
     upstream = Upstream(settings)
     client = OllamaClient(settings, HTTPTransport(upstream.pool), upstream.headers)
-    with suppress(ApiError, TimeoutError):
+    problem: object = None
+    try:
         async with asyncio.timeout(WARNING_TIMEOUT_S):
-            if problem := await client.default.problem():
-                sys.stderr.write(f"{problem}\n")
+            problem = await client.default.problem()
+    except ApiError as error:
+        problem = error
+    except TimeoutError:
+        problem = f"Ollama has not answered within {WARNING_TIMEOUT_S} seconds"
+    if problem:
+        sys.stderr.write(f"{problem}\n")
     upstream.pool.close()
 
 

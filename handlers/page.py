@@ -35,7 +35,7 @@ def _digest() -> str:
 
 
 STATIC_PATH = f"/static/{_digest()}"
-"""The path of this version of the files; a browser never requests the same one twice."""
+"""The path of this version of the files, which browsers may therefore cache forever."""
 
 _ON_DEMAND = (
     "css/math.css",
@@ -52,7 +52,7 @@ _SHELL = sorted(
     and not (name := path.relative_to(_DIRECTORY).as_posix()).startswith(_ON_DEMAND)
     and path.name != "service-worker.js"
 )
-"""What the page needs to open."""
+"""The files that the page needs to open."""
 
 _BEFORE_PAINT = ("storage", "words", "en", "ko")
 _PRELOAD = "\n".join(
@@ -62,7 +62,7 @@ _PRELOAD = "\n".join(
         key=lambda path: Path(path).stem not in _BEFORE_PAINT,
     )
 )
-"""Tells a browser at once what modules would tell it one after the other."""
+"""Lets a browser fetch all modules together, instead of discovering them one by one."""
 
 HEADERS = {
     "cache-control": "no-cache",
@@ -78,15 +78,15 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "x-dns-prefetch-control": "off",
 }
-"""Only these files are loaded or run; links in an answer do not even cause a DNS lookup."""
+"""Only the page's own files load or run; links in an answer do not even cause a DNS lookup."""
 
 
 _FILE_HEADERS = {"content-security-policy": "default-src 'none'; connect-src 'self'"}
-"""For workers, which have the policy of their file: a hostile PDF cannot send anything away."""
+"""Workers get the policy of their own file: a hostile PDF cannot send data elsewhere."""
 
 
 async def page(request: Request) -> Response:
-    """Answer with the page; it has no secrets, so anyone who can reach this server may load it."""
+    """Answer with the page; it contains no secrets, so anyone may load it."""
     try:
         model = await ollama_client(request.app.state).default.name(lambda _: True)
     except ApiError:
@@ -96,7 +96,7 @@ async def page(request: Request) -> Response:
 
 
 async def service_worker(request: Request) -> Response:
-    """Answer with the script that opens the page offline; it changes when the page does."""
+    """Answer with the script that opens the page offline; it changes whenever the page does."""
     html = bytes((await page(request)).body)
     values = {
         "VERSION": sha256(html).hexdigest()[:16],

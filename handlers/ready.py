@@ -1,4 +1,4 @@
-"""GET /api/ready: whether this server can answer requests at once, for load balancers."""
+"""GET /api/ready: whether this server is ready for requests; for load balancers."""
 
 from contextlib import suppress
 
@@ -17,7 +17,7 @@ from core.ollama.client import ollama_client
 async def ready(request: Request) -> Response:
     """Answer as /api/health does, but 503 unless Ollama answers and has loaded WARM_UP.
 
-    A default model that is missing is no reason to refuse: it is told as a warning.
+    A missing default model only adds a `warning`.
     """
     state = request.app.state
     if not await state.upstream.is_connected():

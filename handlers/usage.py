@@ -15,7 +15,7 @@ from core.usage.ledger import Ledger, caller_of
 
 
 async def usage(request: Request) -> Response:
-    """Answer with the caller's own counts, from the day `since` on."""
+    """Answer with the caller's own counts, starting with the day `since`."""
     ledger: Ledger = request.app.state.ledger
     caller = caller_of(Caller.of(request.scope).id)
     try:

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: OpenAI's chat completions, whole or as events."""
+"""POST /v1/chat/completions: OpenAI's chat completions, whole or streamed."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +11,7 @@ from core.v1.relay import EventStream, relay
 
 
 async def chat_completions(request: Request) -> Response | EventStream:
-    """Answer from the same path of Ollama."""
+    """Relay the request to the same path of Ollama."""
     return await relay(CHAT_COMPLETIONS, request)
 
 

@@ -11,7 +11,7 @@ from core.v1.relay import EventStream, relay
 
 
 async def embeddings(request: Request) -> Response | EventStream:
-    """Answer from the same path of Ollama."""
+    """Relay the request to the same path of Ollama."""
     return await relay(EMBEDDINGS, request)
 
 

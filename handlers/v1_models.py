@@ -19,7 +19,7 @@ async def models(request: Request) -> Response:
 
 
 async def model(request: Request) -> Response:
-    """Answer with one of them."""
+    """Answer with the model that the path names, if the client may use it."""
     wanted = request.path_params["model"].removesuffix("/").removesuffix(":latest")
     for tag in await _usable(request):
         if tag.name.removesuffix(":latest") == wanted:

@@ -1,4 +1,4 @@
-"""POST /v1/responses: OpenAI's responses, whole or as events."""
+"""POST /v1/responses: OpenAI's responses, whole or streamed."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +11,7 @@ from core.v1.relay import EventStream, relay
 
 
 async def responses(request: Request) -> Response | EventStream:
-    """Answer from the same path of Ollama."""
+    """Relay the request to the same path of Ollama."""
     return await relay(RESPONSES, request)
 
 

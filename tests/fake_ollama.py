@@ -47,7 +47,7 @@ def tokens(
     final_text: str = "",
     done_reason: str = "stop",
 ) -> Reply:
-    """Answer with `texts`, one per line, or at once if the request does not want a stream."""
+    """Answer with `texts`, one per line, or as a whole if the request does not ask for a stream."""
 
     async def reply(connection: Connection, request: Request) -> None:
         model = request.json["model"]
@@ -124,7 +124,7 @@ def error(status: int, text: str) -> Reply:
 
 
 def whole(status: int, content_type: str, body: bytes, *headers: str) -> Reply:
-    """Answer with any body, sent at once."""
+    """Answer with any body, sent in one write."""
 
     async def reply(connection: Connection, request: Request) -> None:
         connection.send(status, content_type, body, *headers)

@@ -1,4 +1,4 @@
-"""What a running server says of itself."""
+"""A running server's own metrics."""
 
 import asyncio
 import re

@@ -26,7 +26,7 @@ class Machine:
         self._nft = program("nft", "apt install nftables")
 
     def unplug(self) -> None:
-        """Drop every packet without a word, as when power or a cable is gone."""
+        """Drop every packet silently, as when power or a cable fails."""
         for rule in (
             "add table inet cable",
             "add chain inet cable in { type filter hook input priority 0; policy drop; }",

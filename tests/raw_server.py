@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that sends what it is ordered to, byte by byte if need be.
+"""An HTTP server on loopback that sends whatever a test orders, byte by byte if need be.
 
 It speaks raw HTTP because no framework can send half a chunk, a reset, or garbage.
 """

@@ -47,7 +47,7 @@ class Recorded:
 
 
 def said(text: str, **thinking: str) -> dict[str, Any]:
-    """Return the field of a line of /api/chat that has the model's text."""
+    """Return the field of an /api/chat line that contains the model's text."""
     return {"message": {"role": "assistant", "content": text, **thinking}}
 
 

@@ -1,4 +1,4 @@
-"""A port of loopback that leads to another one, over a long way."""
+"""A loopback port that forwards to another one, as if over a long distance."""
 
 import asyncio
 from collections.abc import AsyncIterator

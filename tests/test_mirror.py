@@ -1,4 +1,4 @@
-"""A module's test is found by its name, or in the list of tests/README.md."""
+"""Finds each module's test by its name or in tests/README.md, and checks the map of core."""
 
 import re
 from pathlib import Path
@@ -23,3 +23,15 @@ def test_every_module_has_a_test_of_its_name_or_is_listed() -> None:
     }
     assert without == set(listed), "add a test of the module's name, or mend tests/README.md"
     assert all((TESTS / test).is_file() for test in listed.values())
+
+
+def test_the_map_names_every_room_and_no_file_that_is_gone() -> None:
+    core = ROOT / "core"
+    text = (core / "README.md").read_text("utf-8")
+    rooms = {path.name for path in core.iterdir() if (path / "__init__.py").exists()}
+    modules = {path.name for path in core.glob("*.py") if path.name != "__init__.py"}
+    assert set(re.findall(r"^\| \[\S+\]\((\S+)\) \|", text, re.MULTILINE)) == rooms | modules
+    named = set(re.findall(r"`([a-z_0-9]+/[a-z_0-9/]+\.py)`", text))
+    assert {
+        name for name in named if not ((core / name).exists() or (ROOT / name).exists())
+    } == set()

@@ -1,1 +1,1 @@
-"""A chat from request to last line: `turn.Turn`, and the `queue.FairQueue` for the GPU."""
+"""A chat, from its request to its last line: `turn.Turn`, and the GPU's `queue.FairQueue`."""

@@ -26,11 +26,11 @@ _BYTES = 3  # in each integer after the head
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 _PHRASES = PHRASES.encode()
 _SHORT_BYTES = 4096
-# Copied for each context: to take in the phrases again costs twice as much. For a short one,
-# less memory says the same.
+# Copied for each context: loading the phrases again would cost twice as much. For a short context,
+# less memory gives the same result.
 _DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)
 _DEFLATE_SHORT = zlib.compressobj(wbits=-13, memLevel=6, zdict=_PHRASES)
-_START_AGAIN = "Send the context of an answer exactly as it came, or start a new conversation"
+_START_AGAIN = "Send the context of an answer unchanged, or start a new conversation"
 
 
 class _Said(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -45,10 +45,10 @@ _decode = msgspec.msgpack.Decoder(Annotated[list[_Said], Meta(max_length=MAX_MES
 
 
 def check(chat: ChatRequest) -> None:
-    """Check that `chat` has one conversation, at the end of which the user says something.
+    """Check that `chat` has exactly one conversation, which ends with the user's message.
 
     Raises:
-        BadRequest: it has none, or two; the text names the field.
+        BadRequest: it has none, or two, or no such message; the text names the field.
     """
     if chat.messages is UNSET:
         if chat.message is UNSET:
@@ -58,7 +58,7 @@ def check(chat: ChatRequest) -> None:
         return
     if chat.message is not UNSET or chat.context or chat.images:
         raise BadRequest(
-            "messages: takes the place of message, context and images. Send the one or the others"
+            "messages: replaces message, context and images. Send either messages or the others"
         )
     last = chat.messages[-1]
     if last.role != "user" or not (last.content.strip() or last.images):
@@ -69,9 +69,9 @@ def check(chat: ChatRequest) -> None:
 
 
 def messages_of(chat: ChatRequest, limit: int) -> list[Message]:
-    """Return the messages to send to the model: the conversation so far, and what is said now.
+    """Return the messages to send to the model: the conversation so far, and the new message.
 
-    A new system prompt replaces the one before.
+    A new system prompt replaces the earlier one.
 
     Raises:
         BadRequest: the context is not from an answer of this API, or the conversation is over
@@ -145,7 +145,7 @@ def decoded(context: Sequence[int], limit: int) -> list[Message]:
 
 
 def max_integers(limit: int) -> int:
-    """Return how many a context of up to `limit` bytes of text can have."""
+    """Return the most integers that a context of up to `limit` bytes of text can have."""
     return _HEAD + -(-_room(limit) // _BYTES)
 
 
@@ -176,4 +176,4 @@ def _checksum(data: bytes) -> int:
 
 
 def _damaged() -> BadRequest:
-    return BadRequest(f"context: was changed or cut off on its way. {_START_AGAIN}")
+    return BadRequest(f"context: was changed or cut off in transit. {_START_AGAIN}")

@@ -10,7 +10,7 @@ from core.contract.errors import BadRequest
 from core.contract.schemas import MAX_IMAGES, ChatRequest
 
 PIECE_BYTES = 2**20
-"""How much is checked at once, in about a millisecond, before other clients have their turn."""
+"""How much is checked at a time, in about a millisecond, before other clients get their turn."""
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 # What JSON writers escape in base64: PHP and Java the slash, .NET the plus, Gson the equals sign.
@@ -66,7 +66,7 @@ async def _is_base64(text: memoryview) -> bool:
         piece = bytes(text[start : start + PIECE_BYTES])
         start += len(piece)
         if start < len(text):
-            # Not between the characters of an escape, which two backslashes never begin here.
+            # Do not cut an escape in two. Base64 has no escaped backslashes to consider.
             whole = piece.rfind(b"\\", -_LONGEST_ESCAPE)
             if whole > 0:
                 start -= len(piece) - whole

@@ -1,7 +1,7 @@
 """Checks the keywords of one JSON schema: types, counts, bounds, names and values.
 
-`schema` visits the schemas of a `format`, and has each checked here. What every kind of Ollama does
-with the values that are refused stands in tests/security/harmful.py.
+`schema` visits the schemas in a `format`, and each is checked here. tests/security/harmful.py
+records what each version of Ollama does with the values that are refused.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ MAX_CHOICES = 1000
 MAX_BOUND = 2**53
 """Of a number's `minimum` and `maximum`: beyond it, JSON's integers are not exact."""
 MAX_WORK = 40_000
-"""How many values all schemas of a request may have looked at, again and again if they refer to
-each other: it takes some 25 ms, for which every other client waits."""
+"""How many values may be examined for all schemas of a request, repeatedly if they refer to each
+other: it takes some 25 ms, during which every other client waits."""
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 _COUNTS = ("Length", "Items", "Properties", "Contains")
 # In Ollama up to 0.30, the grammar of a text ends at its first quote, and has no other escapes.
 _UNWRITABLE = frozenset(map(chr, range(0x20))) - set("\t\n\r") | {'"'}
-# The converter writes each character of the names that other properties may not have as a class.
+# To exclude names, the converter writes each of their characters as a class.
 _UNSAFE_IN_CLASS = frozenset("^]\\")
 
 Schema = dict[str, Any]
@@ -53,12 +53,12 @@ class Work:
 
 
 def refused(path: str, problem: str) -> BadRequest:
-    """Return the error for what stands at `path`, such as `format.properties.age.minimum`."""
+    """Return the error for the value at `path`, such as `format.properties.age.minimum`."""
     return BadRequest(f"{path[:MAX_NAME]}: {problem}")
 
 
 def check_keywords(schema: Schema, path: str, work: Work) -> int:
-    """Check all keywords of `schema` but its pattern; return how often it repeats something.
+    """Check all keywords of `schema` except its pattern; return the sum of its repetitions.
 
     Raises:
         BadRequest: one of them may harm Ollama.
@@ -81,7 +81,7 @@ def choices(schema: Schema, name: str, path: str) -> list[Any]:
     """Return the list at `name`; an empty one if there is none.
 
     Raises:
-        BadRequest: it is no list, is empty, or is too long.
+        BadRequest: it is not a list, is empty, or is too long.
     """
     if name not in schema:
         return []

@@ -1,7 +1,7 @@
 """Weighs the parts of a large body before they become objects of twenty times their size.
 
-`msgspec.Raw` leaves each part as the JSON it is: only what has been weighed is decoded. Megabytes
-take milliseconds even so, hence the pauses in which other clients have their turn.
+`msgspec.Raw` keeps each part as JSON, so that only weighed parts are decoded. Even so, megabytes
+take milliseconds: hence the pauses, in which other clients get their turn.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from core.contract.errors import BadRequest
 from core.contract.schemas import MAX_IMAGES, MAX_MESSAGES
 
 MAX_FIELD_BYTES = 64 * 1024
-"""Of a field that is neither text, nor images, nor a context."""
+"""The limit for a field other than text, images and a context."""
 MAX_QUOTES = 16 * MAX_MESSAGES
-"""In `messages`, besides those in their text: eight in each, and some for unknown fields."""
+"""In `messages`, without those in their text: eight for each, and some for unknown fields."""
 
 _LONGEST_ESCAPE = 3  # bytes of JSON for one of UTF-8: \u00e9 is six for two
 _SLACK = 1024
@@ -48,12 +48,12 @@ _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 
 
 async def weighed(data: bytes | bytearray, limit: int) -> bytes:
-    """Return the JSON in `data` with nothing but known fields, each of them once.
+    """Return the JSON in `data` reduced to the known fields, each of them once.
 
-    A field that occurs twice would be decoded twice, but weighed once.
+    Otherwise a field that occurs twice would be decoded twice, but weighed once.
 
     Raises:
-        BadRequest: a part of it is too large; `limit` is the most text of a conversation, in bytes.
+        BadRequest: a part is too large; `limit` is that of a conversation's text, in bytes.
         msgspec.MsgspecError: it is not valid JSON, or has the wrong types.
     """
     body = _decode(data)
@@ -77,11 +77,13 @@ async def weighed(data: bytes | bytearray, limit: int) -> bytes:
 
 
 async def _weighed_messages(raw: Raw) -> list[_Message]:
-    # Those in a text are escaped. The quote at the end of a text may be missed, never the first.
+    # Quotes in a text are escaped. The one that ends a text may be missed, the first never.
     quotes = _count(raw, b'"')
     await asyncio.sleep(0)
     if quotes - _count(raw, b'\\"') > MAX_QUOTES:
-        raise BadRequest(f"messages: they are more than {MAX_MESSAGES}, or have too many fields")
+        raise BadRequest(
+            f"messages: there are more than {MAX_MESSAGES}, or they have too many fields"
+        )
     await asyncio.sleep(0)
     try:
         messages = _decode_messages(raw)
@@ -104,7 +106,7 @@ def _size(raw: Raw | UnsetType) -> int:
 
 
 def _count(raw: Raw, part: bytes) -> int:
-    """Return how often `part` occurs, at least: it is counted piece by piece, without a copy."""
+    """Return how often `part` occurs, at the least: counting piece by piece avoids a copy."""
     view = memoryview(raw)
     size = 2**20
     return sum(bytes(view[at : at + size]).count(part) for at in range(0, len(view), size))

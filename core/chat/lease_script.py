@@ -1,7 +1,7 @@
 """The script that Redis or Valkey runs for every step of a lease (see `core.chat.leases`)."""
 
 KEYS = ("held", "waiting", "seen", "owner", "limit", "served", "state")
-"""Tickets score by their end in `held` and `seen`, by arrival in `waiting`; clients by turn."""
+"""Scores: of tickets, the end in `held` and `seen`, arrival in `waiting`; of clients, the turn."""
 
 SCRIPT = """
 local held, waiting, seen, owner, limit, served, state = unpack(KEYS)
@@ -30,7 +30,7 @@ local function hold(one, seconds)
   redis.call('ZADD', held, now + seconds, one)
 end
 
--- Gives free slots away: to the client served longest ago, and of its requests to the first.
+-- Grants free slots: to the client served longest ago, and among its requests to the first.
 local function grant()
   while redis.call('ZCARD', held) < slots do
     local running, looked = {}, {}
@@ -44,7 +44,7 @@ local function grant()
       if not best or turn < best_turn then best, best_client, best_turn = one, of, turn end
     end)
     if not best then return end
-    hold(best, patience_s) -- until it comes for it
+    hold(best, patience_s) -- until it claims the slot
     redis.call('ZADD', served, redis.call('HINCRBY', state, 'turns', 1), best_client)
   end
 end
@@ -62,8 +62,8 @@ local function make_room()
   end
 end
 
--- A store that was restarted, or could not be reached, may not know who holds a slot: they renew
--- it soon, and meanwhile it gives none away.
+-- A store that was restarted or unreachable may not know who holds a slot: the holders renew
+-- theirs soon, and until then it grants none.
 local heard = redis.call('HGET', state, 'heard')
 local lapsed = redis.call('ZCOUNT', held, '-inf', now) > 0
 if not heard or (lapsed and now - heard >= lease_s) then

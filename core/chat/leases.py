@@ -1,7 +1,7 @@
 """The queue in front of the GPU for many processes: its slots are leases in Redis or Valkey.
 
-AWS Lambda runs each request in a process of its own, so no queue inside one can bound them. A
-lease ends by itself when its process is killed, or frozen, and no longer renews it.
+AWS Lambda runs each request in its own process, so a queue inside one cannot bound them. A lease
+expires by itself when its process is killed or frozen, and no longer renews it.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from core.contract.retryable import QueueFull, RateLimiterDown
 from core.settings.schema import Settings
 
 LEASE_S = 15.0
-"""How long a slot stays taken after its holder was heard last."""
+"""How long a slot stays taken after its holder last renewed it."""
 RENEW_S = 2.0
 POLL_S = 0.2
 PATIENCE_S = 5.0
-"""How long a waiting request keeps its place after it asked last."""
+"""How long a waiting request keeps its place after it last asked."""
 TIMEOUT_S = 2.0
 """How long the store may take for one answer; the first takes some ten round trips over TLS."""
 STORE_RETRY_S = 0.5
 OUTAGE_S = 5.0
-"""How long requests wait for a store that is away."""
+"""How long requests wait for a store that is down."""
 SETTLE_S = 3.0
 """How long a store that may have forgotten its leases waits for their holders to renew them."""
 _MAX_CONNECTIONS = 16
@@ -47,11 +47,11 @@ class StoreDown(Exception):
 
 
 class LeasedQueue:
-    """Does what `FairQueue` does, for all processes with the same store and OLLAMA_BASE_URL.
+    """A `FairQueue` for all processes with the same store and OLLAMA_BASE_URL.
 
-    The client served longest ago is next. What holds a slot goes on while the store is away. What
-    needs one waits, and is refused after `OUTAGE_S`: a function has one request, and would have
-    nothing else that bounds it. Other processes have a `FairQueue` of their own then, unless
+    The client served longest ago is next. While the store is down, requests with a slot continue;
+    a request that needs one waits for `OUTAGE_S`. Then a function refuses it, since nothing else
+    bounds functions; other processes fall back to a `FairQueue` of their own, unless
     RATE_LIMIT_FAIL_CLOSED is set.
     """
 
@@ -89,7 +89,7 @@ class LeasedQueue:
 
         Raises:
             QueueFull: the queue is full, or its turn did not come within `timeout_s`.
-            RateLimiterDown: the store has been away for `OUTAGE_S`, and nobody counts alone.
+            RateLimiterDown: the store has been down for `OUTAGE_S`, and none may count alone.
         """
         self.waiting += 1
         try:
@@ -97,7 +97,7 @@ class LeasedQueue:
         except StoreDown:
             if self._refuses:
                 raise RateLimiterDown(
-                    "No slot can be had: the store that counts them is down", math.ceil(OUTAGE_S)
+                    "No slot is available: the store that counts them is down", math.ceil(OUTAGE_S)
                 ) from None
             return False
         except BaseException:
@@ -109,7 +109,7 @@ class LeasedQueue:
 
     async def leave(self, lease: "Lease", service_s: float = 0) -> None:
         """Give a slot back after `service_s` seconds, or a place in the queue."""
-        with suppress(StoreDown):  # it ends by itself
+        with suppress(StoreDown):  # it expires by itself
             await self.ask("leave", lease, service_s)
 
     async def keep(self, lease: "Lease") -> None:
@@ -152,7 +152,7 @@ class LeasedQueue:
         self._retry_at = monotonic() + STORE_RETRY_S
 
     async def _insist(self, step: str, lease: "Lease") -> str:
-        """Ask again and again, until the store has been away for `OUTAGE_S`."""
+        """Ask repeatedly, until the store has been down for `OUTAGE_S`."""
         while True:
             try:
                 return await self.ask(step, lease)
@@ -169,7 +169,7 @@ class LeasedQueue:
                 slots, waiting = self._max_concurrent, self._waiting_everywhere
                 raise self._full(f"The queue is full: {waiting} requests wait for {slots} slots")
             if monotonic() >= deadline:
-                raise self._full(f"No slot came free within {self.timeout_s:g} seconds")
+                raise self._full(f"No slot became free within {self.timeout_s:g} seconds")
             await asyncio.sleep(POLL_S)
             status = await self._insist("poll", lease)
             if status == "gone":  # pushed out, or forgotten by a store that was restarted
@@ -189,7 +189,7 @@ class Lease:
     """Permission to have Ollama work on one request, held for the duration of an `async with`."""
 
     def __init__(self, queue: LeasedQueue, slot: Slot) -> None:
-        """Use `slot` of the process instead where the process has to count alone."""
+        """Use the process's own `slot` instead if the process has to count alone."""
         self.slot = slot
         self.ticket = secrets.token_hex(8)
         self.queued_s = 0.0

@@ -1,12 +1,12 @@
-"""Counts the parts of a JSON text as it arrives, before anything makes objects of them."""
+"""Counts the parts of a JSON text as it arrives, before they become objects."""
 
 from core.contract.errors import BadRequest
 
 MAX_PARTS = 2**17
-"""Strings, and the punctuation between them that begins or separates values: to read more would
-take longer than other clients may wait."""
+"""Strings, and the punctuation between them that begins or separates values: reading more would
+make other clients wait too long."""
 MAX_BYTES_PER_PART = 32
-"""On average, without the text of strings: the rest would be blanks."""
+"""On average, without the text of strings: more would be mostly whitespace."""
 
 _PUNCTUATION = b",:[{"
 
@@ -14,7 +14,7 @@ _PUNCTUATION = b",:[{"
 class PartsCounter:
     """Counts what stands between a text's strings, and the strings.
 
-    It need not recognize what is no JSON: the decoder stops where that begins.
+    It need not recognize invalid JSON: the decoder stops where that begins.
     """
 
     def __init__(self, limit: int = MAX_PARTS) -> None:
@@ -43,4 +43,4 @@ class PartsCounter:
         self._count += punctuation + strings
         self._between += len(between)
         if self._count > self._limit or self._between > self._limit * MAX_BYTES_PER_PART:
-            raise BadRequest(f"The body consists of over {self._limit} values, or mostly of blanks")
+            raise BadRequest(f"The body has over {self._limit} values, or is mostly whitespace")

@@ -1,7 +1,7 @@
-r"""Checks a JSON schema's `pattern`, and writes it in the syntax that every Ollama reads.
+r"""Checks a JSON schema's `pattern`, and writes it in the syntax that every Ollama can read.
 
 llama.cpp turns a pattern into a grammar without checking it: `^*$`, `^(?$` or `^a{-1}$` crash
-Ollama's runner, or `ollama serve` itself up to 0.29, for everybody. This parser therefore accepts
+Ollama's runner, or `ollama serve` itself up to 0.29, for everyone. This parser therefore accepts
 only what is known to be safe, and refuses the rest:
 
     pattern     = "^" sequence "$"
@@ -13,8 +13,8 @@ only what is known to be safe, and refuses the rest:
     member      = character / escape / "\x" 2HEXDIG
     escape      = "\" ("d" / "w" / "s" / "D" / "W" / "S" / "t" / "r" / "n" / punctuation)
 
-A quantified atom must not match the empty text: its rule would call itself without end. Escapes
-that llama.cpp does not read are written as the class of characters they stand for.
+A quantified atom must not match the empty text: its rule would recurse without end. Escapes that
+llama.cpp cannot read are written as the class of characters they stand for.
 """
 
 import re
@@ -23,7 +23,7 @@ from collections.abc import Callable
 MAX_PATTERN = 512
 """Characters."""
 MAX_GROUPS = 16
-"""Levels of groups inside groups."""
+"""Levels of nested groups."""
 MAX_REPETITIONS = 2000
 """llama.cpp's own limit for one repetition (MAX_REPETITION_THRESHOLD in llama-grammar.cpp)."""
 
@@ -32,15 +32,15 @@ _CODE = re.compile(r"x[0-9A-Fa-f]{2}")
 _SETS = {"d": "0-9", "w": "A-Za-z0-9_", "s": r" \t\n\r"}
 _CONTROLS = "trn"
 _SPECIAL = "^$.[]()|{}*+?"
-_RANGE = 2  # characters of a range besides its hyphen
+_RANGE = 2  # characters of a range, without its hyphen
 
 
 class PatternRefused(ValueError):
-    """The pattern is wrong, or cannot be judged; the text says why."""
+    """The pattern is invalid, or not known to be safe; the text says why."""
 
 
 class Pattern:
-    """A pattern that has passed, as `text` for Ollama; `weight` is how large its grammar gets."""
+    """A checked pattern, as `text` for Ollama; `weight` is the size of its grammar."""
 
     def __init__(self, source: str) -> None:
         """Check `source`.
@@ -103,7 +103,7 @@ class Pattern:
         if nullable:
             raise PatternRefused("repeats a part that may be empty")
         if self._peek() in {"*", "+", "?", "{"}:
-            raise PatternRefused("has two repetitions in a row. Put the first into a group")
+            raise PatternRefused("has two repetitions in a row. Put the first in a group")
         if len(atom) > 1 and self._source[start] == "\\" and atom[0] == "\\":
             atom = f"[\\x{ord(atom[1]):02X}]"  # llama.cpp would repeat the text before it, too
         return atom + quantifier[0], self._repeats_from_zero(quantifier, atom)

@@ -24,7 +24,7 @@ from core.contract.schemas import MAX_CONTEXT_LENGTH, MAX_MESSAGES, ChatRequest,
 from core.settings.schema import Settings
 
 MIN_TEMPERATURE = 0.001
-"""The lowest besides 0: llama.cpp divides by it, and infinity is not a probability."""
+"""The lowest above 0: llama.cpp divides by it, and infinity is not a probability."""
 MAX_PROBLEM = 200
 
 # Charsets that clients declare. Korean Windows calls cp949 by the name of its subset, euc-kr.
@@ -48,6 +48,8 @@ _JSON_TYPES = {
     "array": "an array",
     "object": "an object",
 }
+_WORDS = {"role": "system, user or assistant", "think": "true, false, low, medium or high"}
+"""The values of the fields that have few."""
 
 _LEFT_OF_HANGUL = string.punctuation + string.whitespace
 
@@ -68,7 +70,7 @@ class PendingChat:
         self._request = None if is_large else request
 
     async def take(self) -> ChatRequest:
-        """Return the request, for which its turn has come."""
+        """Return the request, now that its turn has come."""
         if self._request is None:
             self._request, self._json = _decode(self._json), b""
             await asyncio.sleep(0)  # let other clients have their turn
@@ -93,7 +95,7 @@ async def read_chat_request(
     body = [await read_body(request, charset, settings, budget, max_parts)]
     record = Record.of(request.scope)
     async with budget.turn(record):
-        # Handed over, so that it is free as soon as its parts have been copied.
+        # Handed over, so that it is freed as soon as its parts have been copied.
         chat = await parse_chat_request(body.pop(), limit)
         chat.messages = messages_of(chat, limit)
     if len(chat.messages) > MAX_MESSAGES:
@@ -135,7 +137,7 @@ async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest
 
 
 def _checked_options(options: Options) -> Options:
-    """Return `options` with what every Ollama understands."""
+    """Return `options` in the form that every Ollama understands."""
     if options.temperature is not UNSET and 0 < options.temperature < MIN_TEMPERATURE:
         raise BadRequest(f"options.temperature: must be 0, or at least {MIN_TEMPERATURE}")
     if options.repeat_last_n == -1:  # all of the context: refused by Ollama 0.32
@@ -192,4 +194,7 @@ def in_json_terms(text: str) -> str:
         lambda names: " or ".join(_JSON_TYPES.get(name, name) for name in names[1].split(" | ")),
         problem,
     )
-    return f"{path.strip('.`') or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}"
+    path = path.strip(".`")
+    known = _WORDS.get(path.rpartition(".")[2]) if problem.startswith("Invalid enum") else None
+    advice = f". Use {known}" if known else ""
+    return f"{path or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}{advice}"

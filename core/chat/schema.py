@@ -1,9 +1,9 @@
 """Checks the JSON schema in `format`, which Ollama turns into a grammar with llama.cpp.
 
 llama.cpp's converter (common/json-schema-to-grammar.cpp) trusts its input: counts that are too
-large, negative or contradictory, empty alternatives, and references in circles take gigabytes,
-minutes, or the whole of Ollama. `checked_format` visits a schema as the converter would, counts
-what it would build, and refuses what exceeds a bound.
+large, negative or contradictory, empty alternatives, and circular references take gigabytes or
+minutes, or crash Ollama. `checked_format` visits a schema as the converter would, counts what it
+would build, and refuses what exceeds a bound.
 """
 
 import re
@@ -29,13 +29,13 @@ MAX_FORMAT_BYTES = 64 * 1024
 """Of a schema's JSON."""
 MAX_DEPTH = 64
 MAX_VISITS = 3000
-"""How many schemas one is converted to, including the copies that `allOf` makes."""
+"""How many schemas one may expand to, including the copies that `allOf` makes."""
 MAX_REFERENCES = 256
-"""Different ones: the converter copies what each refers to."""
+"""Distinct ones: the converter copies what each refers to."""
 MAX_TOTAL_REPETITIONS = 100_000
 """In a whole schema: some ten million make llama.cpp exhaust the memory."""
 VISIT = 8
-"""What visiting a schema costs, in values looked at."""
+"""What visiting a schema costs, in values examined."""
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 _SUBSCHEMAS = ("items", "prefixItems", "additionalProperties", "not", "contains", "propertyNames")
@@ -149,7 +149,7 @@ class _Check:
         self._merge(schema.get("allOf", []), f"{path}.allOf", depth)
 
     def _keywords(self, schema: Schema, path: str) -> int:
-        """Check all keywords of a schema; return how often it repeats something."""
+        """Check all keywords of a schema; return the sum of its repetitions."""
         weight = check_keywords(schema, path, self._work)
         if "pattern" in schema:
             pattern = _pattern(schema["pattern"], f"{path}.pattern")
@@ -177,7 +177,7 @@ class _Check:
                         self._visit(schema, f"{path}.{name}", depth - 1)
 
     def _direct_references(self, schema: Schema) -> Iterator[str]:
-        """Yield the references that `schema` may stand for, without any text in between."""
+        """Yield the references that `schema` may stand for, with no text in between."""
         parts = [schema]
         while parts:
             self._work.add()
@@ -209,7 +209,7 @@ def _too_deep() -> BadRequest:
 
 
 def _subschemas(schema: Schema, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield what is a schema in `schema`, each with its path."""
+    """Yield the subschemas of `schema`, each with its path."""
     for name, parts in schema.items():
         if name not in _KEYWORDS:
             continue

@@ -91,7 +91,7 @@ def cut(lines: bytes) -> tuple[bytes, bytes]:
 def preferred_heartbeat_s(headers: Headers) -> int:
     """Return N of a request's `Prefer: heartbeat=N` (RFC 7240), 1 to 60 seconds; else 0.
 
-    As the RFC wants it, a preference that cannot be met is ignored.
+    As the RFC requires, a preference that cannot be met is ignored.
     """
     for preference in ",".join(headers.getlist("prefer")).split(","):
         if match := _HEARTBEAT.fullmatch(preference.strip()):

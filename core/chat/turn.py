@@ -89,6 +89,7 @@ class Turn:
                 async with aclosing(stream) as batches:
                     async for lines in batches:
                         self._record.mark_first_token()
+                        self._record.tokens += len(lines.pieces)  # if the client leaves
                         said += "".join(lines.pieces).encode()
                         if lines.end:
                             await self._complete(lines.end, chat, said.decode())

@@ -1,4 +1,4 @@
-"""Loads the models of WARM_UP before anyone asks: at the start, and when Ollama has come back."""
+"""Loads the models of WARM_UP before anyone asks: at startup, and whenever Ollama comes back."""
 
 import asyncio
 import logging
@@ -12,18 +12,18 @@ from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
 
 WATCH_S = 2
-"""Seconds between two looks at an Ollama that answers, and between two at whether it is idle."""
+"""Seconds between two checks on an Ollama that answers, and on whether it is idle."""
 RETRY_S = 10
-"""Seconds between two looks at one that does not; each writes a line to the log."""
+"""Seconds between two checks on one that does not answer; each writes a line to the log."""
 
 _CALLER = Caller(id="warm-up", name="warm-up", address="127.0.0.1")
 _logger = logging.getLogger(__name__)
 
 
 class WarmUp:
-    """Has Ollama load models in the background, each in a slot that nobody waits for.
+    """Loads models in the background, each in a slot that no request waits for.
 
-    Ollama keeps or drops them as it does all others: nothing is pinned.
+    Ollama keeps or unloads them like all others: nothing is pinned.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class WarmUp:
         """The models that are still to be loaded."""
 
     async def run(self) -> None:
-        """Load the models, and again whenever Ollama answers after it did not; never return."""
+        """Load the models, now and after every outage of Ollama; never return."""
         is_up = False
         while True:
             was_up, is_up = is_up, await self._upstream.is_connected()
@@ -61,6 +61,6 @@ class WarmUp:
         except ApiError as error:
             _logger.error("WARM_UP: %s was not loaded: %s", model, error)
         except TimeoutError:
-            _logger.error("WARM_UP: %s was not loaded: others had the GPU, or it took long", model)
+            _logger.error("WARM_UP: %s was not loaded in time: is the GPU busy?", model)
         else:
             _logger.info("WARM_UP: %s is loaded", model)

@@ -22,7 +22,7 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""Anthropic's names; the others of a client's are `invalid_request_error`, of ours `api_error`."""
+"""Anthropic's names; other 4xx are `invalid_request_error`, other 5xx `api_error`."""
 _CODES = {
     401: "invalid_api_key",
     403: "permission_error",
@@ -44,11 +44,11 @@ class Dialect:
         return error.response()
 
     def last_words(self, error: ApiError, request_id: str) -> bytes:
-        """Return what ends a stream that has failed with `error`."""
+        """Return the end of a stream that has failed with `error`."""
         return msgspec.json.encode(StreamError(error=str(error))) + b"\n"
 
     def late_refusal(self, error: ApiError) -> bytes:
-        """Return what ends a stream with preferred heartbeats, which may have preceded `error`."""
+        """Return the end of a stream with preferred heartbeats: it adds the status of `error`."""
         line = StreamError(error=str(error), status=error.status)
         return msgspec.json.encode(line) + b"\n"
 
@@ -72,7 +72,7 @@ class OpenAI(Dialect):
 
 
 class Responses(OpenAI):
-    """OpenAI's responses, whose streams end in an event of their own."""
+    """OpenAI's responses, whose streams have their own last event."""
 
     def last_words(self, error: ApiError, request_id: str) -> bytes:
         """Return a `response.failed`; its `error` makes the SDKs raise, as any stream's does."""

@@ -49,7 +49,7 @@ class HostNotAllowed(BadRequest):
 
 
 class InvalidHTTP(BadRequest):
-    """The bytes are no HTTP request."""
+    """The bytes are not an HTTP request."""
 
 
 class CodingNotSupported(ApiError):

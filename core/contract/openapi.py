@@ -1,4 +1,7 @@
-"""The OpenAPI 3.1 description of the API, derived from the schemas."""
+"""The OpenAPI 3.1 description of the API, derived from the schemas.
+
+It leaves out itself and the chat page, which no generated client calls.
+"""
 
 from typing import Any
 
@@ -38,15 +41,15 @@ _PREFER = {
     "name": "Prefer",
     "in": "header",
     "description": "`heartbeat=N` (RFC 7240), with N from 1 to 60: a stream then sends a Heartbeat "
-    "after N silent seconds, and an error behind one has its `status`",
+    "after N seconds of silence, and an error in it has a `status`",
     "schema": {"type": "string", "examples": ["heartbeat=15"]},
 }
 _PREFERENCE_APPLIED = {
-    "description": "The `heartbeat=N` that the stream heeds; absent without one",
+    "description": "The `heartbeat=N` that the stream applies; absent if there is none",
     "schema": {"type": "string"},
 }
 _GATE = (400, 401, 403, 429, 500, 503)
-"""What any request may get before its endpoint is reached."""
+"""The errors that any request may get before it reaches its endpoint."""
 
 
 def openapi_document() -> dict[str, Any]:

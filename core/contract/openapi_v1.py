@@ -1,6 +1,6 @@
-"""The compatible paths in the OpenAPI document, as far as they are this server's.
+"""The compatible paths in the OpenAPI document.
 
-What a request and an answer hold is Ollama's, and changes with it: both are free-form here.
+Their requests and answers are Ollama's own, and change with it, so they are free-form here.
 """
 
 from typing import Any
@@ -67,14 +67,14 @@ _EVENTS = {"type": "string", "description": "Server-sent events; a broken stream
 _BODY = {
     "type": "object",
     "additionalProperties": True,
-    "description": "As Ollama takes it. `model` may be left out; the answer is bounded by "
-    "MAX_PREDICT tokens; `keep_alive` and `options` are ignored; `n` over 1, image URLs and images "
-    "for a model that cannot see are refused",
+    "description": "As Ollama accepts it. `model` is optional; the answer is limited to "
+    "MAX_PREDICT tokens; `keep_alive` and `options` are ignored; `n` above 1, image URLs, and "
+    "images for a model without vision are refused",
 }
 
 
 def paths(errors: dict[int, str], of_any_request: tuple[int, ...]) -> dict[str, Any]:
-    """Return the operations; `errors` describes statuses, and some are those of any request."""
+    """Return the operations; `errors` describes statuses, `of_any_request` applies to each GET."""
     found: dict[str, Any] = {
         path: {"post": _post(path, *named, errors)} for path, named in _POSTS.items()
     }

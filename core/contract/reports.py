@@ -1,4 +1,4 @@
-"""What the server reports on itself, its models and its callers: the answers of every GET.
+"""What the server reports about itself, its models and its callers: the answers to every GET.
 
 As in `schemas`, the fields, types and defaults are the contract.
 """

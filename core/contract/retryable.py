@@ -1,17 +1,17 @@
-"""Errors that pass: the same request may succeed after some seconds.
+"""Temporary errors: the same request may succeed some seconds later.
 
 TryAgainLater
 ├── RateLimited 429
 │   └── QuotaExceeded 429
 └── JWKSUnavailable, KeysUnavailable, MemoryFull, NotReady, OllamaBusy, QueueFull,
-    RateLimiterDown, ServerStopping, TooManyConnections 503
+    RateLimiterDown, ServerStopping, TooManyConnections, UsageUnavailable 503
 """
 
 from core.contract.errors import ApiError
 
 
 class TryAgainLater(ApiError):
-    """The same request may succeed after some seconds."""
+    """The same request may succeed some seconds later."""
 
     def __init__(self, problem: str, retry_after_s: int) -> None:
         """State the `problem`, a sentence without its full stop, and when to retry."""
@@ -64,13 +64,13 @@ class OllamaBusy(TryAgainLater):
 
 
 class QueueFull(TryAgainLater):
-    """The request got no slot, at once or in time."""
+    """The queue is full, or no slot became free in time."""
 
     status = 503
 
 
 class TooManyConnections(TryAgainLater):
-    """As many connections are open as may be, and all are in use."""
+    """The maximum number of connections is open, and all are in use."""
 
     status = 503
 
@@ -85,7 +85,7 @@ class MemoryFull(TryAgainLater):
 
 
 class NotReady(TryAgainLater):
-    """Ollama does not answer, or loads its models: this server should get no requests yet."""
+    """Ollama does not answer, or is loading models: this server should not get requests yet."""
 
     status = 503
 
@@ -103,7 +103,16 @@ class ServerStopping(TryAgainLater):
         self.headers = {**self.headers, "connection": "close"}
 
 
+class UsageUnavailable(TryAgainLater):
+    """USAGE_FILE is locked, or its disk fails."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The counts cannot be read now", 5)
+
+
 class RateLimiterDown(TryAgainLater):
-    """Requests or slots cannot be counted, and may not go uncounted."""
+    """Requests or slots cannot be counted, and none may go uncounted."""
 
     status = 503

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 API_VERSION = "1.0.0"
 """The version of the API contract, not of this package."""
 MAX_CONTEXT_LENGTH = 131_072
-"""The longest context, in tokens, that options refer to; llama3.1's."""
+"""The longest context that options may refer to, in tokens: llama3.1's."""
 MAX_VOCABULARY = 2**20
 """More tokens than any model knows."""
 MAX_IMAGES = 32
@@ -26,7 +26,7 @@ ModelName = Annotated[str, Meta(max_length=255, pattern=r"^(?!.*//)[A-Za-z0-9._:
 StopWord = Annotated[str, Meta(min_length=1, max_length=256)]
 Role = Literal["system", "user", "assistant"]
 Base64 = Annotated[Raw, Meta(extra_json_schema={"type": "string", "contentEncoding": "base64"})]
-"""A string that stays JSON, as it came: it may be megabytes."""
+"""A string that is kept as JSON, undecoded: it may be megabytes."""
 Images = Annotated[
     list[Base64],
     Meta(max_length=MAX_IMAGES, description="Images for a vision model, in base64"),
@@ -34,7 +34,7 @@ Images = Annotated[
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Sampling options, without those that would reload the model for everybody."""
+    """Sampling options, without those that would reload the model for everyone."""
 
     temperature: Annotated[float, Meta(ge=0, le=10)] | UnsetType = UNSET
     top_k: Annotated[int, Meta(ge=0, le=MAX_VOCABULARY)] | UnsetType = UNSET
@@ -109,7 +109,7 @@ class ChatRequest(Struct, kw_only=True):
     ) = None
     system: (
         Annotated[
-            str, Meta(description="System prompt, in place of the conversation's; empty: none")
+            str, Meta(description="System prompt, replacing the conversation's; empty removes it")
         ]
         | UnsetType
     ) = UNSET
@@ -139,7 +139,7 @@ class ChatAnswer(Struct, kw_only=True):
     model: str
     done: bool = True
     context: Annotated[
-        list[int], Meta(description="The conversation so far, to be sent back as it is")
+        list[int], Meta(description="The conversation so far, to be sent back unchanged")
     ] = []
     done_reason: str | UnsetType = UNSET
     prompt_eval_count: Annotated[int, Meta(description="Tokens read")] | UnsetType = UNSET

@@ -18,7 +18,7 @@ from core.settings.schema import Settings
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Return everything that was found."""
+    """Return the findings of all checks."""
     try:
         found = [finding async for finding in ollama.examine(settings)]
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""How long certificates are good for: those in files, and those that others show."""
+"""How long certificates are valid: those in files, and those that servers present."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ CERTIFICATE_NOTICE_DAYS = 14
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found of those of this server, of a front on this machine and of a tunnel."""
+    """Check the certificates of this server, of a front on this machine, and of a tunnel."""
     for name in ("ssl_certfile", "ollama_client_cert", "ollama_ca_file"):
         if path := getattr(settings, name):
             try:
@@ -37,14 +37,14 @@ def _shown_by(host: str, port: int, name: str) -> str:
     """Return the certificate of a server; "" if there is none, or none for `name`."""
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # one that is not valid is what is looked for
+    context.verify_mode = ssl.CERT_NONE  # an expired one is just what it looks for
     try:
         with (
             socket.create_connection((host, port), CONNECT_TIMEOUT_S) as connection,
             context.wrap_socket(connection, server_hostname=name or None) as server,
         ):
             return ssl.DER_cert_to_PEM_cert(server.getpeercert(binary_form=True) or b"")
-    except (OSError, ValueError):  # the latter for what is no name
+    except (OSError, ValueError):  # the latter for an invalid name
         return ""
 
 
@@ -57,6 +57,8 @@ def _validity(name: str, pem: str) -> Finding:
         return problem("certificate", f"{name} has expired", "renew it, then reload the service")
     if left.days < CERTIFICATE_NOTICE_DAYS:
         return warning(
-            "certificate", f"{name} ends in {left.days} days", "renew it, then reload the service"
+            "certificate",
+            f"{name} expires in {left.days} days",
+            "renew it, then reload the service",
         )
-    return ok("certificate", f"{name} is good for {left.days} days")
+    return ok("certificate", f"{name} is valid for {left.days} days")

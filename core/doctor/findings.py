@@ -19,17 +19,17 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def ok(check: str, text: str) -> Finding:
-    """Return that a check passed."""
+    """Return the finding of a check that passed."""
     return Finding(check, "ok", text)
 
 
 def warning(check: str, text: str, advice: str) -> Finding:
-    """Return what works, but not well, or not for long."""
+    """Return a finding about something that works, but not well, or not for long."""
     return Finding(check, "warning", text, advice)
 
 
 def problem(check: str, text: str, advice: str) -> Finding:
-    """Return what keeps requests from being answered, or admits callers who should stay out."""
+    """Return a finding that keeps requests from being answered, or lets strangers in."""
     return Finding(check, "problem", text, advice)
 
 

@@ -20,6 +20,7 @@ from core.settings.networks import parse_address
 from core.settings.schema import Settings
 
 CONNECT_TIMEOUT_S = 2
+HTTPS_PORT = 443
 MIN_FILES = 4096
 """Each stream has two sockets."""
 FRONT_TIMEOUT_S = 310
@@ -31,7 +32,7 @@ _STRANGERS = (ip_address("203.0.113.1"), ip_address("2001:db8::1"))
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found on this machine and in the settings."""
+    """Check this machine and the settings."""
     yield from _ports(settings)
     yield from _exposure(settings)
     yield from _open_ollama(settings)
@@ -49,10 +50,10 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     for name, port in ports.items():
         if not port:
             continue
-        if not _listens(port):
+        if not _listens(port, _own(settings)):
             yield warning(
                 "ports",
-                f"nobody listens on {name} {port}",
+                f"nothing listens on {name} {port}",
                 "systemctl start ollama-web-api, or ./start.sh",
             )
         elif _is_gateway(settings, port):
@@ -60,13 +61,19 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         else:
             yield problem(
                 "ports",
-                f"another program has {name} {port}",
+                f"another program uses {name} {port}",
                 f"ss -ltnp 'sport = :{port}' shows which; stop it, or set {name}",
             )
 
 
+def _own(settings: Settings) -> str:
+    """Return the address at which this machine reaches its server."""
+    address = parse_address(settings.host)
+    return "127.0.0.1" if address.is_unspecified else str(address)
+
+
 def _exposure(settings: Settings) -> Iterator[Finding]:
-    """Yield who may call."""
+    """Check who may call."""
     try:
         KeyStore.from_settings(settings)
         path = settings.api_keys_file
@@ -79,7 +86,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.anonymous_clients for stranger in _STRANGERS):
         yield problem(
             "access",
-            "anybody who reaches this server may use it without a key",
+            "anyone who can reach this server may use it without a key",
             "name your own networks in ANONYMOUS_CLIENTS",
         )
     elif keys or keys_elsewhere or has_tokens:
@@ -93,13 +100,13 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
             "access",
-            "TRUSTED_PROXIES contains everybody, so anybody can claim to be any client",
+            "TRUSTED_PROXIES contains every address, so anyone can claim to be any client",
             "name only your proxy's address",
         )
 
 
 def _open_ollama(settings: Settings) -> Iterator[Finding]:
-    """Yield whether Ollama can be reached past the gate, by this machine's own address."""
+    """Check whether Ollama can be reached around the gate, at this machine's own address."""
     url = urlsplit(settings.ollama_base_url)
     address, port = _own_address(), url.port or 11434
     if url.hostname not in {"127.0.0.1", "::1", "localhost"} or not address:
@@ -107,14 +114,14 @@ def _open_ollama(settings: Settings) -> Iterator[Finding]:
     if _listens(port, address):
         yield warning(
             "access",
-            f"Ollama listens on {address}:{port} too, where it asks nobody for a key",
+            f"Ollama also listens on {address}:{port}, where it asks for no key",
             "start it with OLLAMA_HOST=127.0.0.1, or keep the port behind a firewall: "
             "deploy/firewall",
         )
 
 
 def _own_address() -> str:
-    """Return the address with which this machine calls others; "" if it has none."""
+    """Return the address from which this machine calls others; "" if it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((str(_STRANGERS[0]), 9))  # sends nothing
@@ -126,7 +133,7 @@ def _own_address() -> str:
 def _front(settings: Settings) -> Finding:
     """Check whether an HTTPS front on this machine would hide its clients."""
     trusts_loopback = ip_address("127.0.0.1") in settings.trusted_proxies
-    if not trusts_loopback and settings.port != 443 and _listens(443):  # noqa: PLR2004 - HTTPS
+    if not trusts_loopback and settings.port != HTTPS_PORT and _listens(HTTPS_PORT):
         return warning(
             "front",
             "something here speaks HTTPS, but is not trusted: all its clients are strangers",
@@ -138,7 +145,7 @@ def _front(settings: Settings) -> Finding:
 
 
 def _clock() -> Iterator[Finding]:
-    """Yield whether nobody sets the clock; a system without systemd does not say."""
+    """Check that the clock is synchronized; a system without systemd does not say."""
     if not (timedatectl := shutil.which("timedatectl")):
         return
     command = [timedatectl, "show", "--property=NTPSynchronized", "--value"]
@@ -146,7 +153,7 @@ def _clock() -> Iterator[Finding]:
     if done.stdout.strip() == "no":
         yield warning(
             "clock",
-            "no server has set this machine's clock, by which keys and certificates expire",
+            "this machine's clock is not synchronized, and keys and certificates expire by it",
             "timedatectl set-ntp true",
         )
 
@@ -156,7 +163,7 @@ def _files() -> Finding:
     if hard < MIN_FILES:
         return warning(
             "files",
-            f"a server started from here may open {hard} files, which ends at {hard // 2} streams",
+            f"a server started from here may open {hard} files, enough for {hard // 2} streams",
             "the unit in deploy/systemd has LimitNOFILE=65536; for a terminal, ulimit -Hn 65536",
         )
     return ok("files", f"{hard} may be open at once")
@@ -206,13 +213,16 @@ def _listens(port: int, host: str = "127.0.0.1") -> bool:
 
 def _is_gateway(settings: Settings, port: int) -> bool:
     scheme = "https" if settings.ssl_certfile else "http"
+    url = httpx.URL(scheme=scheme, host=_own(settings), port=port, path="/api/health")
     try:
         answer = httpx.get(
-            f"{scheme}://127.0.0.1:{port}/api/health",
+            url,
             verify=False,  # noqa: S501 - it is on this machine, and its certificate has a name
             trust_env=False,
             timeout=CONNECT_TIMEOUT_S,
         )
-        return "api_version" in answer.json()
+        body = answer.json()
     except (httpx.HTTPError, ValueError):
         return False
+    # The latter if ALLOWED_CLIENTS leaves this machine out.
+    return isinstance(body, dict) and ("api_version" in body or body.get("success") is False)

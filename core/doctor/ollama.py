@@ -26,7 +26,7 @@ FAULTS = {
     (0, 25): "a token id that its model does not know crashes it",
     (0, 30): "some JSON schemas in format crash it",
 }
-"""The first version without a fault; the gateway blocks what it knows of."""
+"""Faults, by the first version without them; the gateway blocks requests known to cause them."""
 
 
 class _Version(msgspec.Struct):
@@ -45,7 +45,7 @@ class _Models(msgspec.Struct):
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield what is found at OLLAMA_BASE_URL, asked the way the gateway asks."""
+    """Check the Ollama at OLLAMA_BASE_URL, by the calls that the gateway makes."""
     upstream = Upstream(settings)
     headers = [(name.decode(), value.decode()) for name, value in upstream.headers]
     try:
@@ -103,7 +103,7 @@ def _clock(answer: httpx.Response) -> Finding:
     try:
         skew_s = time.time() - parsedate_to_datetime(answer.headers["date"]).timestamp()
     except (KeyError, ValueError):
-        return ok("clock", "Ollama does not tell the time")
+        return ok("clock", "Ollama sends no date to compare with")
     if abs(skew_s) > MAX_CLOCK_SKEW_S:
         return warning(
             "clock",
@@ -122,7 +122,7 @@ async def _models(client: httpx.AsyncClient, settings: Settings) -> AsyncIterato
         return
     yield _default([model.name for model in installed], settings.default_model)
     if not loaded:
-        yield ok("gpu", "no model is loaded; ask something to see where it runs")
+        yield ok("gpu", "no model is loaded; send a message to see where it runs")
     for model in loaded:
         yield _place(model)
 

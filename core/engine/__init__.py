@@ -1,1 +1,1 @@
-"""A stand-in for Ollama: its API on top of llama.cpp, with one small model built in."""
+"""A stand-in for Ollama: `app.create_app` has its API, `llama.Llama` runs one small model."""

@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     def _watch(self) -> None:
-        # An orphan is reparented at once, even while its dead parent is a zombie.
+        # An orphan is reparented immediately, even while its dead parent is a zombie.
         while os.getppid() == self._parent:
             time.sleep(PARENT_POLL_S)
         self.should_exit = True

@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def generated(llama: Llama, asked: GenerateRequest) -> AsyncGenerator[GenerateLine]:
-    """Yield the lines of the answer to `asked`; the last one has the numbers, and no text.
+    """Yield the lines of the answer to `asked`; the last one has the figures, and no text.
 
     Raises:
         EngineError: the answer fails, at its start or later.
@@ -47,7 +47,7 @@ async def generated(llama: Llama, asked: GenerateRequest) -> AsyncGenerator[Gene
             if piece.content:
                 yield GenerateLine(model=asked.model, response=piece.content)
             if piece.stop:
-                # As in Ollama: the ids of the text that was sent, without the stop word.
+                # As in Ollama: the token ids of the text that was sent, without the stop word.
                 context = [*prompt, *await llama.tokenize(text)]
                 figures = _figures(piece, time.perf_counter_ns() - started)
                 yield GenerateLine(model=asked.model, response="", context=context, **figures)
@@ -115,7 +115,7 @@ def failed_line(text: str) -> bytes:
 
 
 class StreamResponse:
-    """An ASGI application that sends parts as they come, and nothing before the first is ready."""
+    """An ASGI application that sends parts as they arrive, and nothing before the first."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class DisconnectMiddleware:
     """Cancels the app's work for a client that has closed its connection.
 
-    The client is watched once its request's body is complete.
+    It watches the client once the body of its request is complete.
     """
 
     def __init__(self, app: ASGIApp) -> None:

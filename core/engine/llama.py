@@ -33,7 +33,7 @@ class Failure(Struct, kw_only=True):
 
 
 class Piece(Struct, kw_only=True):
-    """A piece of an answer, always whole characters. The last one has `stop` and the numbers."""
+    """A piece of an answer, always whole characters. The last one has `stop` and the figures."""
 
     content: str = ""
     stop: bool = False
@@ -45,7 +45,7 @@ class Piece(Struct, kw_only=True):
 
 
 class Meta(Struct):
-    """What llama.cpp has read from the model's file. `size` is in bytes."""
+    """The facts that llama.cpp reads from the model's file. `size` is in bytes."""
 
     n_vocab: int
     n_ctx_train: int
@@ -87,7 +87,7 @@ class Llama:
         self._client = httpx.AsyncClient(
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(5, read=None, pool=None),  # a turn may take long to come
+            timeout=httpx.Timeout(5, read=None, pool=None),  # a turn may be a long time coming
             trust_env=False,
         )
 

@@ -13,9 +13,9 @@ NAME = "smollm2:135m"
 CONTEXT_LENGTH = 4096
 """Tokens in a conversation, including the next answer; Ollama's own default."""
 PARAMETERS = {"temperature": 0.0, "repeat_penalty": 1.0, "num_predict": 512}
-"""The model's own defaults, as a Modelfile has them; with Ollama's, so small a model rambles."""
+"""The model's own defaults, as a Modelfile sets them; with Ollama's, a model this small rambles."""
 SLOTS = 4
-"""Answers written at the same time; further ones wait for their turn."""
+"""Answers written at the same time; others wait for their turn."""
 
 _MAX_THREADS = 4  # with a model this small, more would only wait for each other
 _BATCH = 64  # prompt tokens, some 0.2 s of work, before other answers and a disconnect get a turn
@@ -71,7 +71,7 @@ def start_llama_cpp(model: ModelFile, api_key: str) -> Any:
     parameters.n_parallel = SLOTS
     parameters.n_batch = _BATCH
     parameters.cpuparams.n_threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    parameters.embedding = True  # besides completions
+    parameters.embedding = True  # in addition to completions
     # Ollama's choice for this model, and the only one for which a text may be longer than a batch.
     parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
     parameters.cache_ram_mib = 0  # its default keeps up to 8 GiB of past prompts

@@ -1,4 +1,4 @@
-"""The parts of Ollama's requests and answers that its clients here use.
+"""The parts of Ollama's requests and answers that this project's clients use.
 
 Field names, order and types match the recordings in tests/recordings.
 """
@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 
 class Asked(Struct, kw_only=True):
-    """What both kinds of request may have. Other fields, `keep_alive` among them, do nothing."""
+    """The fields of both kinds of request. Others, such as `keep_alive`, are ignored."""
 
     model: str = ""
     stream: bool | None = None
@@ -131,15 +131,15 @@ class Show(Struct, kw_only=True):
 
 
 class StreamOptions(Struct):
-    """What a stream of /v1 is to have besides the text."""
+    """What a stream of /v1 includes in addition to the text."""
 
     include_usage: bool = False
 
 
 class OpenAIRequest(Struct, kw_only=True):
-    """What the requests of /v1/chat/completions and /v1/completions have in common.
+    """The common fields of requests to /v1/chat/completions and /v1/completions.
 
-    Other fields do nothing, as in Ollama (openai/openai.go).
+    Others are ignored, as in Ollama (openai/openai.go).
     """
 
     model: str = ""

@@ -93,7 +93,7 @@ def failure(text: str, status: int) -> dict[str, Any]:
 
 
 class _Form:
-    """How an API of OpenAI says what the lines of an answer say."""
+    """One of OpenAI's forms for the lines of an answer."""
 
     prefix, whole, part = "cmpl", "text_completion", "text_completion"
 

@@ -1,1 +1,1 @@
-"""Access control: addresses, browsers, keys and tokens, rate limits; one middleware each."""
+"""Access control: `addresses`; then `checks` runs `browsers`, `auth`, `rates` and `budgets`."""

@@ -56,7 +56,7 @@ PROXY_HEADERS = frozenset(
         b"x-vercel-forwarded-for",
     }
 )
-"""Sent by proxies, and by no program that calls for itself."""
+"""Headers that proxies send, and programs that call directly do not."""
 
 _UNNAMED = (
     "A proxy of TRUSTED_PROXIES at %s sends %s but no client in X-Forwarded-For, so its clients "

@@ -19,20 +19,23 @@ from core.gate.hits import Quota, Rate, StoreDown
 
 TIMEOUT_S = 0.5
 """How long the store may delay a request."""
+FUNCTION_TIMEOUT_S = 2.0
+"""The same for a function, whose first request connects: that takes eight round trips over TLS."""
 _MAX_CONNECTIONS = 16
 
 
 class RedisStore:
     """Counts as `MemoryStore` does; every call may raise `StoreDown`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_function: bool = False) -> None:
         """Connect to the server at `url` on first use."""
+        self._is_function = is_function
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_MAX_CONNECTIONS,
-            timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S / 2,
-            socket_timeout=TIMEOUT_S / 2,
+            timeout=self._timeout_s,
+            socket_connect_timeout=self._timeout_s / 2,
+            socket_timeout=self._timeout_s / 2,
             # Redis may have restarted since. A time-out has taken long enough already.
             retry=Retry(NoBackoff(), 1, supported_errors=(Disconnected,)),
         )
@@ -49,7 +52,7 @@ class RedisStore:
     async def hit(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""
         item = _item(rate)
-        async with _bounded():
+        async with _bounded(self._timeout_s):
             allowed = await self._limiter.hit(item, key)
             window = await self._limiter.get_window_stats(item, key)
         return Quota(allowed, window.remaining, window.reset_time - time.time())
@@ -57,7 +60,7 @@ class RedisStore:
     async def spend(self, key: str, expires_s: int, amount: int) -> int:
         """Add `amount` to a sum that is forgotten after `expires_s`, and return the sum."""
         name = f"ollama-web-api:{key}"
-        async with _bounded():
+        async with _bounded(self._timeout_s):
             if not amount:
                 return int(await self._redis.get(name) or 0)
             async with self._redis.pipeline() as pipeline:
@@ -69,17 +72,21 @@ class RedisStore:
         """Close the connections."""
         await self._pool.aclose()
 
+    @property
+    def _timeout_s(self) -> float:
+        return FUNCTION_TIMEOUT_S if self._is_function else TIMEOUT_S
+
 
 def _item(rate: Rate) -> RateLimitItem:
     return RateLimitItemPerSecond(rate.amount, rate.window_s)
 
 
 @asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
+async def _bounded(timeout_s: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             yield
     except (StorageError, RedisError) as error:
         raise StoreDown(str(error)) from error
     except TimeoutError:
-        raise StoreDown(f"no answer within {TIMEOUT_S} seconds") from None
+        raise StoreDown(f"no answer within {timeout_s:g} seconds") from None

@@ -7,14 +7,14 @@ from time import monotonic
 from core.settings.networks import Address
 
 MANY_64 = 16
-"""From how many /64 networks on a /56 counts as one client.
+"""With this many active /64 networks, their whole /56 counts as one client.
 
-Providers give a household a /64, a /56 or a /48, whose owner could otherwise be 65,536 clients.
+Providers assign a household a /64, a /56 or a /48; otherwise one could pose as 65,536 clients.
 """
 MANY_56 = 32
-"""From how many /56 networks on a /48 counts as one client."""
+"""With this many active /56 networks, their whole /48 counts as one client."""
 MEMORY_S = 3600
-"""How long the networks of a wider one are remembered."""
+"""How long the networks seen within a wider one are remembered."""
 MAX_REMEMBERED = 1024
 """How many wide networks are remembered; each takes some kilobytes at most."""
 

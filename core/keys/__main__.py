@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         sys.exit(f"API_KEYS_FILE cannot be written: {error.strerror}")
     if options.command == "publish" and not shared:
-        sys.exit("Set API_KEYS_SECRET=redis:NAME, and RATE_LIMIT_STORAGE to the Redis of all")
+        sys.exit("Set API_KEYS_SECRET=redis:NAME, and RATE_LIMIT_STORAGE to the shared Redis")
     if shared and options.command != "list":
         _publish(shared, path)
 
@@ -42,7 +42,7 @@ def _publish(shared: SharedKeys, path: Path) -> None:
         shared.publish(path)
     except OSError as error:
         sys.exit(
-            f"The other gateways do not know of this yet: {error}. Then run: "
+            f"The other gateways do not have this change yet: {error}. Once that is fixed, run: "
             "python -m core.keys publish"
         )
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--alphanumeric",
             action="store_true",
-            help="letters and digits only, as AWS' API Gateway wants its keys",
+            help="letters and digits only, as AWS' API Gateway requires",
         )
     return parser
 

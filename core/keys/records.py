@@ -41,7 +41,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def key_id(credential: str) -> str | None:
-    """Return the ID in the text of a key, None if it is no key of ours."""
+    """Return the ID in the text of a key; None if it is not one of our keys."""
     match = _TEXT.fullmatch(credential)
     return match[1] if match else None
 

@@ -1,9 +1,7 @@
 """API keys in AWS Secrets Manager or Parameter Store, or in a Redis that gateways share.
 
-AWS' are read through its own Lambda extension.
-
-The AWS Parameters and Secrets Lambda Extension answers on loopback, with the function's rights, and
-only while a request is being served, so nothing is read at the start:
+AWS' are read through the AWS Parameters and Secrets Lambda Extension. It answers on loopback, with
+the function's permissions, and only during a request, so nothing is read at startup:
 https://docs.aws.amazon.com/systems-manager/latest/userguide/ps-integration-lambda-extensions.html
 """
 
@@ -22,7 +20,7 @@ from core.keys.records import ApiKey, parse_keys
 from core.settings.schema import Settings
 
 REFRESH_S = 30
-"""The extension keeps what it has read too: for SECRETS_MANAGER_TTL or SSM_PARAMETER_STORE_TTL."""
+"""The extension caches what it reads, too: for SECRETS_MANAGER_TTL or SSM_PARAMETER_STORE_TTL."""
 RETRY_S = 5
 TIMEOUT_S = 5
 
@@ -63,7 +61,7 @@ class SecretKeys:
         self._reading = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """Read the keys if it is time to; a failure leaves the keys that were read before valid.
+        """Read the keys if a read is due; after a failure, the keys read before stay valid.
 
         Raises:
             KeysUnavailable: none have been read yet.
@@ -78,7 +76,7 @@ class SecretKeys:
         try:
             keys = await asyncio.to_thread(self._fetch)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
-            problem = str(error) if isinstance(error, OSError) else "it holds no keys of core.keys"
+            problem = str(error) if isinstance(error, OSError) else "it contains no valid API keys"
             _logger.error("API_KEYS_SECRET cannot be read: %s", problem)
             self._next_read = monotonic() + RETRY_S
         else:
@@ -103,7 +101,7 @@ class SecretKeys:
         finally:
             connection.close()
         if answer.status != HTTPStatus.OK:
-            raise OSError(f"the extension answered {answer.status}. Has the function the right?")
+            raise OSError(f"the extension answered {answer.status}. May the function read it?")
         return body
 
 

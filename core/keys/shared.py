@@ -1,6 +1,6 @@
 """API keys in Redis or Valkey, for several gateways: API_KEYS_SECRET=redis:NAME.
 
-Each key that is created, rotated or revoked where API_KEYS_FILE is, is so for all gateways.
+What `python -m core.keys` changes on the machine with API_KEYS_FILE applies to every gateway.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ TIMEOUT_S = 0.5
 
 
 def are_shared(settings: Settings) -> bool:
-    """Return whether gateways share their keys so."""
+    """Return whether the gateways share their keys in Redis or Valkey."""
     return settings.api_keys_secret.startswith(_PREFIX)
 
 
 class SharedKeys:
-    """The value NAME of the server RATE_LIMIT_STORAGE."""
+    """The value NAME on the server that RATE_LIMIT_STORAGE names."""
 
     def __init__(self, settings: Settings) -> None:
         """Connect on first use.
@@ -45,16 +45,16 @@ class SharedKeys:
         """Return the keys.
 
         Raises:
-            OSError: the server does not answer, or has no keys: then those known before stay valid.
+            OSError: the server does not answer, or has no keys; those known before stay valid.
             msgspec.DecodeError, UnicodeDecodeError: the value is something else.
         """
         text = self._call("get")
         if text is None:
-            raise OSError(f"{self._name} is not there. Run: python -m core.keys publish")
+            raise OSError(f"{self._name} does not exist. Run: python -m core.keys publish")
         return parse_keys(text)
 
     def publish(self, path: Path) -> None:
-        """Replace the keys by those in the file at `path`; raises OSError as `fetch` does."""
+        """Replace the keys with those in the file at `path`; raises OSError as `fetch` does."""
         self._call("set", path.read_bytes())
 
     def _call(self, command: str, *arguments: bytes) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.keys.secret import SecretKeys
 
 CHECK_INTERVAL_S = 1
-"""Minimum seconds between checks of API_KEYS_FILE for changes; only the use of a key checks it."""
+"""Minimum seconds between checks of API_KEYS_FILE for changes, which happen when a key is used."""
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class KeyStore:
         return store
 
     async def refresh(self) -> None:
-        """Read API_KEYS_SECRET if it is time to.
+        """Read API_KEYS_SECRET if a read is due.
 
         Raises:
             KeysUnavailable: it could not be read yet.

@@ -32,7 +32,7 @@ def configure(settings: Settings) -> None:
 
 
 def flush() -> None:
-    """Wait until the lines so far are written, but not long for a log that nobody reads."""
+    """Wait until the lines so far are written; not for long if nobody reads the log."""
     for handler in logging.root.handlers:
         handler.flush()
 

@@ -26,7 +26,7 @@ class Stats:
 
     def observe(self, record: Record) -> None:
         """Count a finished request."""
-        if not record.model or record.status != 200 or record.error:  # noqa: PLR2004
+        if not record.model or not record.answered:
             return
         self._figures = None
         model = record.model.lower()

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a span per request, and one for what Ollama did; no word of what was said.
+"""OpenTelemetry traces: a span per request, with a child span for Ollama, and no conversation.
 
 The packages are an extra, `otel`; nothing here is imported while OTEL_EXPORTER_OTLP_ENDPOINT is
 unset.
@@ -22,7 +22,7 @@ _FIRST_ERROR = 500
 
 
 class Traces:
-    """Makes the spans of a request when it is over, and sends them in batches, in a thread."""
+    """Creates a request's spans when it has ended, and sends them in batches, from a thread."""
 
     def __init__(self, endpoint: str, paths: Collection[str]) -> None:
         """Send to the OTLP/HTTP collector at `endpoint`; paths outside `paths` are not named."""
@@ -35,7 +35,7 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
 
     def observe(self, record: Record) -> None:
-        """Make the spans of a finished request, within the trace that its client began, if any."""
+        """Create the spans of a finished request, within its client's trace if there is one."""
         ended_at = time.time_ns()
         started_at = ended_at - _ns(record.duration_s)
         path = record.path.removesuffix("/") or "/"

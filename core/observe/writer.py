@@ -1,4 +1,4 @@
-"""Writes the log in a thread of its own: a log that nobody reads stops no request."""
+"""Writes the log in a separate thread, so that an unread log blocks no request."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MAX_PENDING_BYTES = 8 * 2**20
-"""How much may wait to be written; what does not fit is counted and dropped."""
+"""How much may wait to be written; lines beyond that are counted and dropped."""
 FLUSH_S = 0.5
-"""How long the end of the process waits for a log that is not being read."""
+"""How long the end of the process waits for an unread log."""
 GATHER_S = 0.01
 """How long a line waits for others: waking the thread costs more than formatting a line."""
 BLOCK_BYTES = 4096
@@ -66,7 +66,7 @@ class LogFile:
 
 
 class LogWriter(logging.Handler):
-    """Formats each record at once, and leaves the writing to a thread.
+    """Formats each record immediately, and leaves the writing to a thread.
 
     What cannot be written goes to standard error, after one line that says why.
     """
@@ -94,7 +94,11 @@ class LogWriter(logging.Handler):
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:  # a mistake in a log call must not fail the request
             self.handleError(record)
-            return
+        else:
+            self.add(line)
+
+    def add(self, line: bytes) -> None:
+        """Queue `line`, unless too much is waiting."""
         if self._accepted + len(line) - self._written > MAX_PENDING_BYTES:
             self._overflowed += 1
             return

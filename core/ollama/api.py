@@ -67,7 +67,7 @@ class OllamaAPI:
         id_ = b"x-request-id: %b\r\n" % request_id.encode() if request_id else b""
         head = self._head(path)
         length = b"content-length: %d\r\n\r\n" % len(content)
-        return b"".join((head, id_, length, content))  # `%b` would take more than its size
+        return b"".join((head, id_, length, content))  # `%b` would allocate more
 
     def _head_of(self, path: str) -> bytes:
         """Return the start of a POST's head, which is the same each time."""
@@ -112,7 +112,7 @@ class OllamaAPI:
     async def ask(
         self, method: str, path: str, body: object = None
     ) -> tuple[httpx.Response, bytes]:
-        """Return the response and its body, to a request that Ollama can answer at once.
+        """Return the response and its body, for a request that Ollama can answer immediately.
 
         Raises:
             OllamaError: no complete response arrived.
@@ -163,11 +163,11 @@ async def read_body(body: Body) -> bytes:
     Raises:
         OllamaError: the connection broke.
     """
-    parts = []
     try:
         with network_errors:
-            while data := await body.read():
-                parts.append(data)
+            parts = [await body.read()]
+            while not body.ended:
+                parts.append(await body.read())
     finally:
         body.close()
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -215,15 +215,15 @@ def _explanation(error: httpx.TransportError, *, built_in: bool) -> str:
     if isinstance(error, ForeignProtocol):
         return "the server at OLLAMA_BASE_URL does not speak HTTP. Check its scheme and port"
     if number in {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}:
-        return "Ollama's machine stopped responding. Is it up, and its network?"
+        return "Ollama's machine stopped responding. Check that it and its network are up"
     return "the connection to Ollama broke before the answer was complete. Send the message again"
 
 
 def _not_connected(error: httpx.TransportError, *, built_in: bool) -> str:
     if built_in:
         return (
-            "the built-in model has stopped, and is being started again. Try again in a few "
-            "seconds; the server's log says why it stopped"
+            "the built-in model has stopped, and is being restarted. Try again in a few seconds; "
+            "the server's log says why it stopped"
         )
     if isinstance(error, httpx.ConnectTimeout):
         return "Ollama did not accept a connection in time. Is its machine up?"

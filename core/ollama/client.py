@@ -22,7 +22,7 @@ from core.ollama.wire import AnswerReader, Lines, read_answer, read_streamed_ans
 from core.settings.schema import Settings
 
 HINT_TIMEOUT_S = 1
-"""How long an error waits for the names of the installed models, which only help."""
+"""How long an error waits for the names of the installed models, which are only a hint."""
 
 
 class Tag(msgspec.Struct):
@@ -94,7 +94,7 @@ class OllamaClient:
         return await self._facts.describe(names)
 
     async def loaded(self) -> list[str]:
-        """Return the names of the models in memory; none if Ollama, or a relay, does not tell."""
+        """Return the names of the models in memory; none if Ollama or a relay does not say."""
         try:
             return [tag.name for tag in parse(*await self._api.ask("GET", "/api/ps"), _Tags).models]
         except ApiError:
@@ -108,10 +108,10 @@ class OllamaClient:
         return await self._facts.capabilities(names)
 
     async def load(self, model: str) -> None:
-        """Have Ollama load `model`, and return when it has; it is kept as long as any other.
+        """Have Ollama load `model`, and return when it has; it stays loaded as long as any other.
 
         Raises:
-            ApiError: it cannot be loaded, or is one of the cloud that is not allowed.
+            ApiError: it cannot be loaded, or is a cloud model that is not allowed.
         """
         if not self._settings.allow_cloud_models:
             await self.check_place(model)
@@ -194,14 +194,17 @@ class OllamaClient:
         """
         if self._settings.allow_cloud_models:
             return
-        if _is_cloud(model) or ((facts := await self._facts.of(model)) and facts.is_cloud):
+        facts = self._facts
+        if _is_cloud(model) or (
+            (model_facts := facts.known(model) or await facts.of(model)) and model_facts.is_cloud
+        ):
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
                 "does not allow. GET /api/models lists the models to use"
             )
 
     async def _check_sight(self, model: str) -> None:
-        """Refuse images for a model that would invent what it sees, as Ollama 0.24 lets it."""
+        """Refuse images for a model without vision: in Ollama 0.24 it invents what it sees."""
         facts = await self._facts.of(model)
         if facts and facts.capabilities is not None and "vision" not in facts.capabilities:
             raise BadRequest(

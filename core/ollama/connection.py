@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         return data
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close immediately."""
         self._transport.abort()
 
     def ended(self) -> bool:

@@ -43,7 +43,7 @@ class DefaultModel:
     async def name(self, may_use: Callable[[str], bool]) -> str:
         """Return the default among the models that a client `may_use`.
 
-        If the contract's is not installed, that is one in memory, else the newest.
+        If the contract's is not installed, it is one that is in memory, else the newest.
 
         Raises:
             ApiError: Ollama does not list its models.
@@ -64,16 +64,19 @@ class DefaultModel:
         return next(iter(chatting), PREFERRED)
 
     async def problem(self) -> str | None:
-        """Return what is worth telling about the default; None if it is installed as set.
+        """Return a warning about the default; None if it is installed as configured and can chat.
 
         Raises:
             ApiError: Ollama does not list its models.
         """
         if self._setting:
-            installed = [name.lower() for name in await self._ollama.models()]
-            if {self._setting.lower(), f"{self._setting.lower()}:latest"} & {*installed}:
-                return None
-            return f"DEFAULT_MODEL is {self._setting}, which is not installed"
+            spellings = {self._setting.lower(), f"{self._setting.lower()}:latest"}
+            found = [name for name in await self._ollama.models() if name.lower() in spellings]
+            if not found:
+                return f"DEFAULT_MODEL is {self._setting}, which is not installed"
+            can = await self._ollama.capabilities(found)
+            chats = all("completion" in capabilities for capabilities in can.values())
+            return None if chats else f"DEFAULT_MODEL is {self._setting}, which cannot chat"
         name = await self.name(lambda _: True)
         if name != PREFERRED:
             return f"{PREFERRED} is not installed: {name} answers requests that name no model"

@@ -17,12 +17,12 @@ _MAX_TEXT = 500
 _CLIENT_FAULTS = re.compile(
     r'option "\w+" must be of type|invalid format:|invalid JSON schema in format|detokenize error'
 )
-# Of Ollama's own engine; of llama.cpp's server, which newer versions run; of its cloud.
+# From Ollama's own engine; from llama.cpp's server, which newer versions run; from its cloud.
 _WINDOW_FULL = re.compile(
     "exceeds the context length|exceeds the available context size|exceeded max context length"
 )
 _MISSING = re.compile(r"model .* not found(, try pulling it first)?")
-# A line of llama.cpp's log, which may be about anybody's request: "slot update_slots: id 0 |
+# A line of llama.cpp's log, which may be about anyone's request: "slot update_slots: id 0 |
 # task 127 | ...", "srv operator(): ...", "task id = 127, n_tokens = 2048".
 _LOG = re.compile(
     r"\b(?:slot|srv|que|res|cmn)\s+\w[\w()]*\s*:|\b(?:task|id_task|task_id|task id)\s*[=|:]?\s*\d"
@@ -81,6 +81,11 @@ def not_ollama() -> OllamaError:
     return OllamaError("the answer is not Ollama's. Check OLLAMA_BASE_URL")
 
 
+def incomplete() -> OllamaError:
+    """Return the error for an answer that ends before its end."""
+    return OllamaError("the answer ended before it was complete. Send the message again")
+
+
 def says_model_is_missing(response: httpx.Response, body: bytes) -> bool:
     """Return whether this is Ollama's own 404, not that of another server at its address."""
     if response.status_code != httpx.codes.NOT_FOUND:
@@ -120,7 +125,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _without_logs(text: str) -> str:
-    """Return the first sentence of `text`, without any of a log, if it carries lines of one."""
+    """Return `text`; if it quotes lines of a log, only its first sentence, without them."""
     log = _LOG.search(text[: 8 * _MAX_TEXT])
     if not log:
         return text

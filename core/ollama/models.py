@@ -58,7 +58,7 @@ class _Lookup:
 
 
 class _InTime:
-    """Puts few questions to Ollama at once, and waits for all of them no longer than for one."""
+    """Asks Ollama a few questions at a time, and waits for all answers no longer than for one."""
 
     def __init__(self) -> None:
         self._few_at_once = asyncio.Semaphore(MAX_LOOKUPS)
@@ -82,15 +82,20 @@ class ModelFacts:
         self._lookups = WeakValueDictionary[str, _Lookup]()
 
     def learn(self, capabilities: dict[str, list[str]]) -> None:
-        """Take what the list of models says, so that `capabilities` need not ask."""
+        """Remember what the list of models says, so that `capabilities` need not ask."""
         self._listed = capabilities
+
+    def known(self, name: str) -> Model | None:
+        """Return what is known about a model without asking; None if nothing is."""
+        model, expires = self._known.get(name.lower(), (None, 0.0))
+        return model if time.monotonic() < expires else None
 
     async def of(self, name: str) -> Model | None:
         """Return what Ollama says about a model; None if it does not describe it.
 
         Raises:
-            ApiError: Ollama fails. Then /api/chat may fail too, and only this call can tell
-                a model in the cloud from others.
+            ApiError: Ollama fails. Then /api/chat may fail too, and only this call reveals
+                whether a model is in the cloud.
         """
         key = name.lower()
         if not self._is_known(key):

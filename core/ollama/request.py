@@ -1,4 +1,4 @@
-"""What /api/chat of Ollama is sent."""
+"""The request that Ollama's /api/chat gets."""
 
 from typing import Literal, Self
 

@@ -45,7 +45,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
 
     @property
     def pool(self) -> Pool:
-        """The connections, for calls that do without httpx."""
+        """The connections, for calls that bypass httpx."""
         return self._pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -1,6 +1,6 @@
 """The upstream, Ollama: its connections, its TLS settings, and its health check.
 
-Nothing here imports httpx, which would take a sixth of a cold function's time to report its health.
+Nothing here imports httpx: the health check of a cold function would take a sixth longer.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Upstream:
                     body.close()
             msgspec.json.decode(content, type=_Version)
         except (UpstreamError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _logger.warning("no Ollama at its URL: %s", str(error) or type(error).__name__)
+            _logger.warning("Ollama does not answer: %s", str(error) or type(error).__name__)
             return False
         return status == HTTPStatus.OK
 

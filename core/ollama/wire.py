@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from core.contract.errors import ApiError, OllamaError
+from core.contract.errors import ApiError
 from core.contract.schemas import ChatAnswer, ChatRequest, StreamEnd
-from core.ollama.failures import failure, not_ollama
+from core.ollama.failures import failure, incomplete, not_ollama
 
 
 class OllamaMessage(Struct, frozen=True):
@@ -81,7 +81,7 @@ def read_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
     """
     line = read_line(body)
     if not line.done:
-        raise _incomplete()
+        raise incomplete()
     return ChatAnswer(
         response=line.message.content,
         model=model,
@@ -159,7 +159,7 @@ class AnswerReader:
         if not self.finished and not self._splitter.is_cut():
             yield from self.feed(b"\n")
         if not self.finished:
-            raise _incomplete()
+            raise incomplete()
 
     def _tokens(self, block: bytes) -> list[_Token]:
         """Decode `block` at once; return nothing if a line needs a closer look."""
@@ -216,7 +216,3 @@ def _figures(line: OllamaLine, thinking: str | UnsetType) -> dict[str, Any]:
         "total_duration": line.total_duration,
         "thinking": thinking,
     }
-
-
-def _incomplete() -> OllamaError:
-    return OllamaError("the answer ended before it was complete. Send the message again")

@@ -19,11 +19,11 @@ from core.contract.errors import InternalError
 MARGIN_S = 0.5
 """Seconds of a function's time reserved for returning a 504."""
 MAX_ANSWER_BYTES = 6 * 2**20
-"""What Lambda takes of a function that does not stream, as JSON:
+"""The most that Lambda accepts from a function that does not stream, as JSON:
 https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 """
 _MAX_ESCAPE = 6
-"""JSON writes a character in up to so many bytes."""
+"""The most bytes that JSON needs for one character."""
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def remaining_s(scope: Scope) -> float | None:
 class Handler:
     """An application as an AWS Lambda handler, with an event loop of its own.
 
-    Where Lambda would reject an answer as too large, it returns an error of ours.
+    If Lambda would reject an answer as too large, it returns one of our errors.
     """
 
     def __init__(self, app: ASGI) -> None:
@@ -56,7 +56,7 @@ class Handler:
         size = len(json.dumps(answer, ensure_ascii=False).encode())
         if size <= MAX_ANSWER_BYTES:
             return answer
-        _logger.error("an answer of %d bytes is more than AWS Lambda takes", size)
+        _logger.error("an answer of %d bytes is more than AWS Lambda accepts", size)
         return _in_place_of(answer)
 
     @cached_property
@@ -78,10 +78,10 @@ def create_handler(app: ASGI) -> Handler:
 
 
 def _in_place_of(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an error with those headers of `answer` that are not about its body."""
+    """Return an error with the headers of `answer`, except those about its body."""
     error = InternalError(
-        "The answer is over 6 MB, the most that AWS Lambda takes. Start a new conversation, or ask "
-        "for a shorter answer with a lower num_predict"
+        "The answer is over 6 MB, the most that AWS Lambda accepts. Start a new conversation, or "
+        "ask for a shorter answer with a lower num_predict"
     ).response()
     body = bytes(error.body).decode()
     headers = {
@@ -120,11 +120,11 @@ class GatewayMiddleware:
     request context in a header that it always overwrites.
 
     A REST API has one key for its gate, in X-API-Key. A caller with a key of its own sends that as
-    Authorization: Bearer, and the gateway's is left out.
+    Authorization: Bearer, and the gateway's key is removed.
 
-    A custom domain's base path, which stays in the path of every kind of event, is left out.
-    Mangum's own option for it wants to know it at import, and the adapter's removes it as often
-    as it can (https://awslabs.github.io/aws-lambda-web-adapter/features/base-path-removal.html).
+    A custom domain's base path, which every kind of event includes, is removed. Mangum's option
+    for this needs the path at import, and the adapter's removes it repeatedly
+    (https://awslabs.github.io/aws-lambda-web-adapter/features/base-path-removal.html).
     """
 
     def __init__(self, app: ASGIApp, *, base_path: str = "") -> None:
@@ -152,7 +152,7 @@ class GatewayMiddleware:
 
 
 def _leave_out(scope: Scope, gateway_key: str | None) -> None:
-    """Remove the key that the gateway has checked, if the request has a bearer's key or token."""
+    """Remove the key that the gateway has checked, if the request has its own key or token."""
     headers = Headers(scope=scope)
     if gateway_key and headers.get("authorization", "").lower().startswith("bearer "):
         header = (b"x-api-key", gateway_key.encode())

@@ -1,4 +1,4 @@
-"""Runs the built-in model in a process of its own, and starts it again whenever it ends."""
+"""Runs the built-in model in a separate process, and restarts it whenever it ends."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ from core.settings.environment import SettingsError
 
 FIRST_DELAY_S = 1
 MAX_DELAY_S = 60
-"""The longest time between two attempts to start it; each failure in a row doubles the time."""
+"""The longest delay before a restart; each failure in a row doubles the delay."""
 HEALTHY_S = 60
-"""How long it must have run for its next failure to be the first in a row."""
+"""After running for this long, its next failure is the first in a row again."""
 START_S = 120
 """How long loading the model may take."""
 END_S = 0.5
@@ -28,7 +28,7 @@ class BuiltInModel:
     """The process, and the task that watches it."""
 
     def __init__(self) -> None:
-        """Choose a port, and keep it: OLLAMA_BASE_URL names it for as long as this runs."""
+        """Choose a port for good: OLLAMA_BASE_URL names it for as long as this runs."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
@@ -62,7 +62,7 @@ class BuiltInModel:
                 await self._process.wait()
 
     async def _launch(self) -> bool:
-        """Start a process; return whether it came to listening."""
+        """Start a process; return whether it listens."""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "core.engine"),
             *("--port", str(self._port), "--parent", str(os.getpid())),

@@ -1,4 +1,4 @@
-"""The open connections: how many there may be, and which to close when that gets tight."""
+"""The open connections: how many there may be, and which to close when there are too many."""
 
 import asyncio
 import logging
@@ -19,12 +19,12 @@ from core.settings.schema import Settings
 RETRY_S = 10
 """When a connection that was refused may be tried again."""
 ARRIVING_S = 1
-"""A connection that has been open for less is taken to have its request on the way."""
+"""A connection that has been open for less is assumed to have a request on its way."""
 OTHER_FILES = 64
-"""Files that are open besides connections: modules, logs, the event loop's, Redis'."""
+"""Open files other than connections: modules, logs, the event loop's, Redis'."""
 FILES_PER_CHAT = 2
 LOG_INTERVAL_S = 60
-"""Minimum seconds between two log lines that say that connections are being closed."""
+"""Minimum seconds between two log lines about closing connections."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,19 +45,19 @@ def limit_unread(transport: asyncio.BaseTransport, seconds: int) -> None:
 
 
 class Connection(Protocol):
-    """What is asked of a connection."""
+    """What `Connections` needs from a connection."""
 
     def close_idle(self, refusal: ApiError) -> None:
         """Close the connection; its first request may be on its way, and gets `refusal`."""
 
 
 class Connections:
-    """Counts the open connections, in all and of each site.
+    """Counts the open connections, in total and by site.
 
-    When there are too many, those without a request in progress are closed, oldest first: those of
-    strangers, then the others, and those of the last second only after them. A newcomer for whom
-    that makes no room is refused. Any number of clients may be behind loopback and trusted
-    proxies, so those have no limit of their own.
+    When there are too many, idle ones (without a request in progress) are closed, oldest first:
+    those of strangers, then the others, and those of the last second only after them. If none is
+    idle, the newcomer is refused. Any number of clients may be behind loopback and trusted
+    proxies, so these have no limit per site.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -84,12 +84,12 @@ class Connections:
         self._sites = Sites()
         self._open: dict[Connection, str] = {}
         self._leaving = set[Connection]()
-        """Those beyond the limit, which have been told so."""
+        """Refused ones that stay open until their clients have read why."""
         self._count = Counter[str]()
         self._strangers: dict[Connection, float] = {}
-        """Those without a request in progress that never had one let in, and since when."""
+        """Idle ones that never had a request admitted, and since when they have been idle."""
         self._known: dict[Connection, float] = {}
-        """The others without a request in progress; the oldest come first in both."""
+        """The other idle ones; in both, the oldest come first."""
         self._log_at = 0.0
 
     def is_trusted(self, host: str) -> bool:
@@ -116,7 +116,7 @@ class Connections:
         return refusal
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection; it does not matter if it is forgotten already."""
+        """Forget a connection; if it is forgotten already, do nothing."""
         self.begin(connection)
         self._leaving.discard(connection)
         site = self._open.pop(connection, None)
@@ -139,18 +139,18 @@ class Connections:
         self._known.pop(connection, None)
 
     def end(self, connection: Connection, *, known: bool) -> None:
-        """Mark the end of a request; `known` is whether one of the connection was ever let in."""
+        """Mark the end of a request; `known`: whether the gate ever admitted one of them."""
         if connection in self._open:
             (self._known if known else self._strangers)[connection] = monotonic()
 
     def _site(self, host: str) -> str:
-        """Return what counts as one client; empty if any number may be behind it."""
+        """Return what counts as one client; empty if any number of clients may be behind it."""
         address = parse_address(host)
         exempt = address.is_loopback or address.is_unspecified or address in self._trusted
         return "" if exempt else self._sites.of(address)
 
     def _close_one(self, refusal: TryAgainLater, site: str = "") -> bool:
-        """Close the connection, of `site` if given, that is missed least; False if all are used."""
+        """Close the idle connection that is missed least, of `site` if given; False if none is."""
         now = monotonic()
         for least_s, idle in product((ARRIVING_S, 0), (self._strangers, self._known)):
             for connection, since in idle.items():

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
 _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
 _NO_BODY = {204, 304}
 _ORDINARY = re.compile(rb"(?:/[\w.-]+)+/?|/")
-"""A target that is nothing but a path, with no escape in it."""
+"""A target that is just a path, without escapes."""
 _SHORT_TARGET = 1024
 
 
@@ -55,7 +55,7 @@ class Cycle(RequestResponseCycle):
         """Send a part of the answer, once the client has read enough of what came before.
 
         Raises:
-            RuntimeError: a header is invalid, or the parts are not an answer.
+            RuntimeError: a header is invalid, or the parts do not make an answer.
         """
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()

@@ -1,7 +1,7 @@
-"""Clients that send no more, but still read: `shutdown(SHUT_WR)` behind a request.
+"""Clients that have stopped sending but still read: `shutdown(SHUT_WR)` after a request.
 
-TCP tells them from clients that have gone only when something is sent, since only the latter
-reset the connection then. So bytes without a meaning are sent.
+A client that has gone looks the same until something is sent: only then does it reset the
+connection. So meaningless bytes are sent as probes.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from collections.abc import Callable
 FIRST_PROBE_S = 0.02
 """An answer that is faster than this needs no probe."""
 _WAITS_S = (0.01, 0.1, 1)
-"""How long to wait between two looks; the last one repeats."""
+"""How long to wait between two checks; the last one repeats."""
 _PROBE_AT = {0, 3, 6}
-"""On which looks to probe: a reset may be several hops away. Go accepts up to five 1xx."""
+"""The checks that send a probe: a reset may be several hops away. Go accepts up to five 1xx."""
 
 
 class HalfClosed:
     """Watches one connection, and aborts it once its client has gone."""
 
     def __init__(self, transport: asyncio.Transport, probe: Callable[[], bytes]) -> None:
-        """Watch `transport`; `probe` returns bytes without a meaning, if any may be sent."""
+        """Watch `transport`; `probe` returns meaningless bytes, or none if none may be sent."""
         self._transport = transport
         self._probe = probe
         self._looks = 0

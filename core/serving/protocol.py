@@ -16,17 +16,17 @@ from core.serving.refusals import last_answer, log_refusal, objection
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 reuses connections for 100 s; uvicorn's 5 s would race with it."""
 STRANGER_KEEP_ALIVE_S = 10
-"""The same for a connection that has never had a request let in by the gate."""
+"""The same for a connection that never had a request admitted by the gate."""
 HEAD_TIMEOUT_S = 10
 MAX_HEAD_BYTES = 64 * 1024
 LATE_BODY_S = 30
 """How long the body of a request may go on arriving after the answer..."""
 MAX_LATE_BODY_BYTES = 64 * 2**20
-"""...and how much of it: clients read the answer only when they have sent everything."""
+"""...and how much of it: clients read the answer only after sending everything."""
 WRITE_TIMEOUT_S = 60
 """How long a client may leave its answer unread before Linux drops the connection."""
 REFUSED_S = 1
-"""How long a refused connection is read: closed at once, it would be reset, the answer lost."""
+"""How long a refused connection is still read: closing it earlier could lose the answer."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -84,8 +84,8 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection of a client that awaits its answer: it may still read.
 
-        TLS has no half-closed connections, and HTTP/1.0 nothing to find out with whether the
-        client has gone: proxies that speak it, such as nginx, then close the whole connection.
+        TLS has no half-closed connections, and HTTP/1.0 no harmless bytes for a probe. Proxies
+        that speak HTTP/1.0, such as nginx, close the whole connection instead.
         """
         cycle = self.cycle
         if (
@@ -163,7 +163,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_chunk_header(self) -> None:
-        """Count what may follow as a head: uvicorn would keep any number of trailers."""
+        """Count what may follow as a head: uvicorn would store any number of trailers."""
         self._in_head = True
         self._head_size = 0
         self.headers = []
@@ -221,7 +221,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        """Read no more, and answer with `error`, unless an earlier request's answer is due."""
+        """Stop reading, and answer with `error` unless an earlier request's answer is due."""
         if self._refused or self.transport.is_closing():
             return
         self._log(error)
@@ -235,7 +235,7 @@ class Protocol(HttpToolsProtocol):
         self._turn_away(error)
 
     def _turn_away(self, error: ApiError) -> None:
-        """Answer with `error` and read no more, but let the client read it if there is room."""
+        """Answer with `error` and stop reading, but let the client read it if there is room."""
         self._refused = True
         self.transport.write(last_answer(error))
         if not self._limits.may_linger(self):

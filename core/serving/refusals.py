@@ -1,4 +1,4 @@
-"""What a connection is told, and the log with it, when its bytes are not a request to run."""
+"""Answers connections whose bytes are not an acceptable request, and logs the refusal."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def objection(headers: Sequence[tuple[bytes, bytes]], *, upgrades: bool) -> ApiE
         return BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if codings not in ([], [b"chunked"]):
-        return CodingNotSupported("Transfer-Encoding may only be chunked. Send the body as it is")
+        return CodingNotSupported("Transfer-Encoding may only be chunked. Send the body unencoded")
     return None
 
 
@@ -35,7 +35,7 @@ def last_answer(error: ApiError) -> bytes:
 
 
 def log_refusal(error: ApiError, host: str, *, is_proxy: bool) -> None:
-    """Log a refusal; the client of a trusted proxy is unknown, and the proxy is no attacker."""
+    """Log a refusal; a trusted proxy is not its cause, and the proxy's client is unknown."""
     logs.log_request(
         Record(
             request_id="",

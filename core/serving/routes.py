@@ -1,4 +1,4 @@
-"""What the routes of an application say: their paths, and what a 404 lists."""
+"""An application's routes: their paths, the list in a 404, and a shortcut to their endpoints."""
 
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
@@ -39,10 +39,10 @@ def _first_match(router: Router, method: str, path: str) -> BaseRoute | None:
 
 
 class Shortcut:
-    """Finds the endpoint of a plain path at once; asking each route takes as long as the gate."""
+    """Looks up the endpoint of a plain path: asking each route would take as long as the gate."""
 
     def __init__(self, router: Router) -> None:
-        """Leave to `router` what is not exactly the path and a method of one of its routes."""
+        """Leave to `router` all but the exact paths and methods of its routes."""
         self._router = router
         self._endpoints = {
             (method, route.path): route.endpoint
@@ -50,9 +50,9 @@ class Shortcut:
             if isinstance(route, Route)
             and not route.param_convertors
             and iscoroutinefunction(route.endpoint)
-            and isinstance(route.app, FunctionType)  # as it is without middleware of its own
+            and isinstance(route.app, FunctionType)  # so the route has no middleware
             for method in route.methods or ()
-            if _first_match(router, method, route.path) is route  # none with a parameter is before
+            if _first_match(router, method, route.path) is route  # no earlier one matches too
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,7 +27,7 @@ GC_THRESHOLD = 20_000
 """Allocations between garbage collections; two requests reach Python's default of 700."""
 
 LAST_WORDS_S = 1
-"""How long cancelled requests may take to say so."""
+"""How long cancelled requests may take to send their errors."""
 
 _TICKS_PER_S = 10  # uvicorn's
 
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
                 _logger.error("The certificate cannot be loaded, keeping the old one: %s", error)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start to stop on the first signal, and stop at once on the second."""
+        """Begin to shut down on the first signal, and exit immediately on the second."""
         if self._app.recorder.draining:
             super().handle_exit(sig, frame)
             self._captured_signals.clear()  # uvicorn would raise them in the event loop
@@ -101,7 +101,7 @@ class Server(uvicorn.Server):
             self._systemd.stopping()
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether it is time to exit; once a second, see whether clients can connect."""
+        """Return whether it is time to exit; once a second, check that clients can connect."""
         self._systemd.alive()
         if counter % _TICKS_PER_S == 0:
             self._check_descriptors()
@@ -109,12 +109,12 @@ class Server(uvicorn.Server):
             if monotonic() >= self._exit_at:
                 for task in self.server_state.tasks:
                     task.cancel()
-                self.should_exit = True  # uvicorn waits for their last words, but not for long
+                self.should_exit = True  # uvicorn waits briefly for their errors
             self.should_exit |= not self._app.recorder.in_flight
         return await super().on_tick(counter)
 
     def _check_descriptors(self) -> None:
-        """Log when there are none left, and when there are again: accepting fails in silence."""
+        """Log when none are left, and when there are some again: accepting fails silently."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
 
 
 def configuration(app: Application, settings: Settings) -> uvicorn.Config:
-    """Return uvicorn's configuration for `app`; one server's only, for it counts connections."""
+    """Return uvicorn's configuration for `app`; for one server only, as it counts connections."""
     return uvicorn.Config(
         app,
         http=partial(Protocol, limits=Connections(settings)),  # type: ignore[arg-type] # is called

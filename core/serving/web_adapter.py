@@ -1,6 +1,6 @@
 """Serves UVICORN_APP for AWS' Lambda Web Adapter: `python -m core.serving.web_adapter`.
 
-This is `uvicorn` without its command line, which brings click: an eighth of a function's zip.
+This is `uvicorn` without its command line, which needs click: an eighth of a function's zip.
 """
 
 import os
@@ -8,14 +8,14 @@ import sys
 from types import ModuleType
 
 KEEP_ALIVE_S = 900
-"""The adapter lets its connection go after 4 s, by a clock that a frozen sandbox does not stop.
+"""The adapter drops an idle connection after 4 s, by a clock that also runs in a frozen sandbox.
 
-Were uvicorn's 5 s kept, each might use what the other has just closed.
+With uvicorn's own 5 s, one side might use a connection that the other has just closed.
 """
 
 
 def main() -> None:
-    """Serve on the adapter's port until a signal comes; exit with 3 if it cannot."""
+    """Serve on the adapter's port until a signal arrives; exit with 3 if startup fails."""
     command_line = ModuleType("uvicorn.main")  # the package imports these from it, unused here
     vars(command_line).update(Server=None, main=None, run=None)
     sys.modules["uvicorn.main"] = command_line

@@ -1,4 +1,4 @@
-"""Recognizes that several processes serve this application, where limits would deceive."""
+"""Detects that several processes serve this application, each with its own limits."""
 
 import logging
 import multiprocessing
@@ -11,7 +11,7 @@ _logger = logging.getLogger(__name__)
 
 
 def check(settings: Settings) -> None:
-    """Refuse to be one of several workers unless they share their counts, and say what they do not.
+    """Refuse to be one of several workers unless they share a store; log what they do not share.
 
     Raises:
         SettingsError: each worker would count requests for itself.
@@ -31,5 +31,5 @@ def check(settings: Settings) -> None:
 
 
 def _is_worker() -> bool:
-    """Return whether uvicorn has spawned this process beside others."""
+    """Return whether uvicorn has spawned this process as one of several."""
     return multiprocessing.parent_process() is not None and "--reload" not in sys.argv

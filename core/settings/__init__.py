@@ -1,1 +1,1 @@
-"""What the environment says: `schema.Settings`, and the `SettingsError` that names a bad value."""
+"""Settings from the environment: `schema.Settings`, and `SettingsError` for an invalid value."""

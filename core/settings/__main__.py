@@ -18,7 +18,7 @@ from core.settings.schema import Settings
 
 _MASK = "********"
 _QUERY = re.compile(r"(?<=\S)\?.*")
-"""Of a URL: it may be a signature, or a key."""
+"""A URL's query, which may contain a signature or a key."""
 _HEAD = """# Settings
 
 All settings are environment variables, and all are optional. Startup fails on an invalid value,
@@ -63,7 +63,7 @@ def _rows() -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """Return `value` as its variable would have it; an empty one is not set."""
+    """Return `value` as text for its variable; empty means unset."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

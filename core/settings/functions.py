@@ -1,4 +1,4 @@
-"""The settings of functions on AWS Lambda, and what tells a function from a server."""
+"""The settings of functions on AWS Lambda, and how to tell a function from a server."""
 
 from typing import Annotated
 
@@ -9,19 +9,19 @@ from core.settings.values import SECRET, BasePath, Port
 
 
 class FunctionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What AWS Lambda sets in the environment of a function, and what functions alone need."""
+    """The variables that AWS Lambda sets for a function, and those that only functions need."""
 
     aws_lambda_function_name: Annotated[
-        str, Meta(description="set by AWS Lambda, where the gateway reports the client's address")
+        str, Meta(description="set by AWS Lambda: the gateway then names the client's address")
     ] = ""
     aws_session_token: Annotated[
-        str, SECRET, Meta(description="set by AWS Lambda: opens its extension for secrets")
+        str, SECRET, Meta(description="set by AWS Lambda: unlocks its extension for secrets")
     ] = ""
     parameters_secrets_extension_http_port: Annotated[
         Port, Meta(description="port of that extension")
     ] = 2773
     api_gateway_base_path: Annotated[
-        BasePath, Meta(description="what a custom domain of AWS' API Gateway has before /api")
+        BasePath, Meta(description="path before /api on a custom domain of AWS' API Gateway")
     ] = ""
 
     @property

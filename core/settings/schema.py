@@ -48,14 +48,14 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     ] = "json"
     usage_file: Annotated[
         str,
-        Meta(description="SQLite file that keeps who used how much; unset, memory does"),
+        Meta(description="SQLite file for usage counts; if unset, only memory keeps them"),
     ] = ""
     log_file: Annotated[str, Meta(description="file to log to, instead of standard output")] = ""
 
     otel_exporter_otlp_endpoint: Annotated[
         BaseURL,
         Meta(
-            description="OpenTelemetry collector (OTLP over HTTP) that traces are sent to, such as "
+            description="OpenTelemetry collector (OTLP over HTTP) for traces, such as "
             "http://127.0.0.1:4318; needs the extra otel"
         ),
     ] = ""
@@ -69,17 +69,17 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     ] = 4096
     max_connections_per_client: Annotated[
         Amount,
-        Meta(description="maximum of these per address, except of loopback and trusted proxies"),
+        Meta(description="maximum of these per address, except loopback and trusted proxies"),
     ] = 256
     max_body_bytes: Annotated[Amount, Meta(description="largest request body, in bytes")] = (
         20 * 2**20
     )
     max_memory_bytes: Annotated[
-        Amount, Meta(description="largest size of all request bodies together, in bytes")
+        Amount, Meta(description="maximum size of all request bodies together, in bytes")
     ] = 256 * 2**20
     stream_heartbeat_s: Annotated[
         SecondsOrNone,
-        Meta(description="silent seconds after which a stream sends an empty token; 0 disables it"),
+        Meta(description="seconds of silence until a stream sends an empty token; 0 disables it"),
     ] = 0
     default_model: Annotated[
         str,
@@ -91,7 +91,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     warm_up: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         Meta(
-            description="models to load at the start, and when Ollama has come back, separated by "
+            description="models to load at startup and whenever Ollama comes back, separated by "
             "commas",
             extra_json_schema={"format": "models such as llama3.1:8b,qwen2.5:72b"},
         ),
@@ -101,7 +101,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     ] = 8192
     max_conversation_bytes: Annotated[
         Amount,
-        Meta(description="most text, in bytes of UTF-8, of a conversation (context or messages)"),
+        Meta(description="maximum text of a conversation (context or messages), in UTF-8 bytes"),
     ] = 2**20
     allow_cloud_models: Annotated[
         bool, Meta(description="list and allow models that run in Ollama's cloud")
@@ -114,7 +114,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
         bool,
         Meta(
             description="answer with the small built-in model instead of Ollama; start.sh sets it "
-            "where it finds none"
+            "if it finds no Ollama"
         ),
     ] = False
     ollama_connect_timeout_s: Annotated[
@@ -144,8 +144,8 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     monitor_clients: Annotated[
         NetworkList,
         Meta(
-            description="networks whose GET /api/ready and /metrics need no key, and do not count "
-            "against a rate"
+            description="networks that may GET /api/ready and /metrics without a key or a rate "
+            "limit"
         ),
     ] = Networks("127.0.0.0/8,::1/128")
     trusted_proxies: Annotated[
@@ -159,8 +159,8 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     api_keys_secret: Annotated[
         SecretName,
         Meta(
-            description="value of the Redis or Valkey of RATE_LIMIT_STORAGE, or AWS secret or "
-            "parameter, with that JSON"
+            description="where else to read such JSON: from RATE_LIMIT_STORAGE's Redis or Valkey, "
+            "or from an AWS secret or parameter"
         ),
     ] = ""
     jwt_secret: Annotated[
@@ -172,7 +172,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
         str, Meta(description="PEM file of the public key that verifies RS256 or ES256 tokens")
     ] = ""
     jwt_jwks_url: Annotated[
-        JWKSURL, Meta(description="URL at which the issuer publishes those keys")
+        JWKSURL, Meta(description="URL where the issuer publishes those keys")
     ] = ""
     jwt_audience: Annotated[str, Meta(description="audience (aud) that a token must have")] = ""
     jwt_issuer: Annotated[str, Meta(description="issuer (iss) that a token must have")] = ""
@@ -187,7 +187,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     allowed_hosts: Annotated[
         tuple[HostName, ...],
         Meta(
-            description="names of this server besides localhost, its host name and addresses",
+            description="names of this server, beyond localhost, its host name and addresses",
             extra_json_schema={"format": "names such as api.example.com or *.example.com, or *"},
         ),
     ] = ()
@@ -205,7 +205,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
         Meta(description="refuse requests while that store is down, rather than admit them"),
     ] = False
     user_tokens: Annotated[
-        Rate, Meta(description="tokens that a caller without an API key may use, as 200000/day")
+        Rate, Meta(description="tokens that a caller without an API key may use, like 200000/day")
     ] = "off"
     auth_failure_limit: Annotated[
         Rate, Meta(description="wrong credentials allowed per address")
@@ -222,7 +222,7 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
     ] = 120
     share_queue: Annotated[
         Literal["functions", "always", "never"],
-        Meta(description="processes that share one queue and MAX_CONCURRENT in RATE_LIMIT_STORAGE"),
+        Meta(description="who shares one queue and MAX_CONCURRENT through RATE_LIMIT_STORAGE"),
     ] = "functions"
 
     @classmethod

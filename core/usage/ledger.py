@@ -1,6 +1,6 @@
 """Counts answered requests, tokens and seconds by caller, model and day, and keeps them in a file.
 
-It keeps nothing of what was said.
+It stores nothing of the conversations.
 """
 
 import logging
@@ -12,8 +12,10 @@ from contextlib import closing
 from datetime import date, timedelta
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import quote
 
 from core.context import Record
+from core.contract.retryable import UsageUnavailable
 
 FLUSH_S = 5
 """Seconds until a count is in the file: what a killed process may lose."""
@@ -63,9 +65,9 @@ class Usage(NamedTuple):
 
 
 class Ledger:
-    """Counts in memory, and adds the counts to a file every few seconds from a thread.
+    """Counts in memory, and adds the counts to a file every few seconds, from a thread.
 
-    A file that is full or locked stops no answer: the counts stay in memory, and are added later.
+    A full disk or a locked file delays no answer: the counts stay in memory, and are added later.
     """
 
     def __init__(self, path: str) -> None:
@@ -114,11 +116,19 @@ class Ledger:
             return {}
 
     def read(self, caller: str | None = None, since: date = date.min) -> list[Usage]:
-        """Return the counts of one caller, or of all; blocks while the file is read."""
+        """Return the counts of one caller, or of all; blocks while the file is read.
+
+        Raises:
+            UsageUnavailable: it cannot be read now.
+        """
         self.flush()
-        with self._writing:
-            rows = self._open().execute(_READ, (since.isoformat(), caller, caller))
-            return [Usage(*row) for row in rows]
+        try:
+            with self._writing:
+                rows = self._open().execute(_READ, (since.isoformat(), caller, caller))
+                return [Usage(*row) for row in rows]
+        except sqlite3.Error as error:
+            _logger.warning("USAGE_FILE cannot be read: %s", error)
+            raise UsageUnavailable from None
 
     def flush(self) -> None:
         """Add what was counted to the file."""
@@ -166,14 +176,19 @@ class Ledger:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = sqlite3.connect(
+            connection = sqlite3.connect(
                 self._path,
                 timeout=BUSY_S,
                 check_same_thread=False,  # `_writing` lets one thread at a time use it
             )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute(_SCHEMA)
-            self._connection.execute(_BUDGETS)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(_SCHEMA)
+                connection.execute(_BUDGETS)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _keep(self, pending: dict[tuple[str, str, str], list[float]]) -> None:
@@ -192,7 +207,7 @@ class Ledger:
 
 @lru_cache(maxsize=2)
 def _day(number: int) -> str:
-    """Return the date, in UTC, of the day so many days after 1970-01-01."""
+    """Return the date that is `number` days after 1970-01-01."""
     return (date(1970, 1, 1) + timedelta(days=number)).isoformat()
 
 
@@ -205,9 +220,9 @@ def read_file(path: str, since: date = date.min) -> Sequence[Usage]:
     """Return the counts in the file at `path`, which another process may be writing.
 
     Raises:
-        sqlite3.Error: there is no such file, or it is not one of these.
+        sqlite3.Error: there is no such file, or it has no such counts.
     """
-    uri = f"file:{path}?mode=ro"
+    uri = f"file:{quote(path)}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_S)) as connection:
         rows = connection.execute(_READ, (since.isoformat(), None, None))
         return [Usage(*row) for row in rows]

@@ -1,1 +1,1 @@
-"""The OpenAI- and Anthropic-compatible paths: `relay.relay` answers them from Ollama's own."""
+"""The OpenAI- and Anthropic-compatible paths: `relay.relay` passes them to Ollama's own."""

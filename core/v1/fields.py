@@ -1,4 +1,4 @@
-"""The fields of a relayed request that this server heeds, with the bounds that Ollama lacks."""
+"""The fields of a relayed request that this server acts on, with bounds that Ollama lacks."""
 
 from typing import Annotated, Any
 
@@ -25,8 +25,8 @@ class _StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class Heeded(Struct):
-    """What is read of a request; the bounds are those of `Options` in /api/chat."""
+class KnownFields(Struct):
+    """The fields that are read; the bounds are those of `Options` in /api/chat."""
 
     model: ModelName | None = None
     stream: bool | None = None
@@ -48,17 +48,17 @@ class Heeded(Struct):
     dimensions: Annotated[int, Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
 
 
-_decode = msgspec.json.Decoder(Heeded).decode
+_decode = msgspec.json.Decoder(KnownFields).decode
 
 
-def heeded(fields: dict[str, Raw]) -> Heeded:
-    """Return what this server heeds of `fields`.
+def known_fields(fields: dict[str, Raw]) -> KnownFields:
+    """Return those of `fields` that this server acts on.
 
     Raises:
         BadRequest: a field is invalid or out of its bounds; the text names it.
     """
     known: dict[str, Any] = {}
-    for name in Heeded.__struct_fields__:
+    for name in KnownFields.__struct_fields__:
         if name in fields:
             known[name] = fields[name]
             if memoryview(fields[name]).nbytes > MAX_FIELD_BYTES:

@@ -1,4 +1,4 @@
-"""Finds the images in the messages of a relayed request, without making objects of the rest."""
+"""Finds the images in the messages of a relayed request, without decoding the rest."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 MAX_DEPTH = 8
 STEP = 1000
-"""How many values are looked at in about a millisecond, before other clients have their turn."""
+"""How many values are examined in about a millisecond, before other clients get their turn."""
 BYTES_PER_VALUE = 4096
-"""Decoding so many takes as long as looking at a value."""
+"""Decoding this many takes as long as examining a value."""
 
 
 async def has_images(fields: dict[str, Raw]) -> bool:
     """Return whether the request carries images.
 
     Raises:
-        BadRequest: they are too many, or one is a URL, which Ollama would have to fetch; or the
-            messages are too many.
+        BadRequest: there are too many images or messages, or an image is a URL, which Ollama
+            would have to fetch.
     """
     count = 0
     for name in ("messages", "input"):
@@ -33,7 +33,7 @@ async def has_images(fields: dict[str, Raw]) -> bool:
             async for image in _images(name, raw):
                 count += _is_image(name, image)
                 if count > MAX_IMAGES:
-                    raise BadRequest(f"{name}: they have more than {MAX_IMAGES} images")
+                    raise BadRequest(f"{name}: there are more than {MAX_IMAGES} images")
     return count > 0
 
 
@@ -71,7 +71,7 @@ async def _images(name: str, raw: Raw) -> AsyncIterator[Raw]:
         if starts(raw, b"["):
             entries = decoded(name, raw, list[Raw])
             if name == "messages" and not depth and len(entries) > MAX_MESSAGES:
-                raise BadRequest(f"messages: they are more than {MAX_MESSAGES}")
+                raise BadRequest(f"messages: there are more than {MAX_MESSAGES}")
             waiting += [(entry, depth + 1) for entry in entries]
             continue
         for key, value in decoded(name, raw, dict[str, Raw]).items():

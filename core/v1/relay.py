@@ -1,4 +1,4 @@
-"""Relays a request to the same path of Ollama: a slot, a deadline, and no invented end."""
+"""Relays a request to the same path of Ollama; an answer that breaks off never looks complete."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -15,18 +15,24 @@ from core.context import Caller, Record
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
     BadRequest,
+    EndpointNotFound,
     ModelNotAllowed,
     ModelNotFound,
     OllamaError,
 )
 from core.ollama.api import drain, network_errors, read
 from core.ollama.client import OllamaClient, ollama_client
-from core.ollama.failures import failed_response, failure, not_ollama
+from core.ollama.failures import failed_response, failure, incomplete, not_ollama
 from core.v1.apis import Answer, Api, Usage
 from core.v1.events import EventReader, error_text
 from core.v1.request import RelayRequest, parse
 
+EVENT_BYTES = 256
+"""About the size of an event with one token."""
+
 _decode = msgspec.json.Decoder(Answer).decode
+_NO_SUCH_PATH = b"404 page not found"
+"""What an Ollama without a path answers (recordings/v1/unknown_path), and the built-in model."""
 
 
 class Relay:
@@ -43,7 +49,7 @@ class Relay:
         self._record.model = asked.model
 
     async def check_model(self) -> None:
-        """Raise ApiError if the caller may not use the model, or the model cannot do that."""
+        """Raise ApiError if the caller may not use the model, or it lacks vision for the images."""
         model = self._asked.model
         if not self._caller.may_use(model):
             raise ModelNotAllowed(
@@ -66,13 +72,13 @@ class Relay:
             raise not_ollama() from None
         if not self._api.is_complete(answer):
             text = error_text(body)
-            raise failure(text) if text else _incomplete()
+            raise failure(text) if text else incomplete()
         if answer.usage:
             self._count(answer.usage)
         return Response(body, media_type="application/json")
 
     async def events(self) -> AsyncGenerator[bytes]:
-        """Yield whole events as they come; the last one ends a complete answer.
+        """Yield whole events as they arrive; the last one ends a complete answer.
 
         Raises:
             ApiError: the answer is not complete; what came before has been yielded.
@@ -83,11 +89,13 @@ class Relay:
                 async for data in stream:
                     for block in reader.feed(data):
                         self._record.mark_first_token()
+                        # An estimate, if the client leaves: to count events takes longer.
+                        self._record.tokens += 1 + len(block) // EVENT_BYTES
                         yield block
                     if reader.complete:
                         break
             if not reader.complete:
-                raise _incomplete()
+                raise incomplete()
             self._count(reader.usage)
             await drain(stream)
 
@@ -125,6 +133,11 @@ class Relay:
         text = error_text(content)
         if response.status_code == httpx.codes.NOT_FOUND and text and "not found" in text:
             raise ModelNotFound(self._asked.model, None)
+        if response.status_code == httpx.codes.NOT_FOUND and content.strip() == _NO_SUCH_PATH:
+            raise EndpointNotFound(
+                f"The Ollama behind this server has no {self._api.path}. Update it, or use "
+                "/v1/chat/completions, which the built-in model has as well"
+            )
         self._record.may_have_run = response.status_code != httpx.codes.SERVICE_UNAVAILABLE
         raise failed_response(response, content)
 
@@ -136,7 +149,7 @@ class EventStream:
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer; what fails is raised, and the exchange ends the stream."""
+        """Send the answer; failures are raised, and `ExchangeMiddleware` ends the stream."""
         start = {
             "type": "http.response.start",
             "status": 200,
@@ -171,7 +184,3 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     await turn.check_model()
     asked.seal()
     return EventStream(turn.events()) if asked.stream else await turn.answer()
-
-
-def _incomplete() -> OllamaError:
-    return OllamaError("the answer ended before it was complete. Send the message again")

@@ -9,7 +9,7 @@ from core.chat.keywords import Work
 from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
 from core.v1.apis import Api
-from core.v1.fields import Heeded, heeded
+from core.v1.fields import KnownFields, known_fields
 from core.v1.images import decoded, has_images, starts
 
 _Fields = dict[str, Raw]
@@ -17,19 +17,19 @@ _Fields = dict[str, Raw]
 MAX_FIELDS = 256
 """In a body: the compatible APIs know some forty."""
 _DROPPED = {"keep_alive", "options"}
-"""Ollama's own, which would reload or pin a model for everybody."""
+"""Ollama's own, which would reload or pin a model for everyone."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
-_OURS = {*Heeded.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
+_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
 """The fields that this server acts on."""
 _FORMAT_LEVELS = 2
-"""How many objects may be around a schema, besides the field itself: more than there are."""
+"""How many objects may enclose a schema within its field: more than any API uses."""
 
 
 class RelayRequest:
     """A request that has been checked as far as this server can."""
 
-    def __init__(self, fields: _Fields, asked: Heeded, api: Api, *, has_images: bool) -> None:
+    def __init__(self, fields: _Fields, asked: KnownFields, api: Api, *, has_images: bool) -> None:
         self._fields = fields
         self.body = b""
         """What to send to Ollama, once it is sealed."""
@@ -67,7 +67,7 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
         raise BadRequest(f"The body has more than {MAX_FIELDS} fields")
     await asyncio.sleep(0)  # let other clients have their turn
     fields = _under_our_names(fields)
-    asked = heeded(fields)
+    asked = known_fields(fields)
     work = Work()
     for name in _FORMATS:
         if name in fields:
@@ -90,14 +90,14 @@ def _under_our_names(fields: _Fields) -> _Fields:
     for name, value in fields.items():
         known = name.casefold() if name.casefold() in _OURS else name
         if known in ours:
-            raise BadRequest(f"{known}: is given twice, in names that differ in case only")
+            raise BadRequest(f"{known}: is given twice, in names that differ only in case")
         if known not in _DROPPED:
             ours[known] = value
     return ours
 
 
-def _bound_tokens(fields: _Fields, asked: Heeded, names: tuple[str, ...], most: int) -> None:
-    """Replace every limit on the answer's tokens by the one that Ollama obeys."""
+def _bound_tokens(fields: _Fields, asked: KnownFields, names: tuple[str, ...], most: int) -> None:
+    """Replace every limit on the answer's tokens with the one that Ollama obeys."""
     for name in names:
         fields.pop(name, None)
     limit = min(most, *(getattr(asked, name) or most for name in names))

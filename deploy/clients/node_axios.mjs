@@ -1,4 +1,4 @@
-// Asks with axios: a whole answer, then a stream that goes on from it.
+// Asks with axios: a whole answer, then a stream that continues the conversation.
 import axios from 'axios';
 
 const api = axios.create({
@@ -19,7 +19,7 @@ export async function* chatStream(message, fields = {}) {
   const answer = await api.post('/api/chat/stream', { message, ...fields }, {
     responseType: 'stream',
   });
-  answer.data.setEncoding('utf8'); // keeps a letter whole that comes in two pieces
+  answer.data.setEncoding('utf8'); // keeps a letter whole that arrives in two pieces
   let rest = '';
   let done = false;
   for await (const text of answer.data) {
@@ -35,7 +35,7 @@ export async function* chatStream(message, fields = {}) {
   if (!done) throw new Error('The answer was cut off');
 }
 
-// What the server says of a failure; the body of a stream's has to be read first.
+// What the server says about a failure; a stream's body must be read first.
 export async function reason(failure) {
   let body = failure.response?.data;
   if (body?.setEncoding) body = JSON.parse((await body.setEncoding('utf8').toArray()).join(''));

@@ -1,5 +1,5 @@
 ﻿# Calls an Ollama Web API server without a module, in Windows PowerShell 5.1 and in PowerShell 7.
-# Take the lines you need. Save your own scripts with Korean text as this one is: UTF-8 with BOM.
+# Copy the lines you need. Save your own scripts with Korean text like this one: UTF-8 with BOM.
 param([string] $BaseUri = 'http://127.0.0.1:5000')
 
 # Is it there, and what is installed?
@@ -22,7 +22,7 @@ $body = @{
 (Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json).response
 
 # A conversation that you keep yourself, with options, and an answer for programs.
-# Without -Depth, ConvertTo-Json writes what is deeper than two levels as the name of its type.
+# Without -Depth, ConvertTo-Json replaces anything deeper than two levels with its type's name.
 $body = @{
     messages = @(
         @{ role = 'user'; content = '한국의 수도는 어디입니까?' }
@@ -34,12 +34,12 @@ $body = @{
 } | ConvertTo-Json -Depth 10
 (Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $body -ContentType $json).response
 
-# The same with bytes of your own making, which no version changes.
+# The same with bytes that you encode yourself, which no version changes.
 $bytes = [System.Text.Encoding]::UTF8.GetBytes((@{ message = '안녕하세요!' } | ConvertTo-Json))
 (Invoke-RestMethod -Uri "$BaseUri/api/chat" -Method Post -Body $bytes -ContentType $json).response
 
-# A stream. Invoke-RestMethod hands it over at its end, as one string of JSON lines.
-# To see the words as they come: Invoke-OllamaChat -Stream, of the module OllamaWebApi.
+# A stream. Invoke-RestMethod returns it at its end, as one string of JSON lines.
+# To see the words as they arrive: Invoke-OllamaChat -Stream, from the module OllamaWebApi.
 $body = @{ message = '이야기를 하나 해 주세요.' } | ConvertTo-Json
 $stream = Invoke-RestMethod -Uri "$BaseUri/api/chat/stream" -Method Post -Body $body -ContentType $json
 $lines = @($stream)
@@ -47,7 +47,7 @@ if ($stream -is [string]) {
     $lines = @($stream -split '\r?\n' | Where-Object { $_ } | ForEach-Object { ConvertFrom-Json $_ })
 }
 if ($lines[-1].error) { throw $lines[-1].error }
-if (-not $lines[-1].done) { throw 'The answer has broken off.' }
+if (-not $lines[-1].done) { throw 'The answer was cut off.' }
 -join $lines.response
 
 # An error, with the server's own words.
@@ -60,7 +60,7 @@ catch {
     Write-Warning ($_.ErrorDetails.Message | ConvertFrom-Json).error
 }
 
-# A key, from the environment and not from the script.
+# A key, from the environment rather than the script.
 if ($env:OLLAMA_WEB_API_KEY) {
     $headers = @{ Authorization = "Bearer $env:OLLAMA_WEB_API_KEY" }
     (Invoke-RestMethod -Uri "$BaseUri/api/models" -Headers $headers).models

@@ -16,7 +16,7 @@ if key := os.environ.get("OLLAMA_WEB_API_KEY"):
 
 
 def post(path: str, body: dict[str, Any], *, stream: bool = False) -> requests.Response:
-    """Return the answer, unless it is an error: then raise with what the server says of it."""
+    """Return the answer; if it is an error, raise it with the server's own text."""
     answer = session.post(URL + path, json=body, stream=stream, timeout=330)
     if not answer.ok:
         raise RuntimeError(f"{answer.status_code}: {answer.json()['error']}")

@@ -1,6 +1,6 @@
--- Answers GET /api/tags with the models of all groups, each asked of one machine that is up.
+-- Answers GET /api/tags with the models of all groups, asking one machine that is up in each.
 
--- Yields the objects of Ollama's list; each begins with its name, which none of its parts does.
+-- Yields the objects of Ollama's list; each begins with its name, and nothing inside it does.
 local function models(body)
     local list = body:match('^%s*{"models":%[(.*)%]}%s*$') or ""
     local starts = {}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Creates the certificates and the token of a relay and its clients, for the base URL https://RELAY[:PORT]:
 #   deploy/tunnel/certificates.sh RELAY[:PORT] FOLDER
-# FOLDER/relay is for the relay, FOLDER/client for the functions, and FOLDER/ca.key for nobody.
-# Run again, it renews the certificates and keeps the authority and the token.
+# FOLDER/relay is for the relay, FOLDER/client for the functions; FOLDER/ca.key stays with you.
+# Running it again renews the certificates, and keeps the authority and the token.
 set -euo pipefail
 umask 077
 
@@ -19,15 +19,16 @@ if [[ $relay =~ ^[0-9.]+$ ]]; then name=IP:$relay; else name=DNS:$relay; fi
 mkdir -p "$folder/relay" "$folder/client"
 cd "$folder"
 
-# request KEY SUBJECT: makes a key, and prints the request for its certificate
+key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
+
+# request KEY SUBJECT: prints the request for a key's certificate
 request() {
-    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"
     openssl req -new -key "$1" -config <(
         printf '%s\n' '[req]' 'prompt = no' 'distinguished_name = subject' '[subject]' "CN = $2"
     )
 }
 
-# sign DAYS EXTENSIONS OPTION...: makes a certificate of the request on stdin
+# sign DAYS EXTENSIONS OPTION...: creates a certificate for the request on stdin
 sign() {
     local days=$1 extensions=$2
     shift 2
@@ -37,13 +38,15 @@ sign() {
     )
 }
 
-# certificate NAME SUBJECT EXTENSIONS: makes NAME.key and NAME.crt
+# certificate NAME SUBJECT EXTENSIONS: creates NAME.key and NAME.crt
 certificate() {
     local usage='basicConstraints = critical, CA:FALSE'$'\n''keyUsage = critical, digitalSignature'
+    key "$1.key"
     request "$1.key" "$2" | sign "$CERTIFICATE_DAYS" "$usage"$'\n'"$3" -CA ca.crt -CAkey ca.key >"$1.crt"
 }
 
 if [ ! -e ca.key ]; then
+    key ca.new # before the pipe, both ends of which read it
     request ca.new "Authority of the tunnel by $relay" | sign "$AUTHORITY_DAYS" \
         'basicConstraints = critical, CA:TRUE'$'\n''keyUsage = critical, keyCertSign' \
         -signkey ca.new >ca.crt

@@ -1,7 +1,7 @@
-"""Says whether Ollama answers through the tunnel, and what is wrong where it does not.
+"""Says whether Ollama answers through the tunnel, or what is wrong.
 
-`python -m deploy.tunnel.check` asks as the functions do, by the same OLLAMA_* variables, and
-exits with 1 where they would get no answer.
+`python -m deploy.tunnel.check` asks as the functions do, with the same OLLAMA_* variables, and
+exits with 1 if they would get no answer.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 ANSWER_TIMEOUT_S = 10
-"""Ollama tells its version from memory, in milliseconds."""
+"""Ollama answers with its version from memory, in milliseconds."""
 WARNING_DAYS = 30
 
 # OpenSSL's X509_V_ERR_*, of x509_vfy.h
@@ -46,7 +46,7 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
 
     Raises:
         Broken: none answers, or not within `timeout_s` seconds from the connection.
-        SettingsError: a file that TLS needs is unusable.
+        SettingsError: a file that TLS needs is invalid.
     """
     url = httpx.URL(f"{settings.ollama_base_url.rstrip('/')}/api/version")
     upstream = Upstream(settings)
@@ -57,20 +57,20 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
             body = await response.aread()
     except TimeoutError:
         raise Broken(
-            f"the relay takes the call, but nothing came back in {timeout_s:g} s: the tunnel "
-            "hangs. Is the Ollama machine asleep, or without network? The relay gives such "
-            "a tunnel up within two minutes"
+            f"the relay accepts the call, but nothing came back in {timeout_s:g} s: the tunnel "
+            "hangs. Is the Ollama machine asleep, or without network? The relay gives up "
+            "such a tunnel within two minutes"
         ) from None
     except httpx.ConnectTimeout:
         raise Broken(
-            f"{url.host} does not react at all. Is the relay up, and does its firewall let "
-            f"port {_port(url)} through?"
+            f"{url.host} does not react at all. Is the relay up, and does its firewall allow "
+            f"port {_port(url)}?"
         ) from None
     except httpx.ConnectError as error:
         raise Broken(_no_connection(error.__cause__, url)) from None
     except httpx.RemoteProtocolError:
         raise Broken(
-            "what answers is not Ollama. On the relay, ss -ltnp shows which program has the "
+            "what answers is not Ollama. On the relay, ss -ltnp shows which program uses the "
             "tunnel's port"
         ) from None
     except httpx.TransportError as error:
@@ -88,7 +88,7 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
 
 
 def expiring(settings: Settings, days: int = WARNING_DAYS) -> list[str]:
-    """Return a warning for each certificate that ends within `days`.
+    """Return a warning for each certificate that expires within `days`.
 
     Raises:
         OSError, ValueError: one of them cannot be read.
@@ -107,7 +107,7 @@ def expiring(settings: Settings, days: int = WARNING_DAYS) -> list[str]:
         found["the relay's certificate"] = pem.encode()
     soon = datetime.now(UTC) + timedelta(days=days)
     return [
-        f"{name} ends on {end:%Y-%m-%d}. Renew it with certificates.sh"
+        f"{name} expires on {end:%Y-%m-%d}. Renew it with certificates.sh"
         for name, content in found.items()
         if (end := x509.load_pem_x509_certificate(content).not_valid_after_utc) < soon
     ]

@@ -12,7 +12,7 @@ from tests.benchmarks.servers import Failed
 MODULES = ("health", "models", "chat", "chat_stream")
 OURS, EAGER, BARE = "first answer", "first answer of the eager stack", "bare Python"
 _AS_PACKED = "import sys; sys.modules.update(dict.fromkeys(('click', 'pygments', 'rich')))"
-"""A packaged function lacks what httpx would import for its command line."""
+"""A packaged function does not contain what httpx imports for its command line."""
 _EVENT = {
     "version": "2.0",
     "rawPath": "/api/health",

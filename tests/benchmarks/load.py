@@ -51,7 +51,7 @@ class Load:
     program: Path
 
     def run(self, server: Server, case: Case) -> Figures:
-        """Put the load of `case` on `server`; the warm-up does not count.
+        """Run the load of `case` on `server`; the warm-up does not count.
 
         Raises:
             Failed: an answer was wrong.

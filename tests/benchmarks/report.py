@@ -45,7 +45,7 @@ class Target:
 
 
 def markdown(results: Results, servers: list[str], streams: int, command: str) -> str:
-    """Return all tables, and the line that says how they were made."""
+    """Return all tables, and the line that says how they were measured."""
     parts = [
         _table(_measured(results, servers, streams)),
         _table([

@@ -43,7 +43,14 @@ model_list:
     litellm_params: {{model: "openai/smollm2:135m", api_base: "{}", api_key: none}}
 general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
-"""It answers everybody, as the bundle's gate does here."""
+"""It answers everyone, like the bundle's gate here."""
+ENVIRON = {
+    "litellm": {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it downloads one
+        "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",  # after 100 equal tokens it sees a loop
+    }
+}
+"""What else a server needs in its environment."""
 NATIVE_ALONE, OPENAI_ALONE = ("flask", "naive"), ("litellm", "portkey")
 """Servers without /v1, and those with nothing else."""
 
@@ -101,6 +108,7 @@ class Lineup:
             "OLLAMA_BASE_URL": f"http://127.0.0.1:{self.upstream_port}",
             "PORT": str(port),
             **self.settings,
+            **ENVIRON.get(name, {}),
         }
         with running(COMMANDS[name](self, port), SERVER_CORE, environ, log) as process:
             if not _listens(port, process):
@@ -149,7 +157,7 @@ _MODULES = {"flask": ("flask", "gunicorn", "requests")}
 
 
 def missing(name: str) -> str:
-    """Return what the server `name` needs but is not installed, or "" if it can run."""
+    """Return what the server `name` needs and this machine lacks, or "" if it can run."""
     if name == "nginx":
         return "" if _nginx() else "nginx"
     if name in OPENAI_ALONE:

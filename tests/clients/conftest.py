@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "deploy/clients"
 
 @dataclass(frozen=True)
 class Ended:
-    """What a program has printed, and whether it was content."""
+    """What a program printed, and its exit status."""
 
     status: int
     output: str
@@ -47,7 +47,7 @@ async def run(
 
 @dataclass(frozen=True)
 class Example:
-    """A program that asks what its command line contains."""
+    """A program that sends the message on its command line."""
 
     name: str
     command: tuple[str | Path, ...]

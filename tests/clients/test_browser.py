@@ -50,7 +50,7 @@ async ([server, message, patienceMs]) => {
   }
 }
 """
-"""As people write it: every chunk is taken for whole lines."""
+"""As people write it: every chunk is assumed to be whole lines."""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -110,7 +110,7 @@ async def test_the_example_shows_hangul_and_failures(
     assert (await ask(page, url)).startswith("Ollama connection error")
     assert (await ask(page, url, key="wrong")).startswith("401: Invalid credentials")
     await fake.stop()
-    assert await ask(page, url) == "The server or its Ollama is not there"
+    assert await ask(page, url) == "The server or its Ollama is not reachable"
 
 
 async def test_the_example_takes_a_stream_without_its_end_for_no_answer(
@@ -128,7 +128,7 @@ async def test_the_example_takes_a_stream_without_its_end_for_no_answer(
 async def test_a_page_of_an_origin_that_is_not_listed_gets_nothing(
     serve: Serve, fake: FakeOllama, page: Any
 ) -> None:
-    assert await ask(page, await serve()) == "The server or its Ollama is not there"
+    assert await ask(page, await serve()) == "The server or its Ollama is not reachable"
     assert not fake.asked()
 
 

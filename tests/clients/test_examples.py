@@ -70,7 +70,7 @@ async def test_hangul_goes_there_and_back(serve: Serve, fake: FakeOllama, exampl
         assert len(said) == 3
 
 
-async def test_an_error_is_told_in_the_server_s_words(serve: Serve, example: Example) -> None:
+async def test_an_error_has_the_servers_own_words(serve: Serve, example: Example) -> None:
     ended = await example.run(await serve(), "?", key="owa_wrong")
     assert ended.status != 0
     assert "Invalid credentials" in ended.output + ended.errors

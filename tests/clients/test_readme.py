@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from tests.clients.conftest import run
+from tests.compatible import KEY, KEYS
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens, whole
-from tests.handlers.test_v1 import KEY, KEYS
 from tests.programs import ROOT, program
 from tests.recorded import Recorded
 

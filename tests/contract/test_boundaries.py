@@ -1,4 +1,4 @@
-"""The least and the greatest value of every number in a request, run against a real model.
+"""The lowest and the highest value of every number in a request, against a real model.
 
 The model's process may use little more memory than it needs: an option that makes it allocate
 gigabytes (as `repeat_last_n` once did: 8.7 GB, and the end of the process) fails here.
@@ -23,7 +23,7 @@ MARGIN_BYTES = 512 * 2**20
 
 
 def boundaries() -> Iterator[tuple[str, float]]:
-    """Yield each option with the least and the greatest value in its schema."""
+    """Yield each option with the lowest and the highest value in its schema."""
     schema = msgspec.json.schema(Options)["$defs"]["Options"]["properties"]
     for name, described in schema.items():
         if described.get("type") in {"integer", "number"}:

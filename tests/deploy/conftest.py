@@ -31,7 +31,7 @@ def uv() -> str:
 
 @pytest.fixture(scope="session")
 def python(uv: str) -> Path:
-    """The functions' Python where this machine has it, otherwise that of the tests."""
+    """The functions' Python if this machine has it, otherwise the tests' own."""
     found = subprocess.run(
         [uv, "python", "find", "--quiet", "--no-python-downloads", "--system", LAMBDA_PYTHON],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The events by which AWS' gateways pass a request on."""
+"""The events with which AWS' gateways forward a request."""
 
 import base64
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def alb(request: httpx.Request) -> Event:
 
 
 def in_base64(event: Event) -> Event:
-    """Return `event` as it arrives where the body's type counts as binary."""
+    """Return `event` as it arrives if the body's type counts as binary."""
     body = base64.b64encode((event["body"] or "").encode()).decode()
     return {**event, "body": body, "isBase64Encoded": True}
 

@@ -51,7 +51,7 @@ class RuntimeAPI(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.events.put(None)  # for whoever still waits for the next one
+        self.events.put(None)  # for a sandbox that still waits for the next one
         self.shutdown()
         self._thread.join()
         self.server_close()

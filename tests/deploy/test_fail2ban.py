@@ -24,7 +24,7 @@ SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 
 
 def banned(log: Path) -> list[str]:
-    """Return the lines that the filter bans somebody for."""
+    """Return the lines for which the filter bans someone."""
     command = program("fail2ban-regex", "apt install fail2ban")
     done = subprocess.run(
         [command, "--print-all-matched", "--print-no-missed", log, FILTER],

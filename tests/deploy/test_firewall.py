@@ -94,7 +94,7 @@ def network() -> Iterator[Network]:
             subprocess.run([ip, "netns", "del", name], check=True)
 
 
-def test_nftables_let_named_networks_reach_https_and_nobody_ollama(network: Network) -> None:
+def test_nftables_let_named_networks_reach_https_but_not_ollama(network: Network) -> None:
     nft = program("nft", "apt install nftables")
     for source in (FRIEND, STRANGER, FRIEND_6, STRANGER_6):
         assert network.reached(source) == set(PORTS)
@@ -110,7 +110,7 @@ def test_nftables_let_named_networks_reach_https_and_nobody_ollama(network: Netw
     assert local == "11434\n"
 
 
-def test_ufw_lets_named_networks_reach_https_and_nobody_ollama(
+def test_ufw_lets_named_networks_reach_https_but_not_ollama(
     network: Network, tmp_path: Path
 ) -> None:
     program("ufw", "apt install ufw")

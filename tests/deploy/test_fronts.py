@@ -17,9 +17,9 @@ import pytest
 
 from core.settings.networks import Networks
 from core.settings.schema import Settings
+from tests.compatible import KEY, KEYS
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, stalls_after
-from tests.handlers.test_v1 import KEY, KEYS
 from tests.programs import ROOT, free_ports, program, started
 
 Run = Callable[..., AbstractContextManager["Front"]]
@@ -64,7 +64,7 @@ class Front:
         return f"https://localhost:{self.port}"
 
     def client(self, address: str = "127.0.0.1", *, with_key: bool = True) -> httpx.AsyncClient:
-        """Return a client that calls from `address`; seen through a front, none is local."""
+        """Return a client that calls from `address`; through a front, no client looks local."""
         transport = httpx.AsyncHTTPTransport(verify=self.context, local_address=address)
         headers = {"X-API-Key": KEY} if with_key else {}
         return httpx.AsyncClient(

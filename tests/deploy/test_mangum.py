@@ -98,7 +98,7 @@ async def test_an_answer_over_6_mb_is_an_error(sandbox: Sandbox, fake: FakeOllam
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-async def test_the_gateway_tells_the_clients_address(
+async def test_the_gateway_reports_the_clients_address(
     sandbox: Sandbox, gateway: Callable[[httpx.Request], Event]
 ) -> None:
     request = httpx.Request(
@@ -148,7 +148,7 @@ async def test_an_event_that_is_none_of_a_gateway_is_an_error_of_the_invocation(
         assert (await invoke(api, function_url(REQUESTS["health"])))["statusCode"] == 200
 
 
-async def test_unusable_settings_are_told_to_the_log_alone(sandbox: Sandbox) -> None:
+async def test_only_the_log_names_invalid_settings(sandbox: Sandbox) -> None:
     with sandbox("health", RATE_LIMIT="often") as api:
         result = await invoke(api, http_api(REQUESTS["health"]))
     assert result["statusCode"] == 500

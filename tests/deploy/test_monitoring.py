@@ -45,7 +45,7 @@ def expressions() -> list[str]:
 
 @pytest.fixture
 async def busy(serve: Serve, fake: FakeOllama) -> str:
-    """The URL of a gateway where everything counted has happened."""
+    """The URL of a gateway where everything that is counted has happened."""
     url: str = await serve(rate_limit="3/minute")
     fake.reply(error(500, "boom"))
     paths = ("/api/chat", "/api/chat", "/api/chat/stream", "/api/chat")

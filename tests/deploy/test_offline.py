@@ -28,9 +28,7 @@ def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> 
         for file in (ROOT / "deploy").glob(pattern):
             copy(file, folder)
     provider = (ROOT / "deploy/provider.yml").read_text("utf-8")
-    provider = re.sub(
-        r"(?m)^.*(/opt/tunnel|resolve:|API_KEYS:|apiKeys:|- name:|layers:).*\n", "", provider
-    )
+    provider = re.sub(r"(?m)^.*(resolve:|API_KEYS:|apiKeys:|- name:).*\n", "", provider)
     provider = provider.replace("environment:\n", "environment:\n  ANONYMOUS_CLIENTS: 0.0.0.0/0\n")
     (folder / "provider.yml").write_text(provider, "utf-8")
     config = (ROOT / "deploy/serverless-mangum.yml").read_text("utf-8")
@@ -47,6 +45,7 @@ def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> 
         *("--config", "offline.yml", "--noPrependStageInUrl"),
         *("--httpPort", str(ports[0]), "--lambdaPort", str(ports[1])),
         *("--param", f"ollamaBaseUrl={engine_url}", "--param", "defaultModel=smollm2:135m"),
+        *("--param", "tunnelVersion=off"),
     ]
     environ = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
     with started(command, environ, cwd=folder, end=signal.SIGINT) as process:

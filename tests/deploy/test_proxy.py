@@ -1,4 +1,4 @@
-"""The real nginx and Caddy in front of the gate, with the lines to copy and with wrong ones."""
+"""The real nginx and Caddy in front of the gate, with the lines to copy, and with wrong ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -177,7 +177,7 @@ async def test_the_right_lines_in_caddy_name_the_client(
     async with caddy(tmp_path, gate) as url:
         assert set(await statuses(url)) == {401}, "Caddy saw a client on this machine"
     assert not [line for line in caplog.messages if "but no client" in line]
-    # The tests' clients are all on this machine; so Caddy is told that they are proxies.
+    # The tests' clients are all on this machine, so Caddy trusts them as proxies.
     place = httpx.URL(gate).netloc.decode()
     changed = f"reverse_proxy {place} {{\ntrusted_proxies 127.0.0.1/32\n}}"
     async with (

@@ -104,7 +104,7 @@ async def test_a_custom_domain_has_a_base_path(start: Start) -> None:
         assert (await client.post("/aid/api/chat", json=CHAT)).status_code == 404
 
 
-async def test_the_gateway_tells_who_calls(start: Start) -> None:
+async def test_the_gateway_reports_who_calls(start: Start) -> None:
     url = await start("chat", ANONYMOUS_CLIENTS="127.0.0.0/8")
     context = {"x-amzn-request-context": json.dumps({"identity": {"sourceIp": CLIENT}})}
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:

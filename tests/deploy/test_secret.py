@@ -1,4 +1,4 @@
-"""The secret of the functions on AWS, as the guide makes and changes it."""
+"""The secret of the functions on AWS, as the guide creates and changes it."""
 
 import json
 import os
@@ -61,12 +61,12 @@ def test_new_keys_leave_the_rest_of_the_secret_alone(environ: dict[str, str], ke
     [
         ((), {"API_KEYS_FILE": ""}, "API_KEYS_FILE"),
         ((), {"API_KEYS_FILE": "/nowhere"}, "API_KEYS_FILE cannot be read"),
-        ((), {"API_KEYS_FILE": str(ROOT / "README.md")}, "API_KEYS_FILE holds no keys"),
+        ((), {"API_KEYS_FILE": str(ROOT / "README.md")}, "API_KEYS_FILE is invalid"),
         ((), {"API_KEY": ""}, "Set and export API_KEY,"),
-        ((), {"API_KEY": "owa_0123abcd_not-for-a-gateway"}, "API_KEY does not look like one"),
+        ((), {"API_KEY": "owa_0123abcd_not-for-a-gateway"}, "API_KEY is invalid"),
         ((), {"OLLAMA_HEADERS": ""}, "Set and export OLLAMA_HEADERS"),
-        ((), {"STORAGE": "store.example.com"}, "STORAGE does not look like one"),
-        (("--update",), {}, "no secret on standard input"),
+        ((), {"STORAGE": "store.example.com"}, "STORAGE is invalid"),
+        (("--update",), {}, "No secret on standard input"),
     ],
 )
 def test_what_is_missing_is_one_line_and_no_secret(

@@ -33,6 +33,11 @@ pytestmark = pytest.mark.timeout(600)  # ten zips take minutes on a busy machine
 IDLE_LIMIT_S = 300
 """A Regional REST API cuts a stream after 5 minutes without a byte."""
 STREAM_LIMIT_S, HTTP_API_LIMIT_S, LAMBDA_LIMIT_S = 900, 30, 900
+TUNNEL_FILES = {
+    "OLLAMA_CA_FILE": "ca.crt",
+    "OLLAMA_CLIENT_CERT": "client.crt",
+    "OLLAMA_CLIENT_KEY": "client.key",
+}
 SECRETS = {"API_KEYS", "OLLAMA_HEADERS"}
 RESOLVED = re.compile(r"\{\{resolve:secretsmanager:[\w-]+:SecretString:\w+\}\}")
 
@@ -65,10 +70,17 @@ Make = Callable[..., Template]
 
 
 def package(osls: list[str], config: Path, **parameters: str) -> subprocess.CompletedProcess[str]:
-    command = [*osls, "package", "--config", config.name]
+    return run(osls, config, "package", **parameters)
+
+
+def run(
+    osls: list[str], config: Path, *words: str, **parameters: str
+) -> subprocess.CompletedProcess[str]:
+    command = [*osls, *words, "--config", config.name]
     for parameter in parameters.items():
         command += ["--param", "=".join(parameter)]
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(config.parent)}
+    environ["AWS_EC2_METADATA_DISABLED"] = "true"  # nothing else may know an account
     return subprocess.run(
         command, cwd=config.parent, env=environ, capture_output=True, text=True, check=False
     )
@@ -141,6 +153,22 @@ def test_own_parameters_are_kept_from_one_command_to_the_next(
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_a_way_without_certificates_needs_no_layer(
+    templates: dict[str, Template], make: Make, config: str
+) -> None:
+    without = make(config, tunnelVersion="off")
+    for template, prefix, count in ((templates[config], "/opt/tunnel/", 1), (without, "", 0)):
+        for function in functions(template).values():
+            variables = function["Environment"]["Variables"]
+            for variable, file in TUNNEL_FILES.items():
+                assert variables[variable] == (f"{prefix}{file}" if prefix else "")
+            tunnels = [
+                layer for layer in function.get("Layers", []) if "ollama-tunnel" in str(layer)
+            ]
+            assert len(tunnels) == count
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
 def test_a_store_needs_zips_that_can_speak_to_it(
     osls: list[str], own_service: Path, zips: Path, config: str
 ) -> None:
@@ -150,6 +178,9 @@ def test_a_store_needs_zips_that_can_speak_to_it(
     ended = package(osls, own_service / config, storage=EVERYTHING["storage"])
     assert ended.returncode != 0
     assert "deploy/package.py --redis" in ended.stdout + ended.stderr
+    for words in (("remove",), ("rollback",), ("deploy", "list"), ("info",)):
+        ended = run(osls, own_service / config, *words, storage=EVERYTHING["storage"])
+        assert "credentials" in ended.stdout + ended.stderr, "it has got as far as to AWS"
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
@@ -254,7 +285,7 @@ def test_the_gateway_is_regional_and_streams(templates: dict[str, Template]) -> 
         assert method["ApiKeyRequired"] == ("MethodApi" in name and not name.endswith("HealthGet"))
 
 
-def test_whoever_is_asked_gives_up_before_the_one_who_asks(templates: dict[str, Template]) -> None:
+def test_each_part_gives_up_before_its_caller(templates: dict[str, Template]) -> None:
     own = functions(templates[STREAMING])
     methods = resources(templates[STREAMING], "AWS::ApiGateway::Method")
     for name, method in (
@@ -357,7 +388,7 @@ def test_every_method_is_throttled_with_or_without_a_key(
 def test_a_second_deployment_changes_the_stage_of_the_first(
     templates: dict[str, Template], full: dict[str, Template]
 ) -> None:
-    """CloudFormation refuses a deployment that describes a stage which is there already."""
+    """CloudFormation refuses a deployment that describes an existing stage."""
     for template in (templates[STREAMING], full[STREAMING]):
         ((name, deployment),) = resources(template, "AWS::ApiGateway::Deployment").items()
         assert not {"StageName", "StageDescription"} & set(deployment)
@@ -585,7 +616,10 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
         if answer["ResponseType"] in later:
             header = answer["ResponseParameters"]["gatewayresponse.header.Retry-After"]
             assert int(header.strip("'")) > 0
-    # A deployment has only what there is when it is made, and waits for the methods.
+            assert "Try again in" in answer["ResponseTemplates"]["application/json"]
+            exposed = "gatewayresponse.header.Access-Control-Expose-Headers"
+            assert answer["ResponseParameters"][exposed] == "'Retry-After'"
+    # A deployment contains only what exists when it is created, and waits for the methods.
     assert set(answers) == set(template["Resources"]["ApiGatewayResourceApi"]["DependsOn"])
 
 

@@ -199,7 +199,7 @@ async def test_without_the_store_a_function_refuses_in_the_contract_s_words(
     assert int(answer["headers"]["retry-after"]) > 0
     assert json.loads(answer["body"]) == {
         "success": False,
-        "error": "No slot can be had: the store that counts them is down. Try again in 5 seconds",
+        "error": "No slot is available: the store that counts them is down. Try again in 5 seconds",
     }
     assert not fake.asked()
 

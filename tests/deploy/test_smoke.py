@@ -100,7 +100,7 @@ async def test_an_answer_that_does_not_last_has_shown_nothing(
     code, lines = await smoke(url, "--key", key)
     assert code == 1
     (failed,) = [line for line in lines if line.startswith("FAILED")]
-    assert "nothing is known of an answer of 60 s" in failed
+    assert "an answer of 60 s is untested" in failed
 
 
 ERROR = {"success": False, "error": "no"}

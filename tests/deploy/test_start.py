@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.programs import ROOT, free_ports
 
-NOBODY = 65534
+PYTHON = Path("/usr/bin/python3")
+STRANGER = None if os.getuid() else 65534
+"""A user who owns nothing here; None is already one who is not root."""
 
 
 @pytest.fixture
@@ -50,8 +53,24 @@ def test_a_port_that_is_taken(project: Path, name: str) -> None:
     with socket.create_server(("", 0)) as server:
         port = str(server.getsockname()[1])
         (line,) = start(project, **{name: port})
-    assert line.startswith(f"cannot listen on port {port}: ")
+    assert line.startswith(f"cannot listen on port {port}: Address already in use; ")
     assert not (project / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("HOST", "192.0.2.1", "Cannot assign requested address"),
+        ("HOST", "host.invalid", ""),
+        ("PORT", "http", "it is not a number from 1 to 65535"),
+        ("WEB_PORT", "70000", "it is not a number from 1 to 65535"),
+    ],
+)
+def test_an_address_that_is_not_one(project: Path, name: str, value: str, problem: str) -> None:
+    (line,) = start(project, **{name: value})
+    assert line.startswith("cannot listen on port ")
+    assert f": {problem}" in line
+    assert line.endswith("; change HOST, PORT or WEB_PORT")
 
 
 def test_a_python_that_is_not_there_or_does_not_run(project: Path, tmp_path: Path) -> None:
@@ -72,18 +91,36 @@ def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
     assert (project / ".venv/bin/pip").exists()
 
 
-def test_a_folder_that_cannot_be_written(project: Path) -> None:
-    python = Path("/usr/bin/python3")
-    if not python.exists():
+@pytest.fixture
+def shared(project: Path) -> Iterator[Path]:
+    """Return a copy that every user may read and none but root may write."""
+    if not PYTHON.exists():
         pytest.skip("a Python that any user may run is not installed: apt install python3")
     # Root may write everywhere, and the folders of pytest are for root alone.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         copy = shutil.copytree(project, Path(folder, "project"))
         copy.chmod(0o555)
-        user = None if os.getuid() else NOBODY
-        (line,) = start(copy, user, PYTHON=str(python))
-    assert line.startswith(f"cannot write to {copy}, ")
+        yield copy
+
+
+def test_a_folder_that_cannot_be_written(shared: Path) -> None:
+    (line,) = start(shared, STRANGER, PYTHON=str(PYTHON))
+    assert line.startswith(f"cannot write to {shared}, ")
+
+
+@pytest.mark.timeout(300)
+def test_a_folder_with_everything_in_it_need_not_be_written(shared: Path) -> None:
+    shared.chmod(0o755)
+    subprocess.run([PYTHON, "-m", "venv", shared / ".venv"], check=True)
+    (shared / ".venv/requirements.txt").touch()  # installed
+    (shared / "handlers").mkdir()
+    (shared / "handlers/__main__.py").write_text("import sys; sys.exit('serving')")
+    shared.chmod(0o555)
+    assert start(shared, STRANGER, PYTHON=str(PYTHON)) == ["serving"]
+    (shared / "requirements.txt").write_text("a newer one")
+    (line,) = start(shared, STRANGER, PYTHON=str(PYTHON))
+    assert line.startswith(f"cannot write to {shared}/.venv, ")
 
 
 @pytest.mark.timeout(300)

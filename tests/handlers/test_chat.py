@@ -234,7 +234,7 @@ async def test_an_error_for_a_missing_model_names_the_installed_ones(
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/chat/stream"])
-async def test_a_missing_model_is_told_and_its_slot_free_while_the_list_hangs(
+async def test_a_missing_model_frees_its_slot_while_the_list_hangs(
     serve: Serve, fake: FakeOllama, path: str
 ) -> None:
     fake.reply(never_answers, path="/api/tags")

@@ -1,17 +1,13 @@
-import json
 from itertools import pairwise
 from pathlib import Path
 
 import httpx
 
-from core.keys.records import digest
 from core.usage.ledger import read_file
+from tests.compatible import HEADERS, KEYS
 from tests.conftest import Serve
 from tests.fake_ollama import COMPATIBLE, FakeOllama
 
-KEY = "owa_0123abcd_for-tests"
-STORED = {"name": "ci", "id": "0123abcd", "sha256": digest(KEY), "created": "2026-01-01T00:00:00Z"}
-HEADERS = {"X-API-Key": KEY}
 CHAT = {"message": "비밀", "model": "smollm2:135m"}
 
 
@@ -19,7 +15,7 @@ async def test_a_caller_reads_its_own_usage_and_no_other_s(
     serve: Serve, fake: FakeOllama, tmp_path: Path
 ) -> None:
     path = tmp_path / "usage.db"
-    url = await serve(api_keys=json.dumps([STORED]), usage_file=str(path))
+    url = await serve(api_keys=KEYS, usage_file=str(path))
     async with httpx.AsyncClient(base_url=url) as client:
         for endpoint in ("/api/chat", "/api/chat/stream"):
             assert (await client.post(endpoint, json=CHAT, headers=HEADERS)).status_code == 200
@@ -28,7 +24,7 @@ async def test_a_caller_reads_its_own_usage_and_no_other_s(
         anonymous = (await client.get("/api/usage")).json()
         later = (await client.get("/api/usage", params={"since": "9999-12-31"})).json()
         wrong = await client.get("/api/usage", params={"since": "today"})
-    assert own["caller"] == "key:ci"
+    assert own["caller"] == "key:sdk"
     (row,) = own["usage"]
     assert (row["model"], row["requests"], row["prompt_tokens"]) == ("smollm2:135m", 2, 32)
     assert row["tokens"] > 0
@@ -41,7 +37,7 @@ async def test_a_caller_reads_its_own_usage_and_no_other_s(
 
 async def test_every_compatible_path_counts(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "usage.db"
-    url = await serve(api_keys=json.dumps([STORED]), usage_file=str(path), rate_limit="off")
+    url = await serve(api_keys=KEYS, usage_file=str(path), rate_limit="off")
     body = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "비밀"}]}
     counted = []
     async with httpx.AsyncClient(base_url=url, headers=HEADERS) as client:

@@ -1,8 +1,7 @@
 """The compatible paths, as OpenAI's and Anthropic's own SDKs see them."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -10,30 +9,29 @@ import httpx
 import openai
 import pytest
 
-from core.keys.records import digest
-from tests.conftest import Serve
-from tests.fake_ollama import (
-    Connection,
-    FakeOllama,
-    Reply,
-    Request,
-    closes_before_head,
-    error,
-    never_answers,
-    resets_before_head,
-    whole,
+from tests.compatible import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    FAULTS,
+    KEY,
+    KEYS,
+    MESSAGES,
+    MODEL,
+    PLAIN,
+    PLAIN_FAULTS,
+    QUESTION,
+    RESPONSES,
+    STREAMS,
+    WHOLE,
+    replayed,
+    text_of,
+    whole_stream,
 )
+from tests.conftest import Serve
+from tests.fake_ollama import FakeOllama, error, never_answers, whole
+from tests.leaving import LEAVABLE, PATIENCE_S, seconds_until_freed
 from tests.recorded import Recorded
-
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-RESPONSES, MESSAGES, EMBEDDINGS = "/v1/responses", "/v1/messages", "/v1/embeddings"
-MODEL = "smollm2:135m"
-QUESTION: Any = [{"role": "user", "content": "안녕하세요!"}]
-
-
-KEY = "owa_0123abcd_for-tests"
-STORED = {"name": "sdk", "id": "0123abcd", "sha256": digest(KEY), "created": "2026-01-01T00:00:00Z"}
-KEYS = json.dumps([STORED])
 
 
 class Clients:
@@ -96,66 +94,6 @@ async def clients(serve: Serve) -> Clients:
     return Clients(await serve(api_keys=KEYS, default_model=MODEL, rate_limit="off"))
 
 
-def replayed(name: str, piece: int = 0, end: Callable[[Connection], None] | None = None) -> Reply:
-    """Replay a recorded body in chunks of `piece` bytes, then end it or do `end`."""
-    recording = Recorded(f"v1/{name}")
-
-    async def reply(connection: Connection, request: Request) -> None:
-        content_type = recording.headers["Content-Type"]
-        if "Transfer-Encoding" not in recording.headers:
-            connection.send(recording.status, content_type, recording.body)
-            return
-        connection.send_raw(connection._head(200, content_type, (), None).encode())
-        size = piece or len(recording.body)
-        for start in range(0, len(recording.body), size):
-            connection.send_chunk(recording.body[start : start + size])
-            if piece:
-                await asyncio.sleep(0)
-        (end or Connection.send_end)(connection)
-
-    return reply
-
-
-def cut(name: str, at: float | bytes, end: Callable[[Connection], Any]) -> Reply:
-    """Replay a recorded stream up to a byte, a fraction of it or a text, then do `end`."""
-    recording = Recorded(f"v1/{name}")
-    where = recording.body.rindex(at) if isinstance(at, bytes) else at
-    where = where if isinstance(where, int) else int(len(recording.body) * where)
-
-    async def reply(connection: Connection, request: Request) -> None:
-        connection.send_raw(
-            connection._head(200, recording.headers["Content-Type"], (), None).encode()
-        )
-        connection.send_chunk(recording.body[:where])
-        await asyncio.sleep(0.02)
-        ending = end(connection)
-        if isinstance(ending, Awaitable):
-            await ending
-
-    return reply
-
-
-PLAIN = {
-    CHAT: "chat",
-    COMPLETIONS: "completions",
-    RESPONSES: "responses",
-    MESSAGES: "messages",
-    EMBEDDINGS: "embeddings",
-}
-STREAMS = {
-    CHAT: "chat_stream_usage",
-    COMPLETIONS: "completions_stream",
-    RESPONSES: "responses_stream",
-    MESSAGES: "messages_stream",
-}
-LAST = {
-    CHAT: b"data: [DONE]",
-    COMPLETIONS: b"data: [DONE]",
-    RESPONSES: b"event: response.completed",
-    MESSAGES: b"event: message_stop",
-}
-
-
 @pytest.mark.parametrize("path", PLAIN)
 async def test_a_plain_answer_arrives_as_ollama_gave_it(
     fake: FakeOllama, clients: Clients, path: str
@@ -190,6 +128,20 @@ async def test_a_stream_arrives_as_ollama_gave_it(
     assert answer.content == Recorded(f"v1/{STREAMS[path]}").body
 
 
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("path", STREAMS)
+async def test_an_unusual_stream_arrives_as_ollama_gave_it(
+    fake: FakeOllama, serve: Serve, path: str, name: str
+) -> None:
+    fake.reply(whole_stream(name, path), path=path)
+    url = await serve(api_keys=KEYS, default_model=MODEL)
+    body = {"stream": True, "stream_options": {"include_usage": True}}
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        answer = await client.post(path, json=body)
+    assert answer.content == WHOLE[name](path)
+    assert name != "an event of 5 MB" or len(text_of(answer.content).encode()) > 5_000_000
+
+
 @pytest.mark.parametrize("path", STREAMS)
 async def test_a_whole_stream_ends_without_an_error(
     fake: FakeOllama, clients: Clients, path: str
@@ -199,43 +151,6 @@ async def test_a_whole_stream_ends_without_an_error(
     assert len(events) > 3
     if path == CHAT:
         assert all(event.choices for event in events), "nobody asked for the usage"
-
-
-KILLED = {
-    CHAT: "chat_stream_runner_killed",
-    RESPONSES: "responses_stream_runner_killed",
-    MESSAGES: "messages_stream_runner_killed",
-}
-"""What Ollama sent when its runner was killed, and how it ended that."""
-
-
-def cut_before_blank_line(path: str) -> Reply:
-    """End in an event that lacks nothing but the blank line after it."""
-    body = Recorded(f"v1/{STREAMS[path]}").body
-    last = body.rindex(b"\n\n", 0, body.rindex(LAST[path]) - 2) + 1
-    return cut(STREAMS[path], last, Connection.send_end)
-
-
-FAULTS: dict[str, Callable[[str], Reply]] = {
-    "no head": lambda path: closes_before_head,
-    "end before an event's blank line": cut_before_blank_line,
-    "clean end without a last event": lambda path: cut(
-        STREAMS[path], LAST[path], Connection.send_end
-    ),
-    "end in mid-event": lambda path: cut(STREAMS[path], 0.6, Connection.send_end),
-    "closed in mid-event": lambda path: cut(STREAMS[path], 0.6, Connection.close),
-    "reset in mid-event": lambda path: cut(STREAMS[path], 0.6, Connection.reset),
-    "garbage in place of a chunk": lambda path: cut(
-        STREAMS[path], 0.6, lambda connection: connection.send_raw(b"zz\r\n")
-    ),
-    "an error event": lambda path: cut(
-        STREAMS[path],
-        LAST[path],
-        lambda connection: connection.send_chunk(
-            b'data: {"error":{"message":"out of memory","type":"api_error"}}\n\n'
-        ),
-    ),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -267,20 +182,6 @@ async def test_a_killed_runner_is_not_the_end_of_an_answer(
     expected = anthropic.APIError if path == MESSAGES else openai.APIError
     with pytest.raises(expected, match="ended before it was complete"):
         _ = [event async for event in clients.stream(path)]
-
-
-PLAIN_FAULTS: dict[str, Reply] = {
-    "no head": closes_before_head,
-    "reset before the head": resets_before_head,
-    "a crash": error(500, "llama runner process has terminated"),
-    "no answer of Ollama": whole(200, "text/html", b"<html>"),
-    "an empty object": whole(200, "application/json", b"{}"),
-    "an unfinished answer": whole(
-        200,
-        "application/json",
-        b'{"choices":[{"finish_reason":null}],"stop_reason":null,"status":"in_progress"}',
-    ),
-}
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -324,6 +225,18 @@ async def test_a_missing_model_is_a_404(fake: FakeOllama, clients: Clients, path
         await clients.plain(path)
 
 
+@pytest.mark.parametrize("path", PLAIN)
+async def test_a_path_that_this_ollama_lacks_is_a_404_that_says_so(
+    fake: FakeOllama, serve: Serve, path: str
+) -> None:
+    fake.reply(whole(404, "text/plain", b"404 page not found"), path=path)
+    clients = Clients(await serve(api_keys=KEYS, default_model=MODEL), retries=2)
+    sdk: Any = anthropic if path == MESSAGES else openai
+    with pytest.raises(sdk.NotFoundError, match=f"has no {path}. Update it, or use"):
+        await clients.plain(path)
+    assert len(fake.asked(path)) == 1
+
+
 async def test_statuses_are_the_sdk_s_exceptions(fake: FakeOllama, serve: Serve) -> None:
     url = await serve(
         api_keys=KEYS, default_model=MODEL, rate_limit="2/minute", request_timeout_s=0.3
@@ -364,18 +277,14 @@ async def test_the_models_are_those_that_the_client_may_use(
         await clients.openai.models.retrieve("nope:1b")
 
 
-async def test_a_client_that_leaves_frees_the_gpu(fake: FakeOllama, clients: Clients) -> None:
-    fake.reply(cut(STREAMS[CHAT], 0.5, Connection.hang), path=CHAT)
-    stream = await clients.openai.chat.completions.create(
-        model=MODEL, messages=QUESTION, stream=True
-    )
-    await anext(aiter(stream))
-    (request,) = fake.asked(CHAT)
-    await stream.close()
-    async with asyncio.timeout(5):
-        await request.disconnected.wait()
-    fake.reply(replayed("chat"), path=CHAT)
-    assert (await clients.plain(CHAT)).choices, "the slot is free again"
+@pytest.mark.parametrize("has_begun", [True, False])
+@pytest.mark.parametrize("path", LEAVABLE)
+async def test_a_client_that_leaves_frees_the_gpu(
+    fake: FakeOllama, serve: Serve, path: str, has_begun: bool
+) -> None:
+    url = await serve(default_model=MODEL, max_concurrent=1)
+    for _ in range(2):  # the second one needs the slot of the first
+        assert await seconds_until_freed(fake, url, path, has_begun=has_begun) < PATIENCE_S
 
 
 async def test_a_model_without_eyes_is_shown_no_image(fake: FakeOllama, clients: Clients) -> None:

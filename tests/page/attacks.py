@@ -1,4 +1,4 @@
-"""What a hostile model may say, so that the page runs a script, loads or leaks something."""
+"""What a hostile model may write, to make the page run a script, or load or leak something."""
 
 ATTACKS = (
     # Plain HTML

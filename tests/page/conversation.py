@@ -1,4 +1,4 @@
-"""What the page's tests say and see."""
+"""What the page's tests write and read."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ async def say(page: Any, text: str) -> None:
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what Playwright's own waiting would need `eval` for, which the page forbids."""
+    """Wait for a condition; Playwright's own way needs `eval`, which the page forbids."""
     async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.02)

@@ -18,7 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 MISSING = "emulation.setMediaFeaturesOverride"
-"""Behind `color_scheme` and the like; Firefox takes those as preferences instead."""
+"""Used by `color_scheme` and the like; Firefox gets those as preferences instead."""
 
 
 async def _relay(source: AsyncIterable[str | bytes], to: Connection, back: Connection) -> None:

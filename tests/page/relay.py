@@ -1,4 +1,4 @@
-"""A network between the page and the server, which a test can take away."""
+"""A network between the page and the server, which a test can cut."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 class Relay:
-    """Passes bytes on, while it is `up`; when it is not, it holds them back and closes nothing."""
+    """Forwards bytes while it is `up`; otherwise holds them back, and closes nothing."""
 
     def __init__(self, target: str) -> None:
         self.url = ""

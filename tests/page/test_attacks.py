@@ -1,4 +1,4 @@
-"""Hostile output stays inert, whole or in pieces, at once and after a reload."""
+"""Hostile output stays inert, whole or in pieces, at first and after a reload."""
 
 import json
 from typing import Any

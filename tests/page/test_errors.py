@@ -183,7 +183,7 @@ async def test_unreachable_server(open_page: Open) -> None:
     await page.wait_for_selector("#status:text('Connected')")
 
 
-async def test_status_tells_of_ollama(open_page: Open, fake: FakeOllama) -> None:
+async def test_status_shows_whether_ollama_is_connected(open_page: Open, fake: FakeOllama) -> None:
     await fake.stop()
     page = await open_page()
     await page.wait_for_selector("#status:text('Ollama is not reachable')")

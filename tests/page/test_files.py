@@ -41,7 +41,7 @@ async def _add(page: Any, name: str, data: bytes, type_: str = "") -> None:
 
 
 @IN_BOTH
-async def test_text_and_pdf_are_told_to_the_model(open_page: Open, fake: FakeOllama) -> None:
+async def test_text_and_pdf_are_sent_to_the_model(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     loaded = "performance.getEntriesByType('resource').filter(({name}) => name.includes('pdf'))"
     await _add(page, "매출.csv", CSV.encode("cp949"), "text/csv")
@@ -138,7 +138,7 @@ async def test_over_long_is_refused_before_it_is_sent(open_page: Open, fake: Fak
     await _add(page, "long.txt", b"word " * 4000)
     await page.wait_for_selector("#attachments .file:has-text('about 5,000 tokens')")
     await say(page, "Summarise.")
-    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 4,096 at most')")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b handles 4,096 at most')")
     assert fake.asked() == []
     assert await page.input_value("#message") == "Summarise."
     await page.click("#attachments button")
@@ -163,7 +163,7 @@ async def test_context_length_is_that_of_the_loaded_model(
     await _add(page, "long.txt", b"word " * 1000)
     await page.wait_for_selector("#attachments .file")
     await say(page, "Summarise.")
-    await page.wait_for_selector("#notice:has-text('llama3.1:70b reads 2,048 at most')")
+    await page.wait_for_selector("#notice:has-text('llama3.1:70b handles 2,048 at most')")
     assert len(fake.asked()) == 1
 
 
@@ -210,7 +210,7 @@ async def test_an_image_alone_is_sent(open_page: Open, fake: FakeOllama) -> None
 
 
 async def _attached(page: Any) -> list[str]:
-    """Return the names of what is attached; an image has none."""
+    """Return the names of the attachments; an image has none."""
     names: list[str] = await page.locator("#attachments li").evaluate_all(
         "(items) => items.map((item) => item.querySelector('.name')?.textContent ?? '')"
     )

@@ -1,4 +1,4 @@
-"""Conversations stay in the browser: searched, renamed, exported and deleted."""
+"""Conversations are kept in the browser, and can be searched, renamed, exported and deleted."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every error of the server is Korean on a Korean page."""
+"""Every server error is shown in Korean on a Korean page."""
 
 import ast
 import inspect
@@ -19,7 +19,7 @@ CLASSES = {
 }
 
 ELSEWHERE = ("core/v1/", "core/engine/", "core/contract/", "handlers/usage", "handlers/v1_")
-"""What is not told to the page: other APIs."""
+"""Other APIs, whose errors the page never gets."""
 
 MADE_FROM_PARTS = [
     errors.CredentialsNeeded(None),
@@ -31,20 +31,18 @@ MADE_FROM_PARTS = [
     errors.ModelNotFound("x", ["a:1b", "b:2b"]),
     errors.RequestTimeout(300),
     retryable.OllamaBusy(5),
-    retryable.QueueFull("The queue is full: 64 requests await 4 slots", 9),
-    retryable.QueueFull("No slot became free within 120 seconds", 9),
     retryable.QueueFull("The queue is full: 64 requests wait for 4 slots", 9),
-    retryable.QueueFull("No slot came free within 120 seconds", 9),
+    retryable.QueueFull("No slot became free within 120 seconds", 9),
     retryable.RateLimited("Your address has too many connections: 256 are allowed", 5),
     retryable.NotReady(),
     retryable.MemoryFull(),
     retryable.ServerStopping(),
 ]
-"""Errors whose texts do not stand where they are raised."""
+"""Errors whose texts are not literals where they are raised."""
 
 
 def texts_of_ollama() -> Iterator[str]:
-    """Yield what the server says of an Ollama that fails, in its own words."""
+    """Yield the server's own descriptions of Ollama's failures."""
     for module in (api, failures):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Return) and isinstance(
@@ -56,7 +54,7 @@ def texts_of_ollama() -> Iterator[str]:
 
 
 def text_of(node: ast.expr) -> str | None:
-    """Return the text of a literal, with 7 for each of its blanks."""
+    """Return the text of a literal, with 7 for each value in it."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):

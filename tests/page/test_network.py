@@ -66,7 +66,7 @@ async def test_a_server_that_does_not_answer_is_noticed(open_page: Open, fake: F
     await page.wait_for_selector(".answer:has-text('Paris')")
 
 
-async def test_continue_tells_the_model_what_it_said(
+async def test_continue_sends_the_model_its_own_words(
     open_page: Open, fake: FakeOllama, sent: list[dict[str, Any]]
 ) -> None:
     page = await open_page()
@@ -80,7 +80,7 @@ async def test_continue_tells_the_model_what_it_said(
 
 
 async def test_patience_where_silence_is_normal(open_page: Open, fake: FakeOllama) -> None:
-    """A slowly loading model is not taken for a lost network: heartbeats arrive meanwhile."""
+    """A slowly loading model is not mistaken for a lost network: heartbeats arrive meanwhile."""
     page = await open_page()
     fake.reply(tokens(["At", " last"], pace_s=9))
     await say(page, "Hello")
@@ -89,7 +89,9 @@ async def test_patience_where_silence_is_normal(open_page: Open, fake: FakeOllam
     assert await page.locator(".notice").count() == 0
 
 
-async def test_offline_is_told_at_once_and_models_return(open_page: Open, fake: FakeOllama) -> None:
+async def test_offline_is_shown_immediately_and_models_return(
+    open_page: Open, fake: FakeOllama
+) -> None:
     page = await open_page()
     fake.reply(stalls_after(3))
     await say(page, "Count")
@@ -106,7 +108,7 @@ async def test_offline_is_told_at_once_and_models_return(open_page: Open, fake: 
     await page.wait_for_selector("#model option[value='new:1b']", state="attached")
 
 
-async def test_a_failed_first_load_is_told_and_made_good(open_page: Open) -> None:
+async def test_a_failed_first_load_is_reported_and_retried(open_page: Open) -> None:
     page = await open_page()
     broken = True
 

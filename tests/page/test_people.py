@@ -197,7 +197,7 @@ async def test_dark_and_light(open_page: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_barriers(scheme: str, open_page: Open, fake: FakeOllama) -> None:
-    """axe finds nothing in the page's states, contrast included."""
+    """axe finds no fault in any of the page's states, including contrast."""
     axe = pytest.importorskip("axe_playwright_python.async_playwright").Axe()
     page = await open_page(color_scheme=scheme, locale="ko-KR", bypass_csp=True)
 
@@ -245,7 +245,7 @@ async def test_the_server_speaks_korean_to_koreans(open_page: Open, fake: FakeOl
         await answer.locator(f".said:has-text('{words}')").wait_for()
 
 
-async def test_waiting_is_told_to_screen_readers(open_page: Open, fake: FakeOllama) -> None:
+async def test_waiting_is_announced_to_screen_readers(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     fake.reply(never_answers)
     await say(page, "Hello")

@@ -1,4 +1,4 @@
-"""The page as it is served: small, cached by its content, and shut off from everything else."""
+"""The page as it is served: small, cached by its content, and isolated from all other sites."""
 
 import gzip
 import re
@@ -15,7 +15,7 @@ from tests.page.conftest import Open
 from tests.page.conversation import answered, say
 
 BUDGET = 150_000
-"""Bytes that all of the page may take, compressed."""
+"""The most bytes for the whole page, compressed."""
 FIRST_BUDGET = 110_000
 """The same before anything optional is loaded."""
 

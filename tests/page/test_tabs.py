@@ -1,4 +1,4 @@
-"""Several tabs: one store, in which nobody overwrites or revives anything."""
+"""Several tabs: one store, in which none overwrites or revives anything."""
 
 from typing import Any
 

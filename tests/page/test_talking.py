@@ -1,4 +1,4 @@
-"""Talking to a model: what is sent, what is seen, and how an answer is ended."""
+"""Talking to a model: what is sent, what is shown, and how an answer ends."""
 
 import asyncio
 from typing import Any
@@ -241,7 +241,7 @@ async def test_empty_lines_are_no_thoughts(open_page: Open, fake: FakeOllama) ->
     assert not any("Thinking" in (text or "") for text in seen)
 
 
-async def test_the_queue_is_told_of(open_page: Open, fake: FakeOllama) -> None:
+async def test_the_queue_is_shown(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page(settings={"max_concurrent": 1})
     fake.reply(never_answers)
     await say(page, "First")

@@ -34,9 +34,9 @@ class Outcome(StrEnum):
 
 
 ENDS = frozenset({Outcome.REFUSED})
-"""What may become of requests while the gateway is stopped and started again."""
+"""How requests may end while the gateway is stopped and restarted."""
 DIES = frozenset({Outcome.REFUSED, Outcome.CUT})
-"""What may become of them if it is killed, which leaves nobody to finish an answer."""
+"""How they may end if it is killed, and cannot finish its answers."""
 
 
 class Tally(Counter[Outcome]):

@@ -1,4 +1,4 @@
-"""Malformed requests; each deserves a 4xx in the API's shape of errors."""
+"""Malformed requests; each must get a 4xx in the API's error shape."""
 
 import asyncio
 import json

@@ -68,7 +68,7 @@ async def stage(
         served = gateway(source.url, *enter, stdout=stdout, environ=environ)
         server = stack.enter_context(program(served))
         warm_up = Asker(server.url)
-        await warm_up.ask_all(["-"] * 50)  # what it loads and keeps at first is no leak
+        await warm_up.ask_all(["-"] * 50)  # what it loads at first, and keeps, is not a leak
         if long:
             await warm_up.aclose()
         before = await server.calm_state(1) if long else server.state()
@@ -87,7 +87,7 @@ async def stage(
 async def under_load(
     asker: Asker, seconds: float, hurt: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Ask without a pause for `seconds`, and meanwhile `hurt` something; then all must be well."""
+    """Send requests for `seconds` while `hurt` breaks something; then all must be well."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     hurting = asyncio.create_task(hurt())
@@ -236,7 +236,7 @@ async def log_disk_full(long: bool) -> Row:
 
 
 async def descriptors_out(long: bool) -> Row:
-    """More clients than the gateway may have open files: the others are to come again."""
+    """More clients than the gateway may have open files: the others must try again."""
     limit = ("bash", "-c", 'ulimit -n 400; exec "$@"', "bash")
     async with stage(long, *limit, errors=FULL, breaks=ENDS) as on:
         for _ in range(10 if long else 1):

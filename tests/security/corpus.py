@@ -1,4 +1,4 @@
-"""Every attack on the gate by bytes: what is sent, and the statuses that come back.
+"""Every attack on the gate at byte level: what is sent, and the statuses that come back.
 
 Each line is sent twice: to a gate that lets nobody in without a key, and to one that lets this
 machine in. A new attack is a new line.
@@ -134,7 +134,7 @@ V1: list[tuple[bytes, bytes, bytes, int]] = [
     (b"messages", b"Content-Type: text/plain;application/json\r\n", b'{"model":"a"}', 415),
     (b"responses", b"Content-Type: application/x-www-form-urlencoded\r\n", b'{"model":"a"}', 415),
     (b"embeddings", b"Content-Type: multipart/form-data\r\n", b'{"model":"a"}', 415),
-    # What is no JSON object in UTF-8
+    # Not a JSON object in UTF-8
     (b"completions", JSON, b"", 400),
     (b"completions", JSON, b"[]", 400),
     (b"completions", JSON, b'{"model":"\xff"}', 400),

@@ -1,4 +1,4 @@
-"""Small requests that harm Ollama, and what each kind of Ollama does with them.
+"""Small requests that harm Ollama, and what each version of Ollama does with them.
 
 `ollama` is what a real one did or does: v0.24.0 was run, unless another version is named. `engine`
 is what the built-in model's engine (xllamacpp 2026.10, which uses llguidance) does: it survives
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 class Harmful(NamedTuple):
     name: str
     fields: dict[str, Any]
-    """Fields of a chat request, besides its message."""
+    """Fields of a chat request, apart from its message."""
     refusal: str
     """How the text of the gateway's 400 starts: the field, and its bound."""
     ollama: str

@@ -1,4 +1,4 @@
-"""Requests of up to 20 MiB, and small ones that mean much work, with the statuses they get."""
+"""Requests of up to 20 MiB, and small ones that cause much work, with the statuses they get."""
 
 import json
 import random
@@ -75,7 +75,7 @@ _IMAGE = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,'
 
 
 def _nested(depth: int) -> dict[str, Any]:
-    """Return a schema at each level of which others begin to look for references."""
+    """Return a schema that is nested `depth` times, and references to each of its levels."""
     schema: dict[str, Any] = {}
     for _ in range(depth):
         schema = {"anyOf": [schema, *[{}] * 90]}

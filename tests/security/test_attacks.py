@@ -1,4 +1,4 @@
-"""Attacks on the gate by header, key, token and page; `corpus` has those by bytes."""
+"""Attacks on the gate by header, key, token and page; `corpus` has those at byte level."""
 
 import asyncio
 import base64

@@ -5,7 +5,7 @@
     Author = 'The maintainers of Ollama Web API'
     CompanyName = 'Ollama Web API'
     Copyright = 'MIT licence'
-    Description = 'Asks an Ollama Web API server: chats, streams, models and health.'
+    Description = 'Calls an Ollama Web API server: chats, streams, models and health.'
     PowerShellVersion = '5.1'
     CompatiblePSEditions = @('Desktop', 'Core')
     FunctionsToExport = @('Get-OllamaModel', 'Invoke-OllamaChat', 'Test-OllamaHealth')

@@ -1,5 +1,5 @@
-﻿# Asks an Ollama Web API server, in Windows PowerShell 5.1 and in PowerShell 7.
-# It keeps to the syntax of 5.1, and to what .NET Framework 4.5.2 has.
+﻿# Calls an Ollama Web API server, in Windows PowerShell 5.1 and in PowerShell 7.
+# It is limited to the syntax of 5.1, and to .NET Framework 4.5.2.
 
 . "$PSScriptRoot/Requests.ps1"
 
@@ -12,25 +12,25 @@ function Invoke-OllamaChat {
     Sends each message to a model as a conversation of its own, unless -Context continues one.
     The text is sent as UTF-8 on every version of PowerShell.
 
-    The output is what the server has answered: "response" is the text, "context" is the
-    conversation so far, and "done_reason" and "eval_count" tell how the answer ended.
+    The output is the server's answer: "response" is the text, "context" is the conversation so
+    far, and "done_reason" and "eval_count" say how the answer ended.
 
-    A message that fails is an error of its own, and the next one is still sent. The error says
-    what the server said. Its Exception.Data has the server's StatusCode and, when the server is
+    Each message that fails writes its own error, and the next one is still sent. The error has
+    the server's text. Its Exception.Data has the server's StatusCode and, when the server is
     busy, RetryAfter: the seconds to wait. An answer that breaks off is an error too, and never
-    output. Ctrl+C ends the wait, and the model's work.
+    output. Ctrl+C ends the wait, and stops the model.
 
     .PARAMETER Message
     What to say to the model.
 
     .PARAMETER Model
-    An installed model, as Get-OllamaModel lists them; the server's default if absent.
+    An installed model, as listed by Get-OllamaModel; the server's default if absent.
 
     .PARAMETER System
-    A system prompt: what the model shall keep in mind.
+    A system prompt: what the model should keep in mind.
 
     .PARAMETER Context
-    The context of the answer that the conversation goes on from.
+    The context of an earlier answer, to continue that conversation.
 
     .PARAMETER Messages
     The whole conversation, in place of a message and a context: objects or hashtables with a
@@ -38,24 +38,24 @@ function Invoke-OllamaChat {
     last one is the user's.
 
     .PARAMETER Image
-    Picture files that go with the message, for a model that can see.
+    Image files that go with the message, for a vision model.
 
     .PARAMETER Options
-    How the model shall write, such as @{ temperature = 0; num_predict = 100 }.
+    Sampling options, such as @{ temperature = 0; num_predict = 100 }.
 
     .PARAMETER Format
-    What the answer shall be: json, or a JSON schema as a hashtable or as JSON text.
+    The format of the answer: json, or a JSON schema as a hashtable or as JSON text.
 
     .PARAMETER Think
-    Whether, or how much, a reasoning model shall think: $true, low, medium or high. Its thoughts
-    are the output's "thinking".
+    Whether, or how much, a reasoning model should think: $true, low, medium or high. Its
+    thoughts are the output's "thinking".
 
     .PARAMETER Stream
-    Shows the words as they come. The output is still the whole answer, after the last word:
+    Shows the words as they arrive. The output is still the whole answer, after the last word:
     assign it to a variable, or send it to Out-Null.
 
     .PARAMETER ApiKey
-    The API key, or the JSON web token, if the server wants one: a SecureString or a string. If
+    The API key, or the JSON web token, if the server requires one: a SecureString or a string. If
     absent, the environment's OLLAMA_WEB_API_KEY.
 
     .PARAMETER BaseUri
@@ -65,7 +65,7 @@ function Invoke-OllamaChat {
     The proxy on the way to the server, in place of the system's.
 
     .PARAMETER ProxyCredential
-    The user name and the password that the proxy wants.
+    The user name and the password that the proxy requires.
 
     .PARAMETER ProxyUseDefaultCredentials
     Shows the proxy the current user's own credentials.
@@ -78,7 +78,7 @@ function Invoke-OllamaChat {
     up after 300 unless it is set up otherwise.
 
     .PARAMETER OperationTimeoutSeconds
-    Seconds of silence after which an answer that has begun counts as broken off.
+    Seconds of silence after which an answer that has begun counts as cut off.
 
     .EXAMPLE
     (Invoke-OllamaChat '안녕하세요!').response
@@ -88,13 +88,13 @@ function Invoke-OllamaChat {
     .EXAMPLE
     $answer = Invoke-OllamaChat 'Tell me a story.' -Model llama3.1:8b -Stream
 
-    Shows the story while it is written, and keeps it.
+    Shows the story as it is written, and keeps it.
 
     .EXAMPLE
     $first = Invoke-OllamaChat 'My name is Kim.'
     (Invoke-OllamaChat 'What is my name?' -Context $first.context).response
 
-    Goes on with a conversation.
+    Continues a conversation.
 
     .EXAMPLE
     $talk = @(@{ role = 'user'; content = 'My name is Kim.' })
@@ -109,12 +109,12 @@ function Invoke-OllamaChat {
     $answer = Invoke-OllamaChat 'What is the capital of Korea?' -Format $schema
     ($answer.response | ConvertFrom-Json).capital
 
-    Has the answer in a form for programs.
+    Gets the answer in a format for programs.
 
     .EXAMPLE
     (Invoke-OllamaChat 'What is this?' -Image ./photo.jpg -Model llama3.2-vision).response
 
-    Asks about a picture.
+    Asks about an image.
 
     .EXAMPLE
     Get-ChildItem *.txt | Get-Content -Raw -Encoding UTF8 | Invoke-OllamaChat -System 'Sum up.'
@@ -125,14 +125,14 @@ function Invoke-OllamaChat {
     try { Invoke-OllamaChat 'Hello' -ErrorAction Stop }
     catch { "$($_.Exception.Data['StatusCode']): $($_.Exception.Message)" }
 
-    Handles an error, such as "401: ..." from a server that wants a key.
+    Handles an error, such as "401: ..." from a server that requires a key.
 
     .EXAMPLE
     $PSDefaultParameterValues['*-Ollama*:BaseUri'] = 'https://ollama.example.com'
     $PSDefaultParameterValues['*-Ollama*:Proxy'] = 'http://proxy.example.com:3128'
     $PSDefaultParameterValues['*-Ollama*:ApiKey'] = Read-Host 'API key' -AsSecureString
 
-    Names the server, the way to it and the key once, for every function of this module.
+    Sets the server, the proxy and the key once, for every function of this module.
     #>
     [CmdletBinding(PositionalBinding = $false, DefaultParameterSetName = 'Message')]
     [OutputType([psobject])]
@@ -191,7 +191,7 @@ function Invoke-OllamaChat {
             ProxyUseDefaultCredentials = $ProxyUseDefaultCredentials; NoProxy = $NoProxy
         }
         try {
-            # Get-Content hangs notes on its strings, such as the path, that 5.1 would send along.
+            # Get-Content adds properties to its strings, such as the path, that 5.1 would send along.
             $body = @{}
             if ($PSCmdlet.ParameterSetName -eq 'Messages') {
                 $body['messages'] = @(ConvertTo-Message $Messages)
@@ -225,7 +225,7 @@ function Invoke-OllamaChat {
             $PSCmdlet.WriteError((ConvertTo-ErrorRecord $_.Exception $said))
             return
         }
-        # Not within the try: it would catch what later commands of the pipeline throw.
+        # Not inside the try, which would catch what later commands of the pipeline throw.
         $answer
     }
 }
@@ -237,10 +237,10 @@ function Get-OllamaModel {
 
     .DESCRIPTION
     Returns the name of each model that Ollama has installed, in Ollama's own order, and nothing
-    if there is none. With a key that is for some models only, it returns those.
+    if there is none. With a key that is limited to some models, it returns only those.
 
     .PARAMETER ApiKey
-    The API key, or the JSON web token, if the server wants one: a SecureString or a string. If
+    The API key, or the JSON web token, if the server requires one: a SecureString or a string. If
     absent, the environment's OLLAMA_WEB_API_KEY.
 
     .PARAMETER BaseUri
@@ -250,7 +250,7 @@ function Get-OllamaModel {
     The proxy on the way to the server, in place of the system's.
 
     .PARAMETER ProxyCredential
-    The user name and the password that the proxy wants.
+    The user name and the password that the proxy requires.
 
     .PARAMETER ProxyUseDefaultCredentials
     Shows the proxy the current user's own credentials.
@@ -308,7 +308,7 @@ function Get-OllamaModel {
 function Test-OllamaHealth {
     <#
     .SYNOPSIS
-    Tells whether the server and its Ollama work.
+    Tests whether the server and its Ollama work.
 
     .DESCRIPTION
     Returns $true if the server answers and reaches Ollama, and $false if not. It loads no model
@@ -321,7 +321,7 @@ function Test-OllamaHealth {
     The proxy on the way to the server, in place of the system's.
 
     .PARAMETER ProxyCredential
-    The user name and the password that the proxy wants.
+    The user name and the password that the proxy requires.
 
     .PARAMETER ProxyUseDefaultCredentials
     Shows the proxy the current user's own credentials.
@@ -335,12 +335,12 @@ function Test-OllamaHealth {
     .EXAMPLE
     if (-not (Test-OllamaHealth)) { throw 'Ollama is not there.' }
 
-    Stops a script that would have nobody to ask.
+    Stops a script if there is no server to ask.
 
     .EXAMPLE
     Test-OllamaHealth -BaseUri http://192.168.1.20:5000 -Verbose
 
-    Says what is wrong with a server elsewhere.
+    Says what is wrong with a remote server.
     #>
     [CmdletBinding(PositionalBinding = $false)]
     [OutputType([bool])]

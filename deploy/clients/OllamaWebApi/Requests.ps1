@@ -2,7 +2,7 @@
 
 Add-Type -AssemblyName System.Net.Http
 
-# The clients by the proxy that they use; each keeps its connections.
+# The clients, by the proxy that they use; each keeps its connections.
 $script:Clients = @{}
 
 # Sends a request and returns what its answer says; throws an exception whose text is for users.
@@ -36,7 +36,7 @@ function Request-Answer {
         }
     }
     finally {
-        # Of a stream that has not ended, this closes the connection: then the model stops too.
+        # For an unfinished stream, this closes the connection, which stops the model.
         $response.Dispose()
     }
 }
@@ -58,7 +58,7 @@ function Get-Client {
         $client = [System.Net.Http.HttpClient]::new($handler)
         # Each request has a limit of its own.
         $client.Timeout = [System.Threading.Timeout]::InfiniteTimeSpan
-        # .NET Framework would hold each body back until the server has asked for it.
+        # .NET Framework would hold back each body until the server asks for it.
         $client.DefaultRequestHeaders.ExpectContinue = $false
         $script:Clients[$name] = @{ Client = $client; Proxy = $handler.Proxy }
     }
@@ -107,14 +107,14 @@ function Send-Request {
         throw [System.Net.Http.HttpRequestException]::new("No answer from ${uri}: $reason")
     }
     finally {
-        # Ctrl+C comes here as well; the server must not work on for nobody.
+        # Ctrl+C ends here as well; the server must not keep working for nobody.
         if ($null -eq $response) { $limit.Cancel() }
         $limit.Dispose()
     }
     $response
 }
 
-# The key as it is sent: the one that was given, or the environment's.
+# The key to send: the one given, or the environment's.
 function ConvertTo-Key {
     param($ApiKey)
 
@@ -122,11 +122,11 @@ function ConvertTo-Key {
     if ($ApiKey -is [System.Security.SecureString]) {
         $ApiKey = [System.Net.NetworkCredential]::new('', $ApiKey).Password
     }
-    # A key from a file often has the end of its line behind it.
+    # A key from a file often ends with a line break.
     if ($ApiKey) { $ApiKey.Trim() }
 }
 
-# Messages of plain strings: Windows PowerShell would send the notes along that others may carry.
+# Messages of plain strings: Windows PowerShell would send along any properties added to others.
 function ConvertTo-Message {
     param($Messages)
 
@@ -167,7 +167,7 @@ function ConvertTo-Think {
     }
 }
 
-# Shows the words as they come, and returns the last line, with all of them in its response.
+# Shows the words as they arrive, and returns the last line, with all of them in its response.
 function Read-Stream {
     param($Response, $SilenceSec)
 
@@ -178,7 +178,7 @@ function Read-Stream {
         do {
             $text = Wait-Task ($reader.ReadLineAsync()) $SilenceSec
             if ($null -eq $text) {
-                throw [System.IO.EndOfStreamException]::new('The answer has broken off.')
+                throw [System.IO.EndOfStreamException]::new('The answer was cut off.')
             }
             $line = ConvertFrom-Json -InputObject $text
             if ($line.PSObject.Properties['error']) {
@@ -195,7 +195,7 @@ function Read-Stream {
     $line
 }
 
-# Returns a task's result. Windows PowerShell can be stopped between two waits, but not in one.
+# Returns a task's result. Windows PowerShell can be stopped between two waits, but not during one.
 function Wait-Task {
     param($Task, $Seconds)
 
@@ -203,7 +203,7 @@ function Wait-Task {
     while (-not $Task.AsyncWaitHandle.WaitOne(100)) {
         if ($watch.Elapsed.TotalSeconds -ge $Seconds) {
             throw [System.TimeoutException]::new(
-                "The answer has broken off: nothing came for $Seconds seconds.")
+                "The answer was cut off: nothing arrived for $Seconds seconds.")
         }
     }
     $Task.GetAwaiter().GetResult()

@@ -1,20 +1,20 @@
-/** Draws an answer while it grows, at most once a frame: finished blocks are not touched again. */
+/** Draws an answer while it grows, at most once per frame; finished blocks are not touched again. */
 
 import { blocks, draw, sourceOf, splitRows } from "./markdown.js";
 import { make } from "./dom.js";
 import { reuse } from "./math.js";
 
-/** A list or table of more rows than this is drawn piece by piece. */
+/** A list or table with more rows than this is drawn piece by piece. */
 const LONG = 20;
-/** Of the time that drawing takes, this many times over is left to everything else. */
+/** Everything else gets this many times as long as drawing takes. */
 const REST = 3;
 
 export class Answer {
   #tail = "";
   #live = [];
-  #open = null; // the list or table that the next rows belong to
+  #open = null; // the list or table that gets the next rows
   #frame = 0;
-  #finished = null; // the tail that is drawn as it will stay
+  #finished = null; // the tail in its final form
   #notBefore = 0;
 
   constructor(text = "") {
@@ -28,7 +28,7 @@ export class Answer {
     this.#frame ||= requestAnimationFrame((now) => this.#draw(now));
   }
 
-  /** Draws what is left as it will stay. */
+  /** Draws the rest in its final form. */
   finish() {
     cancelAnimationFrame(this.#frame);
     if (this.#finished === this.#tail) return;
@@ -85,6 +85,6 @@ export class Answer {
   }
 }
 
-/** What has the rows of a list or a table; undefined for other elements. */
+/** The parent of a list's or table's rows; undefined for other elements. */
 const holderOf = (element) =>
   element.matches("ul, ol") ? element : (element.matches(".table") && element.querySelector("tbody")) || undefined;

@@ -1,4 +1,4 @@
-/** Talks to the server that this page comes from. */
+/** Calls the server that this page comes from. */
 
 import { Silence } from "./silence.js";
 import { local, session } from "./storage.js";
@@ -11,13 +11,13 @@ export const apiKey = () => session.getItem(KEY) ?? local.getItem(KEY) ?? "";
 /** Whether the key outlives this tab. */
 export const isKeyRemembered = () => local.getItem(KEY) !== null;
 
-/** Keeps the key until this tab is closed, or for good on this device; without a key forgets it. */
+/** Keeps the key until this tab closes, or for good on this device; without a key, forgets it. */
 export function keepApiKey(key, remembered) {
   for (const storage of [local, session]) storage.removeItem(KEY);
   if (key) (remembered ? local : session).setItem(KEY, key);
 }
 
-/** Whether a failure of this kind is one of the API key's. */
+/** Whether a failure of this kind is about the API key. */
 export const needsKey = (kind) => [401, "badKey"].includes(kind);
 
 /** What went wrong: `kind` is an HTTP status, "badKey", "unreachable", "lost" or "stream". */
@@ -29,7 +29,7 @@ export class Failure extends Error {
   }
 }
 
-/** Fetches `path` with the key, and throws a Failure for whatever is not an answer. */
+/** Fetches `path` with the key; throws a Failure unless it gets an answer. */
 async function call(path, options = {}) {
   const headers = { ...options.headers };
   if (apiKey()) headers.Authorization = `Bearer ${apiKey()}`;
@@ -44,7 +44,7 @@ async function call(path, options = {}) {
 
 export const get = async (path, signal) => (await call(path, { signal })).json();
 
-/** Yields the lines of an answer as they come; aborting `signal` stops the model too. */
+/** Yields the lines of an answer as they arrive; aborting `signal` stops the model too. */
 export async function* streamChat(request, signal) {
   const silence = new Silence(signal, () => get("/api/health", AbortSignal.timeout(3000)));
   const failure = (kind) => (error) => {

@@ -7,7 +7,7 @@ import { branchOf, newId, union, upgrade } from "./tree.js";
 
 export const exportAll = async () => JSON.stringify({ conversations: await store.all() }, null, 1);
 
-/** Stores what `exportAll` or `toMarkdown` made; returns how many conversations it was. */
+/** Stores what `exportAll` or `toMarkdown` wrote; returns the number of conversations. */
 export async function importAll(file) {
   const found = file.startsWith("# ") ? [fromMarkdown(file)] : JSON.parse(file).conversations;
   const imported = found.map(checked);
@@ -24,7 +24,7 @@ export async function importAll(file) {
   return imported.length;
 }
 
-/** Tells whether one of two conversations is the other at an earlier time. */
+/** Returns whether one of two conversations is an earlier state of the other. */
 function areOne(one, other) {
   if (one.title !== other.title) return false;
   const texts = new Map(one.messages.map(({ id, text }) => [id, text]));
@@ -32,7 +32,7 @@ function areOne(one, other) {
   return shared === Math.min(one.messages.length, other.messages.length);
 }
 
-/** Returns a conversation of the right shape, whatever the file contains. */
+/** Returns a conversation in the right shape, whatever the file contains. */
 function checked(given) {
   const { id, title, created, updated, pinned, leaf, system, temperature, think, options, format, messages } = upgrade({
     created: Date.now(),
@@ -85,8 +85,8 @@ function checkedMessage({ id, parent, created, role, text, images, files, ...ans
 const VERSIONS = "<!-- versions -->\n# Other versions\n\n";
 
 /**
- * Writes the branch in view, then the other versions. The comments, which readers do not see, tell the
- * messages from the headings inside of them, and what a message comes after, if it is not the one before.
+ * Writes the branch in view, then the other versions. Comments, which readers do not see, tell messages
+ * from headings inside them, and name a message's predecessor if it is not the one before.
  */
 export function toMarkdown(data) {
   const branch = branchOf(data);

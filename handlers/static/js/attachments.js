@@ -1,4 +1,4 @@
-/** Images and files that go with the next message: added by button, drop and paste. */
+/** Images and files for the next message: added by button, drop and paste. */
 
 import { readDocument, Unreadable } from "./documents.js";
 import { byId, icon, iconButton, make, number } from "./dom.js";
@@ -14,7 +14,7 @@ let reading = 0;
 
 let changed = () => {};
 
-/** Has `call` called when the reader has added or removed something. */
+/** Calls `call` when the reader adds or removes something. */
 export const onAttachments = (call) => (changed = call);
 
 /** Whether files are still being read. */
@@ -29,7 +29,7 @@ export const attachments = () => ({
 /** What is attached, in its order. */
 export const attachedItems = () => attached;
 
-/** Attaches these items, in the place of those that are there. */
+/** Attaches these items in place of the current ones. */
 export function attachItems(items) {
   attached = items;
   show();
@@ -98,7 +98,7 @@ function bytes(size) {
   return value.toLocaleString(document.documentElement.lang, style);
 }
 
-/** Images are for models that see, files for all. */
+/** Images are for models with vision, files for all. */
 function showSight() {
   const label = sees() ? words.attach : words.attachFiles;
   Object.assign(byId("attach"), { ariaLabel: label, title: label });
@@ -111,7 +111,7 @@ document.addEventListener("languagechange", () => {
   show();
 });
 
-/** Spreadsheets put a picture beside the text that is meant; files come with their name as text, without HTML. */
+/** Spreadsheets add a picture to the text that is meant; files come with their name as text, without HTML. */
 field.addEventListener("paste", (event) => {
   const { files, types } = event.clipboardData;
   if (!files.length || (types.includes("text/plain") && types.includes("text/html"))) return;

@@ -1,4 +1,4 @@
-/** The field to write in. */
+/** The message field. */
 
 import { attachItems, attachments, busy } from "./attachments.js";
 import { byId } from "./dom.js";
@@ -11,7 +11,7 @@ const form = byId("composer");
 const field = byId("message");
 let sentAt = -Infinity;
 
-/** Has `send` called with text and `{ images, files }`; it returns whether it has taken them. */
+/** Calls `send` with text and `{ images, files }`; it returns whether it accepted them. */
 export function onSend(send) {
   form.onsubmit = (event) => {
     event.preventDefault();
@@ -26,7 +26,7 @@ export function onSend(send) {
   };
 }
 
-/** Has `stop` called; the second click of a double-click on Send is none on Stop. */
+/** Calls `stop`; the second click of a double-click on Send does not count. */
 export const onStop = (stop) =>
   (byId("stop").onclick = () => performance.now() - sentAt > DOUBLE_CLICK_MS && stop());
 

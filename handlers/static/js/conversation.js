@@ -1,4 +1,4 @@
-/** The open conversation, and the answers that are being written: another may be opened meanwhile. */
+/** The open conversation, and the answers being written: another may be opened meanwhile. */
 
 import { needsKey } from "./api.js";
 import { byId } from "./dom.js";
@@ -17,12 +17,12 @@ const TITLE_LENGTH = 60;
 export class Conversation {
   #runs = new Map();
   #drawn = new Map();
-  #views = new Map(); // of answers that have just ended: they stay as they are
+  #views = new Map(); // of answers that have just ended, to be kept as they are
   #hooks;
 
   /**
-   * `hooks`: model() to ask, sees() images or not, thinks() or not, fits(messages) to be sent now,
-   * save(data), changed() in what is possible, unlock(retry, kind of failure) with a key, open(data).
+   * `hooks`: model(), whether it sees() images or thinks(), whether it fits(messages), save(data),
+   * changed() when other actions are possible, unlock(retry, kind of failure) with a key, open(data).
    */
   constructor(hooks) {
     this.#hooks = hooks;
@@ -71,7 +71,7 @@ export class Conversation {
     this.#hooks.changed();
   }
 
-  /** Shows the branch; articles that are as they were keep their place, and the focus in them. */
+  /** Shows the branch; unchanged articles keep their place, and the focus in them. */
   draw() {
     const branch = this.branch;
     const articles = branch.map((message) => this.#articleOf(message));
@@ -123,7 +123,7 @@ export class Conversation {
     };
   }
 
-  /** Shows another version of a message, with what was said after it last. */
+  /** Shows another version of a message, with the latest branch after it. */
   show(version) {
     if (this.running) return;
     const focused = document.activeElement;
@@ -144,7 +144,7 @@ export class Conversation {
     this.#hooks.open(data);
   }
 
-  /** Says something behind the message `parent`; what was said there before stays another version. */
+  /** Adds a message after `parent`; what followed it before remains as another version. */
   send(text, { images = [], files = [] } = {}, parent = this.data.leaf) {
     const before = branchOf({ ...this.data, leaf: parent });
     if (this.running || !this.#hooks.fits([...before, { text, files }])) return null;
@@ -153,7 +153,7 @@ export class Conversation {
     return this.#answer();
   }
 
-  /** Has a message answered once more; its other answers stay other versions, if they have words. */
+  /** Requests another answer to a message; earlier answers with text remain as versions. */
   regenerate(message = this.branch.at(-1)) {
     if (this.running || !message) return;
     if (message.role === "assistant" && !message.text) return this.resume(message);
@@ -163,7 +163,7 @@ export class Conversation {
     this.#answer();
   }
 
-  /** Has an answer that broke off gone on with. */
+  /** Continues an answer that broke off. */
   resume(message) {
     const branch = branchOf({ ...this.data, leaf: message.id });
     if (this.running || !this.#hooks.fits(branch)) return;
@@ -188,7 +188,7 @@ export class Conversation {
     return this.#run(message, branch);
   }
 
-  /** Runs the model on a branch; returns what fulfils when the question is stored. */
+  /** Runs the model on a branch; the promise it returns resolves when the question is stored. */
   #run(message, branch) {
     const { data } = this;
     const { model, sees, thinks } = this.#hooks;

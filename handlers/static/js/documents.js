@@ -1,4 +1,4 @@
-/** Reads files for a model: text of any kind and encoding, and what is written in PDFs. */
+/** Reads files for a model: text of any kind and encoding, and the text of PDFs. */
 
 import { ownScript } from "./scripts.js";
 

@@ -1,4 +1,4 @@
-/** Short ways to make elements. */
+/** Shorthands for making elements. */
 
 import { words } from "./words.js";
 
@@ -30,11 +30,11 @@ export function makeSvg(tag, attributes, ...children) {
 export const icon = (name) =>
   makeSvg("svg", { class: "icon", "aria-hidden": "true" }, makeSvg("use", { href: `${ICONS}#${name}` }));
 
-/** A button that shows an icon, and is called `label`. */
+/** A button that shows an icon, with the accessible name `label`. */
 export const iconButton = (name, label, onclick) =>
   make("button", { type: "button", className: "quiet", title: label, ariaLabel: label, onclick }, icon(name));
 
-/** Copies text, and `html` beside it; over plain HTTP browsers have no `navigator.clipboard`. */
+/** Copies text, and `html` beside it; over plain HTTP, browsers have no `navigator.clipboard`. */
 export async function toClipboard(text, html) {
   const forms = Object.entries({ "text/plain": text, ...(html && { "text/html": html }) });
   if (navigator.clipboard?.write) {

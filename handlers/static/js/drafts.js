@@ -10,10 +10,10 @@ import { LEAVING } from "./unsaved.js";
 const DELAY_MS = 300;
 const FORGOTTEN_MS = 7 * 86_400_000;
 
-/** What is attached is too large for the storage of texts. */
+/** Attachments are too large for the storage of texts. */
 const parcels = db.createStore("drafts", "drafts");
 
-/** Where the browser stores nothing, what is attached lasts until the page is left. */
+/** If the browser stores nothing, attachments last until the page is left. */
 async function ifStored(work) {
   try {
     return await work();
@@ -31,7 +31,7 @@ let shown;
 const placeOf = ({ id, messages }) =>
   messages.length ? { storage: local, key: `draft:${id}` } : { storage: session, key: "draft" };
 
-/** The tab's name outlives its reload. */
+/** The tab's name survives a reload. */
 function tab() {
   const name = session.getItem("tab") ?? newId();
   session.setItem("tab", name);
@@ -79,7 +79,7 @@ export async function forgetDraft(text, stored) {
   keepParcel();
 }
 
-/** Has the field's draft belong to a conversation that has just got its first message. */
+/** Moves the field's draft to a conversation that has just got its first message. */
 export const moveDraft = (data) => (place = placeOf(data));
 
 /** Deletes a conversation's draft; returns what puts it back. */

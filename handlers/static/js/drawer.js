@@ -1,4 +1,4 @@
-/** On narrow screens the list of conversations is a drawer: while it is open, nothing else is reached. */
+/** On narrow screens the list of conversations is a drawer: while open, nothing else can be reached. */
 
 import { byId } from "./dom.js";
 

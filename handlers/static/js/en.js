@@ -43,7 +43,7 @@ export const en = {
   stillReading: "A file is still being read. Send again in a moment.",
   fileSize: (size, tokens) => `${size} · about ${tokens} tokens`,
   tooLong: (model, tokens, most) =>
-    `This is about ${tokens} tokens, and ${model} reads ${most} at most, including its answer. Remove a file, shorten the message or start a new chat.`,
+    `This is about ${tokens} tokens, and ${model} handles ${most} at most, including its answer. Remove a file, shorten the message or start a new chat.`,
   unreadable: {
     large: (name) => `${name} is larger than 50 MB.`,
     gone: (name) => `${name} cannot be read. Add files rather than folders, and add a file again after it has changed.`,
@@ -51,7 +51,7 @@ export const en = {
     binary: (name) => `${name} is neither text nor a PDF. Save it as text, CSV or PDF and add that.`,
     locked: (name) => `${name} is protected by a password. Save a copy without one and add that.`,
     broken: (name) => `${name} is damaged and cannot be read.`,
-    scanned: (name) => `${name} contains no text, only pictures of pages. Run text recognition on it, or add the pages as images.`,
+    scanned: (name) => `${name} contains no text, only images of pages. Run text recognition on it, or add the pages as images.`,
   },
   message: "Message",
   hint: "Enter to send, Shift+Enter for a new line",
@@ -90,8 +90,8 @@ export const en = {
   stopExample: "One per line",
   tooManyStops: (most) => `At most ${most} lines.`,
   options: {
-    num_predict: "Longest answer in tokens",
-    seed: "Seed, for repeatable answers",
+    num_predict: "Maximum length, in tokens",
+    seed: "Seed: the same one repeats an answer",
     top_k: "Number of candidate tokens",
     top_p: "Cumulative probability of candidates",
     min_p: "Minimum probability, relative to the best",
@@ -173,7 +173,7 @@ export const en = {
     503: ["The server is busy.", "Wait for the countdown, then try again."],
     504: ["The answer took too long.", "Ask for a shorter answer, or choose a smaller model."],
     stream: ["The answer was cut off.", "What you received is kept. Try again."],
-    other: ["The server could not answer.", "Try again; if it fails again, tell this server’s operator."],
+    other: ["The server could not answer.", "Try again; if that fails too, contact this server’s operator."],
   },
   modelsFailed: "The list of models could not be loaded. Trying again …",
   said: (text) => `The server says: ${text}`,

@@ -1,9 +1,9 @@
-/** Images to show to a model: made small, and rid of all that a camera writes into its files. */
+/** Images for a model: made smaller, and stripped of the camera's metadata. */
 
 const LONGEST_SIDE = 1600;
 const QUALITY = 0.9;
 
-/** Returns an image file as JPEG in base64; throws what the browser says of a file that is none. */
+/** Returns an image file as JPEG in base64; throws the browser's error if it is not an image. */
 export async function readImage(file) {
   const bitmap = await createImageBitmap(file);
   const scale = Math.min(1, LONGEST_SIDE / Math.max(bitmap.width, bitmap.height));

@@ -4,7 +4,7 @@ import { byId } from "./dom.js";
 import { ownScript } from "./scripts.js";
 
 navigator.serviceWorker?.register(ownScript("/service-worker.js")).catch(() => {
-  // Blocked storage, a private window: the page does without.
+  // Blocked storage, a private window: the page works without it.
 });
 
 let offer = null;
@@ -16,6 +16,6 @@ addEventListener("beforeinstallprompt", (event) => {
 });
 addEventListener("appinstalled", () => (byId("install").hidden = true));
 byId("install").onclick = async () => {
-  offer.prompt(); // once; the browser offers it again where it was declined
+  offer.prompt(); // once; if it is declined, the browser offers it again
   byId("install").hidden = true;
 };

@@ -9,7 +9,7 @@ byId("key-value").oninput = ({ target }) => {
   target.setCustomValidity(/^[!-~]*$/.test(target.value.trim()) ? "" : words.keyCharacters);
 };
 
-/** Asks for the API key; returns whether one was given, or taken away. */
+/** Asks for the API key; returns whether one was entered or removed. */
 export async function askForKey(why = words.keyHelp) {
   const dialog = byId("key");
   if (dialog.open) return false;

@@ -1,6 +1,6 @@
 /** How long a conversation is for a model, and whether the model can still read it. */
 
-/** Letters a token, as the vocabularies of Llama 3, Qwen 2.5 and Gemma 3 have them in prose. */
+/** Letters per token, in prose, by the vocabularies of Llama 3, Qwen 2.5 and Gemma 3. */
 const LETTERS_A_TOKEN = 4;
 const OTHERS_A_TOKEN = 1.6; // Hangul, Han, Kana
 
@@ -10,7 +10,7 @@ export function estimate(text) {
   return Math.ceil((text.length - others) / LETTERS_A_TOKEN + others / OTHERS_A_TOKEN);
 }
 
-/** Returns what the model is told of a message: its files and its text. */
+/** Returns what the model gets of a message: its files and its text. */
 export const toldText = ({ text, files = [] }) =>
   [...files.map((file) => `<file name="${file.name.replaceAll('"', "'")}">\n${file.text}\n</file>`), text]
     .filter(Boolean)

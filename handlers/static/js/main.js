@@ -27,7 +27,7 @@ import { toast } from "./toast.js";
 import { saveUnsaved } from "./unsaved.js";
 import { words } from "./words.js";
 
-/** Tokens that every model holds. */
+/** Tokens that fit into any model's context. */
 const SHORT = 1000;
 
 const conversation = new Conversation({
@@ -66,7 +66,7 @@ async function save(data) {
   }
 }
 
-/** Leaves a conversation that another tab has deleted; what was typed or asked just now is kept to be sent. */
+/** Leaves a conversation that another tab has deleted; an unsent question, or one just asked, is kept. */
 function leave(data) {
   const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user");
   conversation.stop(data.id);
@@ -88,7 +88,7 @@ function show(data) {
   showDrawer(false);
 }
 
-/** Opens a conversation, unless by now the reader is elsewhere and it is not `wanted` any more. */
+/** Opens a conversation, unless the reader has moved on and it is no longer `wanted`. */
 async function openConversation(id, wanted = () => true) {
   const data = id ? await store.load(id).catch(() => null) : newData();
   if (!wanted()) return;
@@ -111,7 +111,7 @@ async function unlock(retry, kind) {
 
 let again = 0;
 
-/** Loads the models; where that fails, says so and tries again. */
+/** Loads the models; if that fails, says so and tries again. */
 async function start() {
   clearTimeout(again);
   try {
@@ -190,7 +190,7 @@ setUpShortcuts({
   KeyF: search,
 });
 
-/** Ends what is nearest: a search, the open list of conversations, an answer. */
+/** Closes the nearest of: a search, the open list of conversations, an answer. */
 function escape() {
   if (document.activeElement === byId("search")) {
     byId("search").value = "";

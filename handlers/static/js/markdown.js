@@ -1,6 +1,6 @@
 /**
- * Turns a model's Markdown into elements. What a model says is hostile: there is no HTML in it, no
- * image is loaded, and a link goes to http, https or mailto, or is none.
+ * Turns a model's Markdown into elements. A model's output is untrusted: it gets no HTML, no image
+ * is loaded, and only http, https and mailto links remain.
  */
 
 import "../vendor/dompurify/purify.min.js";
@@ -13,14 +13,14 @@ const { DOMPurify } = globalThis;
 const SAFE_URL = /^(?:https?:\/\/|mailto:)/i;
 const LONGEST_HIGHLIGHTED = 50_000;
 
-/** A number, a date, an amount with its unit, a name: never to be broken. */
+/** Numbers, dates, amounts with units, names: never broken over two lines. */
 const FIGURE = /^[\p{N}\p{P}\p{S}\s]{1,24}\p{L}{0,4}$/u;
 const SHORT_CELL = 12;
 const LONG_CELL = 40;
 
 const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
-/** Whether mathematics at the text's end may still be open: more of it is to come. */
+/** Whether mathematics at the text's end may be incomplete, because more is to come. */
 let growing = false;
 
 /** An extension that leaves TeX as it is written, for `typeset` to draw. */
@@ -35,7 +35,7 @@ const math = (level, start, rule, tag) => ({
   renderer: ({ text }) => `<${tag} class="math">${escape(text)}</${tag}>`,
 });
 
-/** A formula is shorter than what a stray sign would else swallow. */
+/** The longest formula; a stray sign would otherwise swallow much text. */
 const OPEN = /^ {0,3}(?:\$\$|\\\[)[^]{0,2000}$/;
 
 const link = (href, html) => (SAFE_URL.test(href) ? `<a href="${escape(href)}">${html}</a>` : html);
@@ -69,7 +69,7 @@ const marked = new Marked({
   },
 });
 
-/** Lets through what the renderer above makes, and nothing else. */
+/** Lets through what the renderer above creates, and nothing else. */
 const sanitize = (html) =>
   DOMPurify.sanitize(html, {
     ALLOWED_TAGS:
@@ -84,7 +84,7 @@ const sanitize = (html) =>
 
 export const sourceOf = (tokens) => tokens.map((token) => token.raw).join("");
 
-/** Cuts `source` into its blocks; it may have `more` to come. */
+/** Splits `source` into blocks; `more` of it may follow. */
 export function blocks(source, more = false) {
   growing = more;
   try {
@@ -95,8 +95,8 @@ export function blocks(source, more = false) {
 }
 
 /**
- * Splits the list or table that `source` begins with, if it has more than `many` rows: all rows but
- * the last, and the source from that one on. `raw` is trimmed at a list's end, which may still grow.
+ * Splits the list or table at the start of `source`, if it has more than `many` rows: all rows but
+ * the last, and the source from there on. `raw` is trimmed at a list's end, which may still grow.
  */
 export function splitRows(token, many, source) {
   if (token?.type === "list" && token.items.length > many) {
@@ -115,7 +115,7 @@ function toHtml(tokens) {
   try {
     return marked.parser(tokens);
   } catch {
-    // Blocks nested thousands deep exhaust the parser's stack; they are legible as they came.
+    // Blocks nested thousands deep exhaust the parser's stack; their source is legible.
     return `<p>${escape(sourceOf(tokens))}</p>`;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Mathematics: TeX as MathML, which browsers draw and screen readers read. Temml is loaded with the
- * first formula; it trusts no command that could load, link or style more than the formula itself.
+ * Mathematics: TeX as MathML, which browsers draw and screen readers read. Temml loads with the first
+ * formula, and refuses commands that could load, link or style more than the formula itself.
  */
 
 import "../vendor/dompurify/purify.min.js";
@@ -8,7 +8,7 @@ import { make } from "./dom.js";
 
 const { DOMPurify } = globalThis;
 const OPTIONS = { throwOnError: true, trust: false, strict: false, maxSize: [25, 500], maxExpand: 500 };
-/** Formulas that are drawn at once; those of a long conversation let the page live meanwhile. */
+/** Formulas that are drawn at a time; between them, the page stays responsive. */
 const AT_ONCE = 40;
 
 const TAGS =
@@ -46,7 +46,7 @@ export async function typeset(element, finished) {
   const formulas = [...element.querySelectorAll(".math")].slice(0, finished ? Infinity : AT_ONCE);
   if (!formulas.length) return;
   if (!temml) await (loading ??= load().catch(() => (loading = undefined)));
-  if (!temml) return; // the network is gone: TeX can be read as well
+  if (!temml) return; // without a network, TeX stays readable
   for (const [index, formula] of formulas.entries()) {
     if (index && index % AT_ONCE === 0) await new Promise((resolve) => setTimeout(resolve));
     show(formula);
@@ -66,7 +66,7 @@ export function reuse(elements) {
   }
 }
 
-/** Puts the drawn formula in the place of its source, which stays where TeX is wrong. */
+/** Replaces the source with the drawn formula; invalid TeX stays. */
 function show(element) {
   const source = element.textContent;
   const [, open, tex] = /^(\$\$?|\\[([])([^]*?)(?:\$\$?|\\[)\]])$/.exec(source) ?? [];
@@ -93,8 +93,8 @@ function draw(tex, displayMode) {
 }
 
 /**
- * Leaves the styles that formulas need. They are set as properties: the page's policy lets no
- * attribute in, and a property's value cannot hold another property.
+ * Keeps the styles that formulas need. They are set as properties: the page's policy forbids style
+ * attributes, and a property's value cannot contain another property.
  */
 function restyle(node) {
   const style = node.attributes?.style;

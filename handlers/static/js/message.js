@@ -1,4 +1,4 @@
-/** Draws messages: what was said, what can be done with it, and what went wrong. */
+/** Draws messages: their text, their actions, and what went wrong. */
 
 import { Answer } from "./answer.js";
 import { describe } from "./attachments.js";
@@ -15,7 +15,7 @@ const picture = (image) => make("img", { src: `data:image/jpeg;base64,${image}`,
 const drawFile = (file) =>
   make("details", { className: "file" }, make("summary", {}, ...describe(file)), make("pre", { tabIndex: 0 }, file.text));
 
-/** A message of the user's; `resend` is called with its new text; `versions` are its own, see `steps`. */
+/** A user's message; `resend` is called with its new text; for `versions` see `steps`. */
 export function drawQuestion(message, { resend, versions }) {
   const article = make("article", { className: "message user", ariaLabel: words.you });
 
@@ -75,7 +75,7 @@ const copyButton = (text, html) => {
   return button;
 };
 
-/** A message of a model's, while it comes (`append`, `progress`) and when it is there (`settle`). */
+/** A model's message, while it arrives (`append`, `progress`) and when it is complete (`settle`). */
 export class AnswerMessage {
   #answer;
   #progress = make("p", { className: "progress" });
@@ -99,8 +99,8 @@ export class AnswerMessage {
   }
 
   /**
-   * Shows how it ended; the actions are to `regenerate` it, to go on with it (`resume`), to begin a
-   * conversation with it (`split`), and to enter a key before (`unlock`); `versions` as for `steps`.
+   * Shows how it ended; the actions `regenerate` it, continue it (`resume`), begin a conversation
+   * with it (`split`), or ask for a key first (`unlock`); for `versions` see `steps`.
    */
   settle(message, actions) {
     this.#answer.finish();

@@ -14,20 +14,20 @@ let contextLengths = {};
 
 export const model = () => select.value;
 
-/** Tells whether the chosen model can see images; one of which nothing is known may be able to. */
+/** Returns whether the chosen model can see images; if unknown, it may. */
 export const sees = () => capabilities[model()]?.includes("vision") ?? true;
 
-/** Tells whether the chosen model can think first; one of which nothing is known may be able to. */
+/** Returns whether the chosen model can think first; if unknown, it may. */
 export const thinks = () => capabilities[model()]?.includes("thinking") ?? true;
 
-/** The tokens that the chosen model reads at a time, answer included; Infinity is not known. */
+/** The tokens that the chosen model can process, answer included; Infinity if unknown. */
 export const contextLength = () => contextLengths[model()] ?? Infinity;
 
-/** Has `changed` called when another model is chosen, or more is known of it. */
+/** Calls `changed` when another model is chosen, or more is known about it. */
 export const onModel = (changed) => document.addEventListener("model", changed);
 const tell = () => document.dispatchEvent(new Event("model"));
 
-/** Chooses the model of a conversation, if it is there to be chosen. */
+/** Chooses a conversation's model, if it is in the list. */
 export function choose(name) {
   if ([...select.options].some(({ value }) => value === name)) select.value = name;
   tell();
@@ -49,7 +49,7 @@ export function learnContextLength() {
   learned.add(model());
 }
 
-/** Without a list there is still the default. */
+/** Without a list, the default can still be chosen. */
 export function showModels(models = [...select.options].map(({ value }) => value)) {
   const chosen = select.value || local.getItem(CHOSEN) || usual;
   const options = (models.length ? models : [usual]).map((name) =>

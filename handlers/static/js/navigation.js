@@ -1,19 +1,19 @@
 /**
- * The browser's Back and Forward: through conversations, whose address is `#id`, and out of what has
- * opened over them. A dialog or drawer that opens gets an entry in the history; what closes it
- * otherwise takes that entry back.
+ * The browser's Back and Forward: through conversations, whose address is `#id`, and out of whatever
+ * is open over them. Opening a dialog or drawer adds an entry to the history; closing it otherwise
+ * removes that entry.
  */
 
 import { byId } from "./dom.js";
 import { drawerIsOpen, showDrawer } from "./drawer.js";
 
-const overlays = []; // how to close each of what is open, the topmost last
+const overlays = []; // how to close what is open, the topmost last
 let shown = "";
 
 /** The conversation that the address names, or "". */
 export const addressed = () => decodeURIComponent(location.hash.slice(1));
 
-/** Notes that conversation `id` is shown ("" for a new one), as a page of its own or in `place` of the one before. */
+/** Records that conversation `id` is shown ("" for a new one), as a new page or in `place` of the last. */
 export function visit(id, { place = false } = {}) {
   shown = id;
   if (addressed() === id) return;
@@ -21,7 +21,7 @@ export function visit(id, { place = false } = {}) {
   history[how](null, "", id ? `#${id}` : location.pathname);
 }
 
-/** Has `open` called with the conversation that Back, Forward or an edited address lead to. */
+/** Calls `open` with the conversation that Back, Forward or an edited address leads to. */
 export function onNavigation(open) {
   addEventListener("popstate", () => {
     const depth = history.state?.overlay ?? 0;
@@ -53,6 +53,6 @@ for (const dialog of document.querySelectorAll("dialog")) {
 }
 watch(document.body, "class", drawerIsOpen, () => showDrawer(false));
 document.querySelector(".skip").onclick = (event) => {
-  event.preventDefault(); // its address is no conversation's
+  event.preventDefault(); // its address is not a conversation's
   byId("message").focus();
 };

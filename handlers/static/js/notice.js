@@ -24,7 +24,7 @@ function aside(message, actions) {
   return said ? [make("p", { className: "aside" }, said, " ", ...goOn(message, actions))] : [];
 }
 
-/** What the server said, in the page's language where that is known. */
+/** What the server said, in the page's language if that is known. */
 function drawSaid(said) {
   const line = make("p", { className: "said" }, words.said(said));
   if (document.documentElement.lang === "ko") {
@@ -33,7 +33,7 @@ function drawSaid(said) {
   return line;
 }
 
-/** Says what went wrong and what to do; what must wait counts down the seconds. */
+/** Says what went wrong and what to do; a retry that must wait counts down the seconds. */
 function failure(message, actions) {
   const { kind, said, retryAt } = message.failure;
   const [problem, advice] = words.errors[kind] ?? words.errors.other;

@@ -1,4 +1,4 @@
-/** The options of the API in the drawer: what is left empty is the model's own. */
+/** The API's options in the drawer; empty ones are left to the model. */
 
 import { byId, make } from "./dom.js";
 import { words } from "./words.js";
@@ -18,7 +18,7 @@ const NUMBERS = {
 };
 const MOST_STOPS = 64;
 
-/** Has `change` called with `{ options }` or `{ format }` when one has another, valid value. */
+/** Calls `change` with `{ options }` or `{ format }` when one gets another valid value. */
 export function setUpOptions(data, change) {
   for (const [name, bounds] of Object.entries(NUMBERS)) {
     const oninput = ({ target }) => {
@@ -37,7 +37,7 @@ export function setUpOptions(data, change) {
 
   function set(name, value) {
     const options = { ...data().options, [name]: value };
-    change({ options: JSON.parse(JSON.stringify(options)) }); // without what is undefined
+    change({ options: JSON.parse(JSON.stringify(options)) }); // drops undefined values
   }
 
   byId("options").addEventListener("change", ({ target }) => target.reportValidity());
@@ -98,7 +98,7 @@ export function showOptions({ options = {}, format = "" }) {
   if (Object.keys(options).length || format) byId("options").open = true;
 }
 
-/** Returns the options that are of the right kind, whatever a file has in their place. */
+/** Returns the options of the right type, whatever a file contains. */
 export function checkedOptions(options = {}) {
   const fine = Object.entries(options ?? {}).filter(([name, value]) =>
     name === "stop"

@@ -1,4 +1,4 @@
-/** What this browser's user prefers; applied before the first paint. */
+/** The user's preferences, applied before the first paint. */
 
 import { local } from "./storage.js";
 import { speak } from "./words.js";

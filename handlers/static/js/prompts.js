@@ -1,4 +1,4 @@
-/** System prompts that are kept under a name; one of them may be what new conversations begin with. */
+/** System prompts saved under a name; one of them may be the start of new conversations. */
 
 import { byId, make } from "./dom.js";
 import { local } from "./storage.js";
@@ -11,7 +11,7 @@ function load() {
   try {
     return JSON.parse(local.getItem(KEY)) ?? [];
   } catch {
-    return []; // something else has written there
+    return []; // written by something else
   }
 }
 
@@ -24,10 +24,10 @@ function keep(prompts) {
 const find = (name) => load().find((prompt) => prompt.name === name);
 const chosen = () => find(byId("prompt").value);
 
-/** The prompt that new conversations begin with; its text is "" if there is none. */
+/** The prompt for new conversations; its text is "" if there is none. */
 export const usualPrompt = () => load().find(({ usual }) => usual) ?? { name: "", text: "" };
 
-/** Shows what is kept, and which of it is the system prompt in the field. */
+/** Shows the saved prompts, and which one is in the field. */
 export function showPrompts() {
   const prompts = load();
   const options = prompts.map(({ name, usual }) =>
@@ -59,7 +59,7 @@ function save() {
   byId("prompt-result").textContent = words.promptSaved(name);
 }
 
-/** Has `use` called with the text of the prompt that is chosen. */
+/** Calls `use` with the text of the chosen prompt. */
 export function setUpPrompts(use) {
   byId("prompt").onchange = () => {
     byId("prompt-result").textContent = "";

@@ -4,7 +4,7 @@ import { toldText } from "./length.js";
 import { formatOf } from "./options.js";
 import { words } from "./words.js";
 
-/** Returns the request for an answer to the last message of `branch`, or for the rest of it if it is one. */
+/** Returns the request for an answer to the last message of `branch`, or for the rest of that answer. */
 export function toRequest(data, branch, model, { sees, thinks }) {
   const { system, temperature, think, format } = data;
   const options = { ...data.options, ...(temperature !== null && { temperature }) };

@@ -1,4 +1,4 @@
-/** An answer that is being written: shown, told to screen readers, and kept in parts. */
+/** An answer being written: shown, read to screen readers, and saved in parts. */
 
 import { streamChat } from "./api.js";
 import { byId } from "./dom.js";
@@ -21,7 +21,7 @@ export class Run {
   #controller = new AbortController();
   #speech = new Speech();
 
-  /** `view` shows the `message` of `data` that is written. */
+  /** `view` shows the `message` of `data` being written. */
   constructor(data, message, view) {
     Object.assign(this, { data, message, view });
   }
@@ -30,7 +30,7 @@ export class Run {
     this.#controller.abort();
   }
 
-  /** Has the model write, and notes how that ended; `save` is called from time to time. */
+  /** Runs the model, and records how it ended; `save` is called from time to time. */
   async write(request, save) {
     const { message } = this;
     const forgetOwn = ownAnswer(() => this.#first > 0);

@@ -1,4 +1,4 @@
-/** Addresses of the page's own workers, which trusted types let nobody else name. */
+/** The page's own workers: trusted types allow no other addresses. */
 
 const OWN = new URL("..", import.meta.url).pathname;
 

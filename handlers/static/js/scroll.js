@@ -1,4 +1,4 @@
-/** Keeps the latest words in sight, unless the reader has gone elsewhere. */
+/** Keeps the latest text in view, unless the reader has scrolled away. */
 
 import { byId } from "./dom.js";
 
@@ -9,7 +9,7 @@ const toEnd = byId("to-end");
 let following = true;
 let lastTop = 0;
 
-/** Goes to the end and stays there while it moves on. */
+/** Goes to the end, and follows it while the text grows. */
 export function follow() {
   following = true;
   keep();

@@ -1,7 +1,7 @@
 /**
- * Lets the page open without a network, or while the server is down. The page's files are kept;
- * what the API answers never is. The server puts VERSION, STATIC and SHELL before this script: with
- * another page it is another script, which takes over once no tab has the page before.
+ * Lets the page open without a network, or while the server is down. The page's files are cached,
+ * the API's answers never. The server adds VERSION, STATIC and SHELL at the top: a new page means a
+ * new script, which takes over once no tab shows the old page.
  */
 
 addEventListener("install", (event) => event.waitUntil(keepShell()));
@@ -32,7 +32,7 @@ async function openPage(request) {
   return (await cache.match("/")) ?? answer ?? Response.error();
 }
 
-/** A file never changes under its address. What is loaded on demand is kept with its first use. */
+/** A file never changes under its address. Files loaded on demand are cached on first use. */
 async function openFile(request) {
   const cache = await caches.open(VERSION);
   const kept = await cache.match(request);

@@ -5,7 +5,7 @@ import { words } from "./words.js";
 
 const isField = (element) => element.matches("input, textarea, select");
 
-/** `actions`: what to do at a key's code with Alt, or at Escape, ArrowUp and "/". */
+/** `actions`, by a key's code with Alt, and for Escape, ArrowUp and "/". */
 export function setUpShortcuts(actions) {
   addEventListener("keydown", (event) => {
     const { key, target } = event;

@@ -14,7 +14,7 @@ let drawn = "";
 let items = new Map(); // those that are drawn, by what they show
 let hooks;
 
-/** `hooks`: open(id), removing(id) returns what restores its draft, changed(id, values), failed() to read the store. */
+/** `hooks`: open(id), removing(id) returns what restores its draft, changed(id, values), failed() reading the store. */
 export const listConversations = (given) => (hooks = given);
 
 export function markCurrent(id) {
@@ -31,7 +31,7 @@ export async function refresh() {
   if (query !== byId("search").value || byId("list").querySelector("input")) return;
   const groups = Map.groupBy(found, groupOf);
   const drawing = JSON.stringify([words.rename, query, [...groups]]);
-  if (drawing === drawn) return; // who is in the list with the keyboard stays there
+  if (drawing === drawn) return; // the keyboard's focus stays where it is in the list
   drawn = drawing;
   const empty = make("li", { className: "empty" }, query ? words.nothingFound : words.noConversations);
   const before = items;
@@ -61,7 +61,7 @@ const times = () => {
   return known.lang === lang ? known : (known = timesIn(lang));
 };
 
-/** Names the time of a conversation: nearer days by themselves, others by their month. */
+/** Names the time of a conversation: recent days individually, others by month. */
 function groupOf({ pinned, updated }) {
   if (pinned) return words.pinned;
   const midnight = new Date().setHours(0, 0, 0, 0);
@@ -101,7 +101,7 @@ function drawItem({ id, title, updated, pinned, excerpt, parts = [[title]] }) {
   return item;
 }
 
-/** Changes a conversation; the keyboard stays at it, though it may have moved. */
+/** Changes a conversation; the focus stays on it, though it may have moved. */
 async function change(id, values) {
   await hooks.changed(id, values);
   await refresh();

@@ -1,11 +1,11 @@
-/** Notices a network that is gone: it closes no connection, it only falls silent. */
+/** Notices a lost network, which closes no connection but only falls silent. */
 
 const CHECK_EVERY_MS = 500;
-/** Heartbeats come every 3 s, so this is two that are missing. */
+/** Heartbeats arrive every 3 s, so two are missing. */
 const LONGEST_MS = 7000;
-/** Without heartbeats the server is asked, on another connection, whether it is still there. */
+/** Without heartbeats, the server is asked on another connection whether it is still there. */
 const ASK_AFTER_MS = 4000;
-/** After a sleep, what has arrived meanwhile gets this long to be read. */
+/** After a sleep, time to read what has arrived meanwhile. */
 const WAKE_MS = 2000;
 
 export class Silence {
@@ -23,7 +23,7 @@ export class Silence {
     this.signal = AbortSignal.any([given, this.#controller.signal]);
   }
 
-  /** Notes that something has come; with `promised`, that from now on heartbeats will. */
+  /** Records that something has arrived and, with `promised`, that heartbeats will follow. */
   broken(promised = this.#promised) {
     this.#promised = promised;
     this.#since = Date.now();

@@ -1,4 +1,4 @@
-/** Tells screen readers what is written, a sentence at a time. */
+/** Passes the answer to screen readers, a sentence at a time. */
 
 import { byId, make } from "./dom.js";
 

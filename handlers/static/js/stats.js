@@ -33,7 +33,7 @@ const seconds = (value) =>
 /** The end of a name says more than its beginning does. */
 const shortened = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
 
-/** The chart at the width that there is, so that its letters keep their size. */
+/** The chart at the available width, so that its letters keep their size. */
 function drawCharts(models) {
   const figure = make("figure", {});
   let width = 0;
@@ -46,7 +46,7 @@ function drawCharts(models) {
   return figure;
 }
 
-/** A bar a model: to the first token, to the mean, and a line on to the 95th percentile. */
+/** A bar per model: to the first token, to the mean, and a line to the 95th percentile. */
 function drawChart(models, width) {
   const longest = Math.max(...models.map((model) => model.p95_s ?? model.mean_s ?? 0)) || 1;
   const x = (value) => ((value ?? 0) / longest) * (width - VALUE_WIDTH);

@@ -15,16 +15,16 @@ let queue = null;
 let refused = null;
 let timer = 0;
 
-/** How many requests are being answered (`running`) and wait (`waiting`); null is not known. */
+/** How many requests are being answered (`running`) or wait (`waiting`); null if unknown. */
 export const theQueue = () => queue;
 
-/** Counts an answer of this page's, which has or has not `begun()`; returns how to end that. */
+/** Counts one of this page's answers, which may have `begun()`; returns a function that ends that. */
 export function ownAnswer(begun) {
   own.add(begun);
   return () => own.delete(begun);
 }
 
-/** Of the queue, what is not this user's: one's own answer is seen as it is. */
+/** The queue without this user's requests: the user's own answer is visible anyway. */
 function others() {
   const { running = 0, waiting = 0 } = queue ?? {};
   const mine = [...own].filter((begun) => !waiting || begun()).length + (waiting ? 0 : countElsewhere());
@@ -38,7 +38,7 @@ export function showStatus() {
   byId("queue").textContent = running || waiting ? words.queue(running, waiting) : "";
 }
 
-/** Looks at the queue, which stays unknown to who may not see it. */
+/** Checks the queue, which stays unknown without permission. */
 export async function lookAtQueue() {
   if (apiKey() === refused) return;
   try {
@@ -50,7 +50,7 @@ export async function lookAtQueue() {
   showStatus();
 }
 
-/** Looks now, and again after a while. */
+/** Checks now, and again after a while. */
 export async function look() {
   clearTimeout(timer);
   if (document.hidden) return;
@@ -68,7 +68,7 @@ export async function look() {
   await lookAtQueue();
 }
 
-/** Looks now, every half a minute, and when the page comes back to sight. */
+/** Checks now, every half minute, and when the page becomes visible again. */
 export function watchStatus() {
   look();
   for (const event of ["visibilitychange", "online", "offline"]) addEventListener(event, look);

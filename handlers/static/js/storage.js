@@ -1,4 +1,4 @@
-/** The browser's storage for settings, or none that lasts where the browser blocks it. */
+/** The browser's storage for settings; if it is blocked, one that does not last. */
 
 function open(name) {
   try {

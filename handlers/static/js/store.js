@@ -1,6 +1,6 @@
 /**
- * Keeps conversations in this browser, for all of its tabs: outlines to list, and whole ones to open
- * and to search. Nobody overwrites: what is saved is merged with what is stored, in one transaction.
+ * Keeps conversations in this browser, for all its tabs: outlines to list, and whole ones to open and
+ * search. Nothing is overwritten: saving merges with what is stored, in one transaction.
  */
 
 import * as db from "../vendor/idb-keyval/index.js";
@@ -28,7 +28,7 @@ export const create = () => ({
   leaf: null,
 });
 
-/** The settings of a conversation as they were stored last, by the object that a tab works on. */
+/** The last stored settings of a conversation, by the object that a tab works on. */
 const bases = new WeakMap();
 const settingsOf = ({ messages, leaf, updated, ...settings }) => settings;
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -38,7 +38,7 @@ function remember(data) {
   return data;
 }
 
-/** Takes over into `data` what has been stored meanwhile; what `data` changed itself it keeps. */
+/** Merges what has been stored meanwhile into `data`, which keeps its own changes. */
 export function absorb(data, stored) {
   if (!stored || stored.deleted) return data;
   const { messages, updated, ...others } = upgrade(stored);
@@ -76,7 +76,7 @@ export async function load(id) {
   return stored && !stored.deleted ? remember(upgrade(stored)) : undefined;
 }
 
-/** Deletes a conversation in all tabs, for good unless what is returned is given to `restore`. */
+/** Deletes a conversation in all tabs; `restore` undoes it with the value returned. */
 export async function remove(id) {
   const removed = await load(id);
   for (const part of [conversations, outlines]) await db.set(id, { id, deleted: Date.now() }, part);
@@ -84,7 +84,7 @@ export async function remove(id) {
   return removed;
 }
 
-/** Stores a conversation though it was deleted. */
+/** Stores a deleted conversation again. */
 export async function restore(data) {
   for (const part of [conversations, outlines]) {
     await db.update(data.id, (stored) => (stored?.deleted ? undefined : stored), part);
@@ -96,10 +96,10 @@ const valuesOf = async (part) => (await db.values(part)).filter((value) => value
 
 export const all = async () => (await valuesOf(conversations)).map(upgrade);
 
-/** What to compare: macOS writes Hangul in its parts. */
+/** A form to compare: macOS decomposes Hangul. */
 const plain = (text) => text.normalize("NFC").toLowerCase();
 
-/** Lists the outlines of the conversations that have all of the words, the last used first. */
+/** Lists the outlines of the conversations with all of the words, most recent first. */
 export async function list(query = "") {
   const wanted = plain(query).split(/\s+/).filter(Boolean);
   const found = wanted.length ? await search(wanted) : await valuesOf(outlines);

@@ -4,12 +4,12 @@ const channel = new BroadcastChannel("conversations");
 const TELL_EVERY_MS = 1000;
 const FORGET_MS = 5000;
 
-/** The answers that other tabs write, by their ids; each with the timer that ends that. */
+/** The answers that other tabs are writing, by id; each with the timer that ends this. */
 const elsewhere = new Map();
 
 export const tell = (news) => channel.postMessage(news);
 
-/** Has `hear` called with what other tabs tell: { saved, deleted, writing or written: an id }. */
+/** Calls `hear` with other tabs' messages: { saved, deleted, writing or written: an id }. */
 export const onNews = (hear) => channel.addEventListener("message", ({ data }) => hear(data));
 
 const announcements = new Set();
@@ -26,7 +26,7 @@ export function announce(id) {
   };
 }
 
-/** Tells whether another tab is writing the answer `id`; "elsewhere" is the event when that changes. */
+/** Returns whether another tab is writing the answer `id`; the event "elsewhere" reports changes. */
 export const isElsewhere = (id) => elsewhere.has(id);
 
 /** How many answers other tabs are waiting for. */

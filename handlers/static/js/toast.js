@@ -1,4 +1,4 @@
-/** A word about what was just done, with a way to undo it. */
+/** A short notice about the last action, with a way to undo it. */
 
 import { byId, iconButton, make } from "./dom.js";
 import { words } from "./words.js";

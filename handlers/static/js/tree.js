@@ -1,6 +1,6 @@
 /** A conversation's messages as a tree: each names its `parent`, and `leaf` is the end of the branch in view. */
 
-/** Over plain HTTP browsers have no randomUUID. */
+/** Over plain HTTP, browsers have no randomUUID. */
 export const newId = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
 
 /** Returns the messages from the first one to `leaf`. */
@@ -11,7 +11,7 @@ export function branchOf({ messages, leaf }) {
   return branch;
 }
 
-/** Returns all that was said in the place of `message`, itself included, the oldest first. */
+/** Returns all versions of `message`, itself included, oldest first. */
 export const versionsOf = ({ messages }, { parent, role }) =>
   messages.filter((other) => other.parent === parent && other.role === role);
 
@@ -23,7 +23,7 @@ export function newestLeaf({ messages }, id) {
   return leaf;
 }
 
-/** Adds a message behind the leaf, or behind `parent`; it becomes the leaf. */
+/** Adds a message after the leaf, or after `parent`; it becomes the leaf. */
 export function add(data, message, parent = data.leaf) {
   const added = Object.assign(message, { id: newId(), parent, created: Date.now() });
   data.messages.push(added);
@@ -45,7 +45,7 @@ export function upgrade(data) {
   return { ...rest, messages, leaf: messages.at(-1)?.id ?? null };
 }
 
-/** How far a message has come: an answer grows, and one that broke off may be continued. */
+/** How complete a message is: an answer grows, and one that broke off may be continued. */
 const progress = ({ runs = 0, ended, text }) => [runs, ended === "unfinished" ? 0 : 1, text.length];
 
 const isFurther = (one, other) => {
@@ -54,7 +54,7 @@ const isFurther = (one, other) => {
   return at >= 0 && a[at] > b[at];
 };
 
-/** Returns the messages of both; what both have is `own`, unless the other's has come further. */
+/** Returns the messages of both; of those in both, `own`, unless the other is more complete. */
 export function union(own, others) {
   const merged = new Map(own.map((message) => [message.id, message]));
   for (const message of others) {

@@ -1,9 +1,9 @@
-/** What the user has typed: shown as it was typed, but code is drawn as code. */
+/** The user's text, shown as it was typed, but with code drawn as code. */
 
 import { make } from "./dom.js";
 import { blocks, draw } from "./markdown.js";
 
-/** A fenced block, which may lack its end. */
+/** A fenced block, which may be unfinished. */
 const FENCED = /^ {0,3}(`{3,}|~{3,})[^\n`]*\n[^]*?(?:^ {0,3}\1[`~]*[ \t]*(?:\n|$(?![^]))|$(?![^]))/gm;
 const CODE = /(?<!`)(`{1,2})(?!`)([^\n]*?[^`\n])\1(?!`)/g;
 

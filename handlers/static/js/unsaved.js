@@ -1,4 +1,4 @@
-/** What a page has no time to save when it is closed: stored at once, and saved by the next page. */
+/** What a closing page has no time to save: stored synchronously, and saved by the next page. */
 
 import { local } from "./storage.js";
 import { load, save } from "./store.js";
@@ -31,7 +31,7 @@ export function keepUnsaved({ id }, message) {
   }
 }
 
-/** Saves what other pages have kept so. */
+/** Saves what other pages have left like this. */
 export async function saveUnsaved() {
   for (const key of Object.keys(local).filter((key) => key.startsWith(KEY))) {
     const [id, message] = JSON.parse(local.getItem(key));

@@ -6,7 +6,7 @@ import { ko } from "./ko.js";
 /** The words of the language in use; modules that import it see the current one. */
 export let words = en;
 
-/** Puts the whole page into `language`, or into the browser's if it is empty. */
+/** Shows the whole page in `language`, or in the browser's if it is empty. */
 export function speak(language) {
   const chosen = language || (navigator.language.toLowerCase().startsWith("ko") ? "ko" : "en");
   words = { en, ko }[chosen];

@@ -25,7 +25,7 @@ class Script:
         self._variables: dict[str, str | bytes] = {}
 
     def calls(self) -> Iterator[Call]:
-        """Yield what the script calls, in its order."""
+        """Yield the script's calls, in order."""
         for node in _statements(self._tree):
             if node.type == "assignment_expression":
                 self._assign(node)
@@ -58,7 +58,7 @@ class Script:
 
 
 def _statements(node: Node) -> Iterator[Node]:
-    """Yield the calls, and the assignments that hold none, below `node`."""
+    """Yield the calls, and the assignments without calls, below `node`."""
     for child in node.children:
         is_call = child.type == "command" and text(child).startswith("Invoke-RestMethod ")
         is_value = child.type == "assignment_expression" and "Invoke-RestMethod" not in text(child)

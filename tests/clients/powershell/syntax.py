@@ -1,4 +1,4 @@
-"""Reads PowerShell with a parser: PyPI, npm and Debian have no interpreter of it."""
+"""Reads PowerShell with a parser: PyPI, npm and Debian have no interpreter for it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What can be checked of the PowerShell client without running it."""
+"""What can be checked about the PowerShell client without running it."""
 
 import re
 from pathlib import Path
@@ -55,7 +55,7 @@ TYPES = {
     "System.Threading.Timeout",
     "System.TimeoutException",
 }
-"""The types that they use. .NET Framework 4.5.2, the least that 5.1 needs, has them all."""
+"""The types that they use; .NET Framework 4.5.2, the oldest that 5.1 runs on, has them all."""
 AUTOMATIC_VARIABLES = {
     *("_", "Clients", "PSBoundParameters", "PSCmdlet", "env:OLLAMA_WEB_API_KEY"),
     *("false", "null", "true"),

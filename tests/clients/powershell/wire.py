@@ -138,7 +138,7 @@ class Answer:
 
 
 class Connection:
-    """Calls a server on one connection, reconnecting where the server has closed it."""
+    """Calls a server on one connection, and reconnects if the server has closed it."""
 
     def __init__(self, generation: Generation, url: str) -> None:
         self.generation = generation

@@ -1,51 +1,72 @@
-"""Each way in which an answer can fail, before each SDK, and what that raised."""
+"""Streams and answers that fail, or are unusual, for each SDK, and what it made of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.clients.v1.programs import Client
+from tests.compatible import (
+    FAULTS,
+    KILLED,
+    PLAIN_FAULTS,
+    WHOLE,
+    replayed,
+    text_of,
+    whole_stream,
+)
 from tests.fake_ollama import FakeOllama, Reply
-from tests.handlers.test_v1 import FAULTS, KILLED, PLAIN_FAULTS, replayed
+
+
+class Case(NamedTuple):
+    """One call of a client, and what the fake answers."""
+
+    call: str
+    name: str
+    reply: Reply
+    text: str | None = None
+    """What the client must return; None if it must raise an error."""
 
 
 class Row(NamedTuple):
-    """What one client made of one fault."""
+    """What one client made of one case."""
 
     path: str
-    fault: str
+    case: Case
     client: str
     result: dict[str, Any]
 
     @property
-    def raised(self) -> str:
-        """The SDK's error, and the status if there was one; empty if nothing was raised."""
-        status = self.result.get("status")
-        return f"{self.result.get('kind', '')} {status or ''}".strip()
+    def outcome(self) -> str:
+        """The SDK's error and its status if there was one, or "whole"; empty if it is wrong."""
+        if self.case.text is None:
+            return f"{self.result.get('kind', '')} {self.result.get('status') or ''}".strip()
+        return "whole" if self.result.get("value") == self.case.text else ""
 
 
-def faults_of(path: str) -> Iterator[tuple[str, str, Reply]]:
-    """Yield the call, the fault's name and the fake's reply."""
+def cases_of(path: str) -> Iterator[Case]:
+    """Yield every case for `path`."""
     for name, reply in FAULTS.items():
-        yield "stream", f"stream: {name}", reply(path)
+        yield Case("stream", f"stream: {name}", reply(path))
     if path in KILLED:
-        yield "stream", "stream: the runner is killed", replayed(KILLED[path])
+        yield Case("stream", "stream: the runner is killed", replayed(KILLED[path]))
+    for name, body in WHOLE.items():
+        yield Case("stream", f"stream: {name}", whole_stream(name, path), text_of(body(path)))
     for name, plain in PLAIN_FAULTS.items():
-        yield "plain", f"whole: {name}", plain
+        yield Case("plain", f"whole: {name}", plain)
 
 
 async def rows(client: Client, fake: FakeOllama, url: str, folder: Path) -> list[Row]:
-    """Put every fault of its path before `client`.
+    """Put every case of its path before `client`.
 
     The gateway at `url` stands before `fake`, and `folder` has the packages for Node.
     """
-    calls, names, replies = zip(*faults_of(client.path), strict=True)
-    fake.reply(*replies, path=client.path)
+    cases = [*cases_of(client.path)]
+    fake.reply(*(case.reply for case in cases), path=client.path)
     before = len(fake.asked(client.path))
-    results = await client.call(folder, url, *calls)
+    results = await client.call(folder, url, *(case.call for case in cases))
     asked = len(fake.asked(client.path)) - before
-    assert asked == len(calls), f"{client.title} asked {asked} times for {len(calls)} answers"
+    assert asked == len(cases), f"{client.title} asked {asked} times for {len(cases)} answers"
     return [
-        Row(client.path, name, client.title, result)
-        for name, result in zip(names, results, strict=True)
+        Row(client.path, case, client.title, result)
+        for case, result in zip(cases, results, strict=True)
     ]

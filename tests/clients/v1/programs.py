@@ -1,4 +1,4 @@
-"""The SDKs' programs: where they run, and what they say became of each call."""
+"""The SDKs' programs: where they run, and what they report for each call."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import run
-from tests.handlers.test_v1 import CHAT, COMPLETIONS, KEY, MESSAGES, MODEL, RESPONSES
+from tests.compatible import CHAT, COMPLETIONS, KEY, MESSAGES, MODEL, RESPONSES
 from tests.programs import ROOT, npm_ci, program
 
 HERE = ROOT / "tests/clients/v1"
@@ -18,7 +18,7 @@ FRAMEWORKS = ROOT / "build/clients/bin/python"
 LIMIT_S = 500
 """Seconds for a program; on a busy machine the imports of LiteLLM alone take a minute."""
 QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
-"""What keeps the clients from calling others."""
+"""Settings that keep the clients from calling other servers."""
 
 
 @dataclass(frozen=True)

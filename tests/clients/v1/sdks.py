@@ -1,4 +1,4 @@
-"""Calls the server as one SDK for Python does, and prints what became of each call as JSON.
+"""Calls the server as one SDK for Python does, and prints the result of each call as JSON.
 
 python sdks.py CLIENT URL KEY MODEL CALL...
 """

@@ -10,8 +10,8 @@ import openai
 import pytest
 import yaml
 
+from tests.compatible import KEY, KEYS, MODEL, QUESTION
 from tests.conftest import Serve
-from tests.handlers.test_v1 import KEY, KEYS, MODEL, QUESTION
 from tests.programs import ROOT
 
 TEXT = (ROOT / "deploy/clients/README.md").read_text("utf-8")

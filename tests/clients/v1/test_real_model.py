@@ -1,15 +1,16 @@
-"""OpenAI's SDK before the gateway and the built-in model: nothing between them is faked."""
+"""OpenAI's SDK, the gateway and the built-in model, with nothing faked in between."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pydantic
 import pytest
 
-from tests.handlers.test_v1 import KEY, KEYS
+from tests.compatible import KEY, KEYS
 from tests.processes import bundle
 
 MODEL = "smollm2:135m"
@@ -76,6 +77,16 @@ async def test_models_and_errors(client: openai.AsyncOpenAI) -> None:
     long: Any = [{"role": "user", "content": "word " * 5000}]
     with pytest.raises(openai.BadRequestError):
         await client.chat.completions.create(**{**GREEDY, "messages": long})
+
+
+async def test_what_the_built_in_model_lacks_is_refused_clearly(
+    client: openai.AsyncOpenAI, gateway: str
+) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"no /v1/responses.*use /v1/chat/completions"):
+        await client.responses.create(model=MODEL, input="안녕")
+    async with anthropic.AsyncAnthropic(base_url=gateway, api_key=KEY) as other:
+        with pytest.raises(anthropic.NotFoundError, match=r"no /v1/messages.*built-in model"):
+            await other.messages.create(model=MODEL, messages=QUESTION, max_tokens=16)
 
 
 async def test_a_client_that_leaves_or_gives_up_frees_its_slot(

@@ -10,9 +10,7 @@ import pytest
 
 from tests.clients.v1.faults import rows
 from tests.clients.v1.programs import CLIENTS, Client, install_for_node, skip_without
-from tests.conftest import Serve
-from tests.fake_ollama import Connection, FakeOllama, error, never_answers, whole
-from tests.handlers.test_v1 import (
+from tests.compatible import (
     CHAT,
     EMBEDDINGS,
     KEYS,
@@ -21,7 +19,10 @@ from tests.handlers.test_v1 import (
     STREAMS,
     cut,
     replayed,
+    text_of,
 )
+from tests.conftest import Serve
+from tests.fake_ollama import Connection, FakeOllama, error, never_answers, whole
 from tests.processes import bundle
 from tests.recorded import Recorded
 
@@ -44,24 +45,13 @@ def client(request: pytest.FixtureRequest) -> Client:
     return client
 
 
-def streamed(path: str) -> str:
+def recorded_text(path: str) -> str:
     """Return the text of the recorded stream for `path`."""
-    text = ""
-    for event in Recorded(f"v1/{STREAMS[path]}").body.split(b"\n\n"):
-        data = event[event.find(b"data: ") + 6 :]
-        if not data.startswith(b"{"):
-            continue
-        value = json.loads(data)
-        choices = value.get("choices") or [{}]
-        delta = value.get("delta") or choices[0].get("delta", "") or choices[0].get("text", "")
-        if isinstance(delta, dict):
-            delta = delta.get("text") or delta.get("content") or ""
-        text += delta
-    return text
+    return text_of(Recorded(f"v1/{STREAMS[path]}").body)
 
 
 def said(message: dict[str, Any], finish_reason: str = "stop") -> Any:
-    """Return the fake's reply with `message` in the place of the recorded one."""
+    """Return the fake's reply with `message` in place of the recorded one."""
     answer = json.loads(Recorded("v1/chat").body)
     answer["choices"] = [
         {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
@@ -93,7 +83,7 @@ async def test_whole_answers_arrive_whole(
     fake.reply(replayed(PLAIN[client.path]), replayed(STREAMS[client.path]), path=client.path)
     plain, stream = await client.call(sdk_folder, url, "plain", "stream")
     assert plain["value"].strip()
-    assert stream == {"value": streamed(client.path)}
+    assert stream == {"value": recorded_text(client.path)}
     assert len(stream["value"]) > 3
 
 
@@ -161,8 +151,9 @@ async def test_no_fault_is_taken_for_an_answer_and_no_model_runs_twice(
 ) -> None:
     url = await serve(api_keys=KEYS, default_model=MODEL, rate_limit="off")
     found = await rows(client, fake, url, sdk_folder)
-    assert [row for row in found if not row.raised] == []
-    assert [row for row in found if "Ollama connection error" not in row.result["error"]] == []
+    assert [row for row in found if not row.outcome] == []
+    broken = [row for row in found if row.case.text is None]
+    assert [row for row in broken if "Ollama connection error" not in row.result["error"]] == []
 
 
 @pytest.fixture(scope="module")
@@ -189,4 +180,4 @@ async def test_a_real_model_answers(real_url: str, sdk_folder: Path, chat: Clien
 
 
 def test_the_recorded_answers_say_something() -> None:
-    assert {bool(streamed(path)) for path in STREAMS} == {True}
+    assert {bool(recorded_text(path)) for path in STREAMS} == {True}

@@ -161,7 +161,7 @@ async def test_a_full_queue_says_when_to_come_again(process: Process) -> None:
 async def test_a_turn_that_does_not_come_in_time(process: Process) -> None:
     async with process(max_concurrent=1).slot(client("a")):
         queue = process(max_concurrent=1, queue_timeout_s=0.1)
-        with pytest.raises(QueueFull, match="No slot came free within 0"):
+        with pytest.raises(QueueFull, match="No slot became free within 0"):
             await queue.slot(client("b")).__aenter__()
         await waiting(queue, 0)
         assert (queue.running, queue.waiting) == (0, 0)
@@ -221,7 +221,7 @@ async def test_a_long_answer_keeps_its_slot(
     assert not caplog.records
 
 
-async def test_a_restarted_store_is_told_again_who_holds_and_who_waits(
+async def test_a_restarted_store_learns_again_who_holds_and_who_waits(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.05)

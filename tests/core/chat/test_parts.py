@@ -41,5 +41,5 @@ def test_what_is_inside_strings_does_not_count(value: object, size: int, ascii_:
 def test_blanks_and_digits_count_as_well(blank: bytes) -> None:
     counter = PartsCounter(10)
     counter.feed(blank * (320 // len(blank)) + b'"' + b"a" * 10_000 + b'"')
-    with pytest.raises(BadRequest, match="over 10 values, or mostly of blanks"):
+    with pytest.raises(BadRequest, match="over 10 values, or is mostly whitespace"):
         counter.feed(blank)

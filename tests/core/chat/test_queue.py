@@ -160,7 +160,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_retry() -> None:
             requests.join("script")
         await settle()
         refused = requests.join("script")
-        with pytest.raises(QueueFull, match="3 requests await 2 slots") as caught:
+        with pytest.raises(QueueFull, match="3 requests wait for 2 slots") as caught:
             await refused
         assert caught.value.status == 503
         assert caught.value.headers == {"retry-after": f"{4 * ASSUMED_SERVICE_S / 2:.0f}"}

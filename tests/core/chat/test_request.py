@@ -111,7 +111,14 @@ async def test_every_field_is_read() -> None:
         ),
         ('{"message": "a", "format": "xml"}', "format: "),
         ('{"message": "a", "format": 1}', "format: expected a string or an object, got an integer"),
-        ('{"message": "a", "think": "banana"}', "think: "),
+        (
+            '{"message": "a", "think": "banana"}',
+            "think: invalid enum value 'banana'. Use true, false, low, medium or high",
+        ),
+        (
+            '{"messages": [{"role": "tool", "content": "a"}]}',
+            "messages[0].role: invalid enum value 'tool'. Use system, user or assistant",
+        ),
         ('{"message": "a", "think": 1}', "think: expected a boolean or a string, got an integer"),
         ('{"message": "a", "images": ["!!"]}', "images[0]: is not base64"),
         ('{"message": "a", "images": ["data:image/png;base64,AAAA"]}', "images[0]: is not base64"),
@@ -192,7 +199,7 @@ def big(**fields: object) -> str:
         ({"messages": [{"role": "user", "content": "x" * 3_200_000}]}, "The con"),
         (
             {"messages": [{"role": "user", "content": ""}] * 40_000},
-            "messages: they are more than 4096",
+            "messages: there are more than 4096",
         ),
     ],
 )  # fmt: skip
@@ -230,7 +237,7 @@ async def test_a_field_that_comes_twice_is_decoded_once(
 
 
 def test_invented_charsets_are_not_remembered() -> None:
-    """Python's table of codecs keeps each name that it is asked for, for ever."""
+    """Python's table of codecs keeps every name that it is asked for, forever."""
     tracemalloc.start()
     try:
         for round_ in range(2):

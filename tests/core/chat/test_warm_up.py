@@ -1,4 +1,4 @@
-"""WARM_UP: models are loaded before anyone asks, without holding anyone up."""
+"""WARM_UP: models are loaded before anyone asks, and nobody has to wait."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -111,7 +111,7 @@ async def test_a_model_that_is_not_there_does_not_keep_the_server_from_being_rea
     assert (await client.post(f"{url}/api/chat", json=CHAT)).status_code == 200
 
 
-async def test_nobody_who_is_slow_keeps_the_server_from_being_ready_for_ever(
+async def test_a_model_that_never_loads_does_not_keep_the_server_unready(
     serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
 ) -> None:
     fake.reply(never_answers)

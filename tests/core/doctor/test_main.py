@@ -1,4 +1,4 @@
-"""`python -m core.doctor`, run as operators do, beside a server that has what it shall find."""
+"""`python -m core.doctor`, run as operators do, beside a server with faults to find."""
 
 import asyncio
 import json
@@ -19,6 +19,7 @@ from core.keys.editing import create
 from core.settings.schema import Settings
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error, page, whole
+from tests.processes import running, wait_for
 from tests.programs import free_ports
 from tests.raw_server import Reply
 
@@ -56,7 +57,7 @@ async def findings(**environ: str) -> tuple[int, dict[str, list[tuple[str, str]]
 
 @pytest.fixture
 async def healthy(serve: Serve, fake: FakeOllama, tmp_path: Path) -> dict[str, str]:
-    """The settings of a server at which nothing is wrong."""
+    """The settings of a server with nothing wrong."""
     port = httpx.URL(await serve()).port
     keys = tmp_path / "keys.json"
     create(keys, "me")
@@ -124,6 +125,21 @@ async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: Fake
     assert (status, found["models"][0][0]) == (1, "problem")
 
 
+@pytest.mark.parametrize(
+    ("host", "clients"), [("127.0.0.2", "127.0.0.0/8"), ("127.0.0.1", "192.0.2.0/24")]
+)
+async def test_a_server_is_recognized_at_its_own_address_and_if_it_lets_nobody_here_in(
+    healthy: dict[str, str], host: str, clients: str
+) -> None:
+    environ = {**healthy, "HOST": host, "PORT": "0", "ALLOWED_CLIENTS": clients}
+    with running("-m", "handlers", **environ, LOG_FORMAT="console") as process:
+        heard = await asyncio.to_thread(wait_for, process.stdout, "Listening for the API on ")
+        url = httpx.URL(heard)
+        assert url.host == host
+        _, found = await findings(**{**healthy, "HOST": host, "PORT": str(url.port)})
+    assert found["ports"] == [("ok", f"this gateway answers on PORT {url.port}")]
+
+
 async def test_a_server_without_a_default_model_is_as_good(
     healthy: dict[str, str], fake: FakeOllama
 ) -> None:
@@ -148,17 +164,19 @@ async def test_an_ollama_that_others_reach_too_is_found(
     for address, count in (("127.0.0.1", 1), ("127.0.0.2", 0), ("", 0)):
         monkeypatch.setattr(machine, "_own_address", lambda address=address: address)
         found = await asyncio.to_thread(lambda: list(machine.examine(settings)))
-        open_ones = [finding for finding in found if "asks nobody for a key" in finding.text]
+        open_ones = [finding for finding in found if "asks for no key" in finding.text]
         assert [finding.level for finding in open_ones] == ["warning"] * count
 
 
-async def test_a_clock_that_nobody_sets_is_found(healthy: dict[str, str], tmp_path: Path) -> None:
+async def test_a_clock_that_is_not_synchronized_is_found(
+    healthy: dict[str, str], tmp_path: Path
+) -> None:
     timedatectl = tmp_path / "timedatectl"
     for answer, expected in (("no", True), ("yes", False), ("", False)):
         timedatectl.write_text(f"#!/bin/sh\necho {answer}\n", "utf-8")
         timedatectl.chmod(0o700)
         _, found = await findings(**healthy, PATH=f"{tmp_path}:/usr/bin:/bin")
-        assert any("no server has set" in text for _, text in found["clock"]) is expected
+        assert any("not synchronized" in text for _, text in found["clock"]) is expected
 
 
 async def test_a_limit_of_files_that_is_low_is_found(healthy: dict[str, str]) -> None:
@@ -182,47 +200,7 @@ async def test_the_certificate_of_a_tunnel_is_looked_at(
     async with server:
         port = server.sockets[0].getsockname()[1]
         _, found = await findings(**{**healthy, "OLLAMA_BASE_URL": f"https://127.0.0.1:{port}"})
-    assert ("warning", "OLLAMA_BASE_URL's ends in 7 days") in found["certificate"]
-
-
-async def test_a_clock_that_is_wrong_is_found(healthy: dict[str, str], fake: FakeOllama) -> None:
-    old = "Date: Mon, 23 Nov 2026 07:47:56 GMT"
-    body = b'{"version":"0.33.1"}'
-    always(fake, "/api/version", whole(200, "application/json", body, old))
-    _, found = await findings(**healthy)
-    assert found["clock"][0][0] == "warning"
-
-
-async def test_ports_that_are_free_or_taken_are_found(healthy: dict[str, str]) -> None:
-    (free,) = free_ports(1)
-    taken = str(httpx.URL(healthy["OLLAMA_BASE_URL"]).port)
-    status, found = await findings(**{**healthy, "PORT": taken, "WEB_PORT": str(free)})
-    assert status == 1
-    assert [level for level, _ in found["ports"]] == ["problem", "warning"]
-
-
-@pytest.mark.parametrize(
-    ("environ", "check", "level"),
-    [
-        ({"ANONYMOUS_CLIENTS": "0.0.0.0/0,::/0"}, "access", "problem"),
-        ({"TRUSTED_PROXIES": "0.0.0.0/0"}, "access", "problem"),
-        ({"API_KEYS_FILE": ""}, "access", "warning"),
-        ({"API_KEYS": "no JSON"}, "keys", "problem"),
-        ({"QUEUE_TIMEOUT_S": "300"}, "time-outs", "warning"),
-        ({"REQUEST_TIMEOUT_S": "400"}, "time-outs", "warning"),
-        ({"SHUTDOWN_GRACE_S": "60"}, "time-outs", "warning"),
-        ({"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1"}, "store", "problem"),
-        ({"SSL_CERTFILE": "/none"}, "certificate", "problem"),
-        ({"PORT": "many"}, "settings", "problem"),
-        ({"OLLAMA_CA_FILE": "/none", "OLLAMA_BASE_URL": "https://x"}, "settings", "problem"),
-    ],
-)
-async def test_settings_that_are_dangerous_or_do_not_fit_are_found(
-    healthy: dict[str, str], environ: dict[str, str], check: str, level: str
-) -> None:
-    status, found = await findings(**{**healthy, **environ})
-    assert level in {entry[0] for entry in found[check]}
-    assert status == int(level == "problem")
+    assert ("warning", "OLLAMA_BASE_URL's expires in 7 days") in found["certificate"]
 
 
 @pytest.mark.parametrize(("days", "level"), [(90, "ok"), (7, "warning"), (-1, "problem")])

@@ -1,4 +1,4 @@
-"""What the model says, and how it starts, stops and shares its time."""
+"""The model's answers: how they start, stop and share its time."""
 
 import asyncio
 import json

@@ -77,7 +77,7 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z")
 async def repeat(engine: httpx.AsyncClient, recorded: Recorded) -> httpx.Response:
     """Send the recorded request; the recorded server's temperature was 0.
 
-    The recorded model had no parameters of its own besides.
+    The recorded model had no other parameters of its own.
     """
     body = recorded.request["body"]
     if (

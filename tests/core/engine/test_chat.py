@@ -22,7 +22,7 @@ TALK = [
 
 
 def asked(*messages: dict[str, str], num_predict: int = 40, **fields: Any) -> dict[str, Any]:
-    """Return a body as the gateway sends it: nothing may be cut off in silence."""
+    """Return a body as the gateway sends it: nothing may be cut off silently."""
     options = {"num_predict": num_predict, **fields.pop("options", {})}
     exact = {"truncate": False, "shift": False}
     return {"model": MODEL, "messages": messages, "options": options, **exact, **fields}

@@ -9,40 +9,19 @@ import httpx
 import jwt
 import msgspec
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from core.context import Caller, Recorder
+from core.app import create_app
+from core.context import Caller
 from core.contract.responses import JSONResponse
-from core.contract.retryable import RateLimited
-from core.gate.addresses import ClientAddressMiddleware
-from core.gate.auth import AuthMiddleware
-from core.gate.rates import FailureLimiter
-from core.gate.tokens import TokenVerifier
 from core.keys.editing import create
-from core.keys.store import KeyStore
-from core.serving.exchange import ExchangeMiddleware
 from core.settings.schema import Settings
 
 Gate = Callable[..., httpx.AsyncClient]
 SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105
 STRANGER = "192.0.2.1"
-
-
-class Failures(FailureLimiter):
-    """Lets every address fail twice."""
-
-    def __init__(self) -> None:
-        self.recorded: list[str] = []
-
-    async def hit(self, address: str) -> None:
-        if self.recorded.count(address) == 2:
-            raise RateLimited("Too many wrong credentials", 60)
-        self.recorded.append(address)
-
-
-@pytest.fixture
-def failures() -> Failures:
-    return Failures()
 
 
 @pytest.fixture
@@ -52,26 +31,20 @@ def key(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def gate(tmp_path: Path, failures: Failures) -> Gate:
-    """Connect from an address to the gate, in front of an app that answers with the caller."""
+def gate(tmp_path: Path) -> Gate:
+    """Connect from an address to an application that answers with the caller."""
 
-    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-        await JSONResponse(Caller.of(scope))(scope, receive, send)
+    async def tell(request: Request) -> JSONResponse:
+        return JSONResponse(Caller.of(request.scope))
+
+    routes = [Route("/{path:path}", tell, methods=["GET", "POST"])]
+    defaults = {"API_KEYS_FILE": str(tmp_path / "keys.json"), "RATE_LIMIT": "off"}
+    apps: dict[str, ASGIApp] = {}
 
     def gate(address: str | None = "127.0.0.1", **values: str) -> httpx.AsyncClient:
-        environ = {name.upper(): value for name, value in values.items()}
-        settings = Settings.from_env({"API_KEYS_FILE": str(tmp_path / "keys.json"), **environ})
-        auth = AuthMiddleware(
-            tell,
-            settings=settings,
-            keys=KeyStore.from_settings(settings),
-            tokens=TokenVerifier.from_settings(settings),
-            failures=failures,
-        )
-        app = ClientAddressMiddleware(
-            ExchangeMiddleware(auth, timeout_s=30, recorder=Recorder()),
-            trusted_proxies=settings.trusted_proxies,
-        )
+        environ = {**defaults, **{name.upper(): value for name, value in values.items()}}
+        settings = Settings.from_env(environ)
+        app = apps.setdefault(repr(environ), create_app(routes, settings))
         client = (address, 1234) if address else None
         transport = httpx.ASGITransport(app, client=client)  # type: ignore[arg-type]
         return httpx.AsyncClient(transport=transport, base_url="http://localhost")
@@ -238,34 +211,39 @@ async def test_nothing_else_is_public(gate: Gate, path: str) -> None:
     assert answer.status_code == 401
 
 
-async def test_failures_are_limited_while_valid_credentials_pass(
-    gate: Gate, key: str, failures: Failures
-) -> None:
-    client = gate(STRANGER)
+async def test_failures_are_limited_while_valid_credentials_pass(gate: Gate, key: str) -> None:
+    client = gate(STRANGER, auth_failure_limit="2/minute")
     codes = [
         (await client.get("/api/models", headers=bearer("owa_guess"))).status_code for _ in range(4)
     ]
     assert codes == [401, 401, 429, 429]
-    assert failures.recorded == [STRANGER] * 2
     assert (await client.get("/api/models", headers=bearer(key))).status_code == 200
     assert (await client.get("/api/models")).status_code == 401
-    assert failures.recorded == [STRANGER] * 2
 
 
-async def test_failures_are_counted_per_ipv6_network(gate: Gate, failures: Failures) -> None:
-    for address in ("2001:db8::1", "2001:db8::ffff:2"):
-        await gate(address).get("/api/models", headers=bearer("owa_guess"))
-    assert failures.recorded == ["2001:db8::/64"] * 2
+async def test_missing_credentials_are_no_failure(gate: Gate) -> None:
+    client = gate(STRANGER, auth_failure_limit="1/minute")
+    for headers in ({}, {}, bearer("owa_guess")):
+        assert (await client.get("/api/models", headers=headers)).status_code == 401
 
 
-async def test_an_unreachable_issuer_does_not_count_as_a_client_failure(
-    gate: Gate, failures: Failures
-) -> None:
-    client = gate(STRANGER, jwt_jwks_url="http://127.0.0.1:1/keys")
-    answer = await client.get("/api/models", headers=bearer(token()))
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "10"
-    assert failures.recorded == []
+async def test_failures_are_counted_per_ipv6_network(gate: Gate) -> None:
+    codes = []
+    for address in ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"):
+        client = gate(address, auth_failure_limit="1/minute")
+        codes.append((await client.get("/api/models", headers=bearer("owa_guess"))).status_code)
+    assert codes == [401, 429, 401]
+
+
+async def test_an_unreachable_issuer_does_not_count_as_a_client_failure(gate: Gate) -> None:
+    issuer = {"jwt_jwks_url": "http://127.0.0.1:1/keys", "auth_failure_limit": "1/minute"}
+    client = gate(STRANGER, **issuer)
+    for _ in range(2):
+        answer = await client.get("/api/models", headers=bearer(token()))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "10"
+    answer = await client.get("/api/models", headers=bearer("owa_guess"))
+    assert answer.status_code == 401
 
 
 def test_rarely_needed_modules_are_not_imported() -> None:

@@ -1,5 +1,6 @@
 """Token budgets, through the whole application."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from handlers import v1_chat_completions
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.gateway import MangumTransport
+from tests.leaving import LEAVABLE, seconds_until_freed
 from tests.redis_server import RedisServer
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
@@ -81,6 +83,18 @@ async def test_streams_and_failures_cost_what_they_took(serve: Serve, fake: Fake
         assert (await client.post("/api/chat", json={"message": ""})).status_code == 400
         assert (await client.post("/api/chat/stream", json=CHAT)).status_code == 200
         assert (await client.post("/api/chat/stream", json=CHAT)).status_code == 429
+
+
+@pytest.mark.parametrize("path", LEAVABLE)
+async def test_a_client_that_leaves_before_the_end_pays_for_what_has_come(
+    serve: Serve, fake: FakeOllama, path: str
+) -> None:
+    url = await serve(user_tokens="2/day", rate_limit="off")
+    await seconds_until_freed(fake, url, path, has_begun=True)
+    async with asyncio.timeout(20), httpx.AsyncClient(base_url=url) as client:
+        # Nothing is said, so nothing but the budget can refuse it.
+        while (await client.post("/api/chat", json={"message": ""})).status_code != 429:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_budget_renews(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

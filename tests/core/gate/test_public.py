@@ -31,14 +31,14 @@ async def test_a_monitors_other_requests_are_counted(serve: Serve) -> None:
         assert (await client.get("/api/ready")).status_code == 200
 
 
-async def test_who_is_no_monitor_needs_a_key_and_is_counted(serve: Serve) -> None:
+async def test_others_than_monitors_need_a_key_and_are_counted(serve: Serve) -> None:
     url = await serve(rate_limit="2/minute", monitor_clients=NOBODY)
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         statuses = [(await client.get("/metrics")).status_code for _ in range(3)]
         assert statuses == [200, 200, 429]
     url = await serve()
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        # A proxy on this machine that is not trusted: whoever is behind it is not known.
+        # A proxy on this machine that is not trusted: its clients are unknown.
         stranger = {"X-Forwarded-For": "127.0.0.1"}
         for path in PROBES:
             assert (await client.get(path, headers=stranger)).status_code == 401

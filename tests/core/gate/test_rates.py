@@ -20,12 +20,14 @@ from core.contract.retryable import RateLimited, RateLimiterDown
 from core.gate import hits as moving_window
 from core.gate import rates as rate_limit
 from core.gate import redis_hits as redis_store
+from core.gate.checks import GateMiddleware
 from core.gate.hits import MemoryStore, Rate
-from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware, parse_rate
+from core.gate.rates import FailureLimiter, RateLimit, RateLimiter, parse_rate
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 from tests.redis_server import RedisServer
+from tests.slow_link import slow_link
 
 MINUTE = Rate(2, 60)
 
@@ -70,7 +72,8 @@ async def connect() -> AsyncIterator[Connect]:
             timeout_s: float = 10,
         ) -> httpx.AsyncClient:
             caller = Caller(id=f"key:{name}", name=name, address="192.0.2.1", rate=own)
-            limited = RateLimitMiddleware(answer, limiter=limiter, rate=rate)
+            check = RateLimit(limiter=limiter, rate=rate)
+            limited = GateMiddleware(answer, checks=[check])
             transport = httpx.ASGITransport(
                 ExchangeMiddleware(
                     authenticated(limited, caller), timeout_s=timeout_s, recorder=Recorder()
@@ -314,6 +317,21 @@ async def test_a_frozen_redis_delays_no_request_for_longer_than_its_limit(
         assert max(delays) < 0.6
     stalls.cancel()
     redis.signal(signal.SIGCONT)
+
+
+async def test_a_function_far_from_its_store_counts_its_first_request_too(
+    redis: RedisServer, limiter_for: MakeLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It connects for that, in more round trips than a server may wait for."""
+    monkeypatch.setattr(redis_store, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(redis_store, "FUNCTION_TIMEOUT_S", 20)
+    async with slow_link(redis.port, 0.06) as port:
+        here = limiter_for(f"redis://127.0.0.1:{port}")
+        assert await here.hit("ci", MINUTE) is None
+        function = limiter_for(f"redis://127.0.0.1:{port}", aws_lambda_function_name="chat")
+        quota = await function.hit("ci", MINUTE)
+    assert quota
+    assert quota.allowed
 
 
 async def test_a_late_redis_answer_is_not_mistaken_for_another(

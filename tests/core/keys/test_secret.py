@@ -1,4 +1,4 @@
-"""Keys from a double of AWS' extension, which answers as its documentation says."""
+"""Keys from a fake of AWS' extension, which answers as its documentation says."""
 
 import asyncio
 import json
@@ -224,14 +224,14 @@ async def test_a_shared_store_that_is_down_or_empty_revives_no_key(
     await asyncio.to_thread(run, "revoke", "gone")
     await elsewhere.refresh()
     redis.stop()
-    with pytest.raises(SystemExit, match=r"not know of this yet: .+core\.keys publish"):
+    with pytest.raises(SystemExit, match=r"not have this change yet: .+core\.keys publish"):
         await asyncio.to_thread(run, "create", "--name", "late")
     late = capsys.readouterr().out.strip()
     await elsewhere.refresh()
     assert "RATE_LIMIT_STORAGE does not answer" in caplog.text
     redis.start()  # it has kept nothing
     await elsewhere.refresh()
-    assert "keys is not there. Run: python -m core.keys publish" in caplog.text
+    assert "keys does not exist. Run: python -m core.keys publish" in caplog.text
     assert elsewhere.authenticate(key).name == "ci", "what was read before stays valid"
     with pytest.raises(InvalidCredentials):
         elsewhere.authenticate(gone)

@@ -1,4 +1,4 @@
-"""The keys that a server has, while their file changes under it."""
+"""The keys that a server accepts while their file changes."""
 
 import json
 import logging

@@ -21,7 +21,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Collector(HTTPServer):
-    """Takes what is sent to /v1/traces."""
+    """Collects what is sent to /v1/traces."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

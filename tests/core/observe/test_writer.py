@@ -1,4 +1,4 @@
-"""A log that is not read, not writable or closed stops no request, and says so."""
+"""A log that is unread, not writable or closed blocks no request, and is reported."""
 
 import json
 import logging

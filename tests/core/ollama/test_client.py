@@ -34,7 +34,7 @@ async def near(fake: FakeOllama) -> AsyncIterator[OllamaClient]:
 
 @pytest.fixture
 async def far(near: OllamaClient) -> OllamaClient:
-    """Return a client of the same server by an internet URL; TLS would be up to the transport."""
+    """Return a client of the same server with an internet URL; TLS is the transport's business."""
     return OllamaClient(Settings(ollama_base_url="https://relay.example"), near._api._transport, [])
 
 

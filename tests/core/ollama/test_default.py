@@ -87,9 +87,26 @@ async def test_the_page_and_readiness_know_it(connect: Connect, fake: FakeOllama
     assert "warning" not in (await present.get("/api/ready")).json()
 
 
+@pytest.mark.parametrize("connect", ["bundle"], indirect=True)
+async def test_readiness_says_that_the_set_one_cannot_chat(
+    connect: Connect, fake: FakeOllama
+) -> None:
+    fake.models, fake.capabilities = ["nomic-embed-text:latest"], ["embedding"]
+    client = connect(asgi, default_model="nomic-embed-text")
+    warning = (await client.get("/api/ready")).json()["warning"]
+    assert warning == "DEFAULT_MODEL is nomic-embed-text, which cannot chat"
+
+
 def test_the_start_says_that_it_is_missing() -> None:
     with fake_ollama() as ollama:
         settings = {"OLLAMA_BASE_URL": ollama, "DEFAULT_MODEL": "qwen2.5:72b"}
         with running("-m", "handlers", PORT="0", WEB_PORT="0", **settings) as process:
             said = wait_for(process.stderr, "DEFAULT_MODEL is ")
     assert said == "qwen2.5:72b, which is not installed"
+
+
+def test_the_start_says_that_ollama_does_not_answer() -> None:
+    settings = {"OLLAMA_BASE_URL": "http://127.0.0.1:9"}
+    with running("-m", "handlers", PORT="0", WEB_PORT="0", **settings) as process:
+        said = wait_for(process.stderr, "Ollama connection error: ")
+    assert said == "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"

@@ -82,7 +82,7 @@ def test_client_errors_that_ollama_calls_its_own_are_400s(text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_conversation_at_the_end_of_its_window_is_told_what_to_do(text: str, status: int) -> None:
+def test_a_conversation_at_the_end_of_its_window_gets_advice(text: str, status: int) -> None:
     error = failure(text, status)
     assert isinstance(error, BadRequest)
     assert "start a new conversation" in str(error)
@@ -204,7 +204,7 @@ def test_a_long_text_is_truncated() -> None:
         (500, b'{"error":"model m not found"}', False),
     ],
 )
-def test_a_missing_model_is_told_from_a_missing_page(
+def test_a_missing_model_is_distinguished_from_a_missing_page(
     status: int, body: bytes, missing: bool
 ) -> None:
     assert says_model_is_missing(httpx.Response(status), body) == missing

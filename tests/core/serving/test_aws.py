@@ -136,7 +136,7 @@ async def test_a_base_path_is_left_out_once(base_path: str, path: str, inside: s
 
 
 class Sized:
-    """An application that answers with so many bytes of quotes, which JSON writes as two."""
+    """An application that answers with this many quotes, each of which JSON writes as two bytes."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -1,4 +1,4 @@
-"""The built-in model is watched: it starts again whenever it ends, and leaves no process behind."""
+"""The built-in model restarts whenever it ends, and leaves no process behind."""
 
 import asyncio
 import itertools
@@ -48,7 +48,7 @@ def test_it_is_started_again_and_the_errors_say_what_happened(client: httpx.Clie
             told = chat()
             assert told.status_code == 500
             assert told.json()["error"].startswith(
-                "Ollama connection error: the built-in model has stopped, and is being started"
+                "Ollama connection error: the built-in model has stopped, and is being restarted"
             )
             wait_for(process.stdout, "The built-in model answers again")
             assert chat().json()["success"] is True

@@ -167,7 +167,7 @@ async def read(receive: Receive) -> bytes:
     return data
 
 
-async def test_a_client_that_waits_is_told_to_continue(
+async def test_a_client_that_waits_gets_a_100_continue(
     connect: Connect, transport: Transport
 ) -> None:
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:

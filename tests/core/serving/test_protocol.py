@@ -1,4 +1,4 @@
-"""What the protocol adds to uvicorn's: half-closed clients, late bodies, idle time, its log."""
+"""What the protocol adds to uvicorn's: half-closed clients, late bodies, idle times, a log."""
 
 import asyncio
 import json

@@ -11,6 +11,7 @@ import pytest
 
 from core.context import Caller, Record
 from core.contract.errors import OllamaError
+from core.contract.retryable import UsageUnavailable
 from core.usage.__main__ import main
 from core.usage.ledger import Ledger, Usage, read_file
 
@@ -125,6 +126,31 @@ def test_a_locked_file_stops_nothing_and_loses_nothing(
     ledger.close()
     assert "can be written again" in caplog.text
     assert read_file(str(path))[0].requests == 2
+
+
+def test_a_new_file_that_is_locked_at_first_is_used_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.usage.ledger.BUSY_S", 0.01)
+    blocker = sqlite3.connect(path)
+    blocker.execute("BEGIN EXCLUSIVE")
+    ledger = Ledger(str(path))
+    assert ledger.spent() == {}
+    ledger.observe(record())
+    with pytest.raises(UsageUnavailable):
+        ledger.read()
+    blocker.rollback()
+    blocker.close()
+    assert [row.requests for row in ledger.read()] == [1]
+    ledger.close()
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    path = str(tmp_path / "100%25 #1?.db")
+    ledger = Ledger(path)
+    ledger.observe(record())
+    ledger.close()
+    assert [row.requests for row in read_file(path)] == [1]
 
 
 def test_a_path_that_cannot_be_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -44,7 +44,7 @@ def test_an_ordinary_schema_passes(api: Api, fields: dict[str, Any]) -> None:
     assert value in sent(api, fields).values()
 
 
-def test_what_is_no_schema_passes() -> None:
+def test_other_values_than_schemas_pass() -> None:
     for value in ({"type": "json_object"}, {"type": "text"}, None, "json", 1):
         assert sent(CHAT_COMPLETIONS, {"response_format": value})["response_format"] == value
 

@@ -8,7 +8,7 @@ import pytest
 from core.contract.errors import BadRequest
 from core.contract.schemas import Options
 from core.v1.apis import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Api
-from core.v1.fields import Heeded
+from core.v1.fields import KnownFields
 from core.v1.request import RelayRequest, parse
 
 IMAGE = "data:image/png;base64,AAAA"
@@ -151,7 +151,7 @@ def test_words_about_images_are_words() -> None:
 
 
 def test_the_bounds_are_those_of_the_api() -> None:
-    ours = msgspec.json.schema(Heeded)["$defs"]["Heeded"]["properties"]
+    ours = msgspec.json.schema(KnownFields)["$defs"]["KnownFields"]["properties"]
     options = msgspec.json.schema(Options)["$defs"]["Options"]["properties"]
     same = ours.keys() & options.keys() - {"stop"}
     assert len(same) >= 6

@@ -72,7 +72,7 @@ def wheels(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = subprocess.run(
         ["chroot", debian.machine, "python3", "--version"], capture_output=True, check=True
     )
-    # The machine's Python may be another than that of the tests, and want other packages.
+    # The machine's Python may differ from the tests', and need other packages.
     version = {"python_full_version": found.stdout.decode().split()[1]}
     locks = [
         ROOT / name

@@ -64,7 +64,7 @@ class Podman:
             pytest.skip("apt install netavark aardvark-dns, by which containers find each other")
 
     def compose(self, folder: Path, *arguments: str | Path) -> str:
-        """Run podman-compose on compose.yaml and what `folder` has for a machine without a GPU."""
+        """Run podman-compose on compose.yaml, changed by `folder` for machines without a GPU."""
         podman = folder / "podman"
         command = " ".join([self._podman, *self._options])
         podman.write_text(f'#!/bin/sh\nexec {command} "$@"\n', "utf-8")
@@ -257,7 +257,7 @@ def test_compose_asks_as_the_image_does_whether_it_is_healthy(service: dict[str,
         assert f"--{name.replace('_', '-')}={healthcheck[name]}" in options.split()
 
 
-def test_compose_gives_the_gpu_to_ollama_and_ollama_to_nobody_else() -> None:
+def test_compose_gives_ollama_the_gpu_and_publishes_only_the_gateway() -> None:
     services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text("utf-8"))["services"]
     (device,) = services["ollama"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]

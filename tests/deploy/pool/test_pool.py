@@ -62,7 +62,7 @@ def configure(folder: Path, port: int, machines: list[FakeOllama], limits: dict[
 
 @pytest.fixture
 def limits() -> dict[str, str]:
-    """What a test reduces."""
+    """The limits that a test may reduce."""
     return {}
 
 
@@ -88,7 +88,7 @@ async def pool(tmp_path: Path, limits: dict[str, str]) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 async def api(serve: Serve, pool: Pool) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the bundle in front of the pool, which the bundle does not know of."""
+    """A client of the bundle in front of the pool, which to the bundle is just an Ollama."""
     url = await serve(ollama_base_url=pool.url, rate_limit="off", max_concurrent=100)
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
@@ -250,7 +250,7 @@ async def test_a_full_queue_says_when_to_come_again(pool: Pool, api: httpx.Async
 
 
 def rights(pid: int) -> tuple[set[str], set[str], Path]:
-    """Return the users and groups that a process is, and the root that it sees."""
+    """Return a process's users and groups, and its root directory."""
     folder = Path(f"/proc/{pid}")
     status = (folder / "status").read_text("ascii")
     users, groups = (re.findall(rf"(?m)^{name}:(.*)$", status)[0] for name in ("Uid", "Gid"))

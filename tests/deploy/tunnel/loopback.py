@@ -22,7 +22,7 @@ from tests.programs import ROOT, free_ports, program, started
 
 FILES = ROOT / "deploy/tunnel"
 SILENCE_S = 2
-"""ClientAliveInterval of the relay here; with ClientAliveCountMax 1, 4 to 8 s make its patience."""
+"""The relay's ClientAliveInterval here; with ClientAliveCountMax 1 it waits for 4 to 8 s."""
 
 NGINX = """
 daemon off;
@@ -79,7 +79,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
 
 
 def listens(port: int) -> bool:
-    """Return whether something listens, without connecting, which would use the tunnel."""
+    """Return whether something listens on a port, without using the tunnel by connecting."""
     return any(
         connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
         for connection in psutil.net_connections("tcp4")

@@ -1,5 +1,6 @@
 """The certificates and the token that certificates.sh creates."""
 
+import os
 import re
 import ssl
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.tunnel.loopback import FILES, make_certificates, settings_of
+from tests.programs import program
 
 
 @pytest.fixture
@@ -51,6 +53,19 @@ def test_a_relay_may_have_an_address_only(tmp_path: Path) -> None:
     shake_hands(tmp_path / "relay", tmp_path / "client", "192.0.2.7")
 
 
+def test_a_machine_that_takes_long_for_a_key_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "bin/openssl"
+    slow.parent.mkdir()
+    openssl = program("openssl", "apt install openssl")
+    slow.write_text(f'#!/bin/sh\n[ "$1" != genpkey ] || sleep 1\nexec {openssl} "$@"\n', "utf-8")
+    slow.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    make_certificates("relay.example.com", tmp_path)
+    shake_hands(tmp_path / "relay", tmp_path / "client", "relay.example.com")
+
+
 def test_the_clients_settings_are_complete(made: Path) -> None:
     settings = settings_of(made / "client")
     assert settings["ollama_base_url"] == "https://relay.example.com:8443"
@@ -62,7 +77,7 @@ def test_the_clients_settings_are_complete(made: Path) -> None:
     assert (made / "relay/token.map").read_text("utf-8") == f'"{token}" 1;\n'
 
 
-def test_nobody_else_may_read_what_was_made(made: Path) -> None:
+def test_only_the_owner_may_read_the_files(made: Path) -> None:
     modes = {path: path.stat().st_mode for path in (made, *made.rglob("*"))}
     assert {made / "ca.key", made / "relay/token.map", made / "client/tunnel.env"} < modes.keys()
     assert set(modes.values()) == {stat.S_IFREG | 0o600, stat.S_IFDIR | 0o700}
@@ -84,7 +99,7 @@ def test_a_second_token_takes_the_place_of_the_first(made: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["relay.example.com"], ["https://relay", "folder"]])
-def test_what_is_no_relay_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+def test_an_invalid_relay_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     command: list[str | Path] = [FILES / "certificates.sh", *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 2

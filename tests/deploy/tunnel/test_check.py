@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,8 @@ async def test_a_certificate_for_another_name(relay: Relay) -> None:
 
 async def test_a_certificate_that_has_expired(relay: Relay, tmp_path: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(expired_certificate(relay, tmp_path), relay.made / "relay/server.key")
+    expired = certificate(relay, tmp_path, "relay/server.crt", -1)
+    context.load_cert_chain(expired, relay.made / "relay/server.key")
     async with await asyncio.start_server(print, "127.0.0.1", 0, ssl=context) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"https://localhost:{port}"
@@ -104,21 +105,22 @@ async def test_a_certificate_that_has_expired(relay: Relay, tmp_path: Path) -> N
     assert "the certificate at its address is not valid (certificate has expired)" in answer.text
 
 
-def expired_certificate(relay: Relay, folder: Path) -> Path:
-    """Create an expired certificate for the relay, which openssl's own commands cannot."""
-    own = x509.load_pem_x509_certificate((relay.made / "relay/server.crt").read_bytes())
+def certificate(relay: Relay, folder: Path, name: str, days: int) -> Path:
+    """Create one like the relay's `name` that ends in `days`, which openssl cannot in the past."""
+    own = x509.load_pem_x509_certificate((relay.made / name).read_bytes())
     key = load_pem_private_key((relay.made / "ca.key").read_bytes(), None)
     assert isinstance(key, EllipticCurvePrivateKey)
+    end = datetime.now(UTC) + timedelta(days=days, hours=1)
     builder = x509.CertificateBuilder(
         own.issuer,
         own.subject,
         own.public_key(),
         own.serial_number,
-        own.not_valid_before_utc - timedelta(days=2),
-        own.not_valid_before_utc - timedelta(days=1),
+        end - timedelta(days=730),
+        end,
         list(own.extensions),
     )
-    path = folder / "expired.crt"
+    path = folder / f"{days}.crt"
     path.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
     return path
 
@@ -182,11 +184,18 @@ async def test_certificates_that_end_soon(relay: Relay, tmp_path: Path) -> None:
     settings = Settings(**relay.settings)
     assert await asyncio.to_thread(expiring, settings) == []
     two_years = await asyncio.to_thread(expiring, settings, 731)
-    assert [text.partition(" ends on ")[0] for text in two_years] == [
+    assert [text.partition(" expires on ")[0] for text in two_years] == [
         "the certificate in OLLAMA_CLIENT_CERT",
         "the relay's certificate",
     ]
     assert len(await asyncio.to_thread(expiring, settings, 3651)) == 3
+
+
+async def test_the_warning_comes_30_days_before(relay: Relay, tmp_path: Path) -> None:
+    for days, count in ((31, 0), (29, 1)):
+        path = certificate(relay, tmp_path, "client/client.crt", days)
+        settings = Settings(**{**relay.settings, "ollama_client_cert": str(path)})
+        assert len(await asyncio.to_thread(expiring, settings)) == count
 
 
 async def test_a_key_that_does_not_fit_its_certificate(relay: Relay, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ async def ask(client: httpx.AsyncClient) -> tuple[int, str]:
     return answer.status_code, body.get("error", "")
 
 
-async def test_a_tunnel_that_is_down_is_told_at_once_and_one_that_is_back_works(
+async def test_a_tunnel_that_is_down_is_reported_immediately_and_works_when_it_is_back(
     function: Function, relay: Relay, fake: FakeOllama
 ) -> None:
     client = function(chat)
@@ -73,7 +73,7 @@ async def test_a_stream_whose_tunnel_is_lost_ends_with_its_error(
     assert lines[-1]["done"] is True
 
 
-async def test_an_ollama_that_is_not_running_is_told_from_a_tunnel_that_is_down(
+async def test_an_ollama_that_is_not_running_is_distinguished_from_a_tunnel_that_is_down(
     function: Function, tunnel: Tunnel, fake: FakeOllama
 ) -> None:
     client = function(chat)
@@ -112,7 +112,7 @@ async def test_a_machine_that_comes_back_replaces_the_tunnel_that_it_left_behind
         assert await ask(client) == (200, "")
 
 
-async def test_an_ollama_that_is_too_slow_for_the_relay_is_told_from_a_tunnel_that_is_down(
+async def test_an_ollama_that_is_too_slow_for_the_relay_is_distinguished_from_a_tunnel_that_is_down(
     function: Function, impatient_relay: Relay, fake: FakeOllama
 ) -> None:
     fake.reply(never_answers)
@@ -159,7 +159,7 @@ async def test_a_token_is_changed_without_a_failing_call(
         ({"ollama_headers": {"X-Tunnel-Token": "0" * 32}}, "wants another X-Tunnel-Token"),
     ],
 )
-async def test_what_the_relay_wants_is_told(
+async def test_the_errors_say_what_the_relay_wants(
     function: Function, tunnel: Tunnel, fake: FakeOllama, values: dict[str, object], says: str
 ) -> None:
     status, error = await ask(function(chat, **values))

@@ -1,4 +1,4 @@
-"""What the relay lets through, and from whom."""
+"""Which calls the relay lets through, and whose."""
 
 import asyncio
 import ssl
@@ -151,7 +151,7 @@ async def test_strangers_end_at_the_relay(
     assert not ollama.requests
 
 
-async def test_plain_http_is_told_from_a_stranger(relay: Relay) -> None:
+async def test_plain_http_and_a_stranger_get_different_errors(relay: Relay) -> None:
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.get(f"http://localhost:{relay.https_port}/api/version")
     assert answer.status_code == 403
