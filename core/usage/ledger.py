@@ -18,8 +18,8 @@ from urllib.parse import quote
 from core.context import Record
 from core.contract.retryable import UsageUnavailable
 
-FLUSH_S = 5
-"""Seconds until a count is in the file: what a killed process may lose."""
+FLUSH_S = 4
+"""Seconds between two writes to the file. With the write, a killed process loses at most 5."""
 BUSY_S = 2
 """Seconds to wait for another process that writes to the file."""
 ANONYMOUS = "anonymous"
