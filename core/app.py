@@ -15,10 +15,11 @@ from core.chat.body import MemoryBudget
 from core.chat.queue import FairQueue
 from core.context import Recorder
 from core.gate.addresses import ClientAddressMiddleware
-from core.gate.auth import AuthMiddleware
-from core.gate.browsers import AllowedHostsMiddleware, CORSMiddleware, SecurityHeadersMiddleware
-from core.gate.budgets import BudgetMiddleware
-from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware
+from core.gate.auth import Auth
+from core.gate.browsers import AllowedHosts, CORSMiddleware, SecurityHeadersMiddleware
+from core.gate.budgets import Budget
+from core.gate.checks import Check, GateMiddleware
+from core.gate.rates import FailureLimiter, RateLimit, RateLimiter
 from core.gate.tokens import TokenVerifier
 from core.keys.store import KeyStore
 from core.observe import logs
@@ -160,14 +161,16 @@ class _Parts(NamedTuple):
 
 def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
     """Return the middleware, outermost first."""
-    settings, keys, limiter, recorder, ledger = parts
+    settings, recorder = parts.settings, parts.recorder
     function = settings.is_function
     gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
-    cors = [Middleware(CORSMiddleware, origins=settings.cors_origins)]
+    cors = [
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(CORSMiddleware, origins=settings.cors_origins),
+    ]
     return [
         *(gateway if function else []),
         Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
-        Middleware(SecurityHeadersMiddleware),
         *(cors if settings.cors_origins else []),  # outermost, so pages can read errors
         Middleware(
             ExchangeMiddleware,
@@ -175,23 +178,24 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
             recorder=recorder,
             endpoints=endpoints(routes),
         ),
-        Middleware(
-            AllowedHostsMiddleware, allowed_hosts=settings.allowed_hosts, behind_gateway=function
-        ),
-        Middleware(
-            AuthMiddleware,
+        Middleware(GateMiddleware, checks=_checks(parts)),
+    ]
+
+
+def _checks(parts: _Parts) -> list[Check]:
+    """Return the gate's checks, in order."""
+    settings, keys, limiter, _, ledger = parts
+    function = settings.is_function
+    return [
+        AllowedHosts(allowed_hosts=settings.allowed_hosts, behind_gateway=function),
+        Auth(
             settings=settings,
             keys=keys,
             tokens=TokenVerifier.from_settings(settings, check_key=not function),
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
-        Middleware(
-            RateLimitMiddleware,
-            limiter=limiter,
-            rate=settings.rate_limit,
-            monitors=settings.monitor_clients,
-        ),
-        Middleware(BudgetMiddleware, limiter=limiter, default=settings.user_tokens, keeper=ledger),
+        RateLimit(limiter=limiter, rate=settings.rate_limit, monitors=settings.monitor_clients),
+        Budget(limiter=limiter, default=settings.user_tokens, keeper=ledger),
     ]
 
 

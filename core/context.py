@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from time import monotonic
@@ -109,6 +109,8 @@ class Record(msgspec.Struct, kw_only=True):
     duration_s: float = 0
     body_bytes: int = 0
     """How many bytes of its body are in memory."""
+    settle: Callable[[], Awaitable[None]] | None = None
+    """What the gate awaits when the request has ended."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":

@@ -6,8 +6,6 @@ Setting and cancelling a timer took a fiftieth of a plain chat's time, and a cha
 import asyncio
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 MOMENT_S = 0.01
 """A callback is due after at least this time, and at most twice as long."""
@@ -64,35 +62,3 @@ def over(callback: Callable[[], object]) -> None:
     if moments := _current.moments:
         moments.new.pop(callback, None)
         moments.old.pop(callback, None)
-
-
-class Timeout:
-    """Like `asyncio.timeout`, for blocks that rarely take long."""
-
-    def __init__(self, seconds: float) -> None:
-        """Raise TimeoutError in the block after `seconds`."""
-        self._at = asyncio.get_running_loop().time() + seconds
-        self._timeout = asyncio.timeout(None)
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        unless_over(self._start)
-        return self
-
-    async def __aexit__(
-        self,
-        class_: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        over(self._start)
-        await self._timeout.__aexit__(class_, error, trace)
-
-    def restart(self, seconds: float) -> None:
-        """Move the deadline to `seconds` from now."""
-        self._at = asyncio.get_running_loop().time() + seconds
-        if self._timeout.when() is not None:
-            self._start()
-
-    def _start(self) -> None:
-        self._timeout.reschedule(self._at)

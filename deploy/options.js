@@ -32,7 +32,7 @@ exports.params = async ({ resolveVariable }) => {
     return { ...defaults, ...own };
 };
 
-// Whether the zips are wanted: "remove", "rollback" and "deploy list" do without.
+// Whether zips are needed: "remove", "rollback" and "deploy list" do without.
 const command = process.argv.slice(2);
 const packs = command.includes("package") || (command.includes("deploy") && !command.includes("list"));
 

@@ -1,9 +1,8 @@
-"""Reads bodies: as UTF-8, within a budget of memory for all of them, and at a tolerable pace."""
+"""Reads bodies: as UTF-8, and within a budget of memory for all of them."""
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cached_property
 from typing import Self
 
@@ -11,15 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 
 from core.chat.parts import MAX_PARTS, PartsCounter
 from core.context import Record, fields_of
-from core.contract.errors import BadRequest, BodyTimeout, BodyTooLarge
+from core.contract.errors import BadRequest, BodyTooLarge
 from core.contract.retryable import MemoryFull
-from core.moment import Timeout
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
-BODY_TIMEOUT_S = 30
-"""How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
-MIN_PROGRESS_BYTES = 16 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 """Enough for an ordinary message."""
 QUICK_BODY_BYTES = 4 * 1024
@@ -27,6 +22,7 @@ QUICK_BODY_BYTES = 4 * 1024
 RESERVED_SHARE = 16
 """One part in so many of the memory is reserved for small bodies, whatever large ones take."""
 
+_AT_ONCE = nullcontext()
 _BOM = codecs.BOM_UTF8
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
@@ -83,18 +79,13 @@ class MemoryBudget:
         finally:
             self.used += record.body_bytes
 
-    @asynccontextmanager
-    async def turn(self, record: Record) -> AsyncIterator[None]:
+    def turn(self, record: Record) -> AbstractAsyncContextManager[None]:
         """Wait until no other body is being checked, if that of `record` takes time.
 
         A check pauses to let other clients run. With many checks at once, each pause would last
         as long as all the others' steps.
         """
-        if record.body_bytes <= QUICK_BODY_BYTES:
-            yield
-            return
-        async with self._turn:
-            yield
+        return _AT_ONCE if record.body_bytes <= QUICK_BODY_BYTES else self._turn
 
     def release(self, record: Record) -> None:
         """Stop counting the body of a request that has ended."""
@@ -117,7 +108,6 @@ async def read_body(
     Raises:
         ClientDisconnect: the client left before its body was complete.
         BodyTooLarge: the body is over MAX_BODY_BYTES.
-        BodyTimeout: it has stopped arriving.
         MemoryFull: the bodies of other requests leave it no room.
         BadRequest: it is not valid text in its charset, or has too many parts.
     """
@@ -128,42 +118,39 @@ async def read_body(
         raise _too_large(limit)
     budget.check(size)
     record = Record.of(request.scope)
+    chunk, more = await _receive(request)
+    if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # as it hardly ever is not
+        chunk = _Text(charset).feed(chunk, final=True)
+        budget.hold(record, len(chunk))
+        return chunk.removeprefix(_BOM)
     text = _Text(charset)
     parts = PartsCounter(max_parts)
     body: bytes | bytearray = b""
-    received = progressed = 0
-    more = True
-    with suppress(TimeoutError):
-        async with Timeout(BODY_TIMEOUT_S) as deadline:
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk: bytes = message.get("body", b"")
-                more = message.get("more_body", False)
-                received += len(chunk)
-                if received > limit:
-                    raise _too_large(limit)
-                if received - progressed >= MIN_PROGRESS_BYTES:
-                    progressed = received
-                    deadline.restart(BODY_TIMEOUT_S)
-                chunk = text.feed(chunk, final=not more)
-                budget.hold(record, len(chunk))
-                if more or received > SMALL_BODY_BYTES:
-                    parts.feed(chunk)
-                if body or more:
-                    body = body or bytearray()
-                    body += chunk
-                else:
-                    body = chunk
-    if more:
-        raise BodyTimeout(
-            f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came within "
-            f"{BODY_TIMEOUT_S} seconds. Send the request again"
-        )
-    if body.startswith(_BOM):
-        body = body.removeprefix(_BOM)  # which would copy a bytearray in any case
-    return body
+    received = 0
+    while True:
+        received += len(chunk)
+        if received > limit:
+            raise _too_large(limit)
+        chunk = text.feed(chunk, final=not more)
+        budget.hold(record, len(chunk))
+        parts.feed(chunk)
+        if body or more:
+            body = body or bytearray()
+            body += chunk
+        else:
+            body = chunk
+        if not more:
+            break
+        chunk, more = await _receive(request)
+    return body.removeprefix(_BOM) if body.startswith(_BOM) else body  # it would copy
+
+
+async def _receive(request: Request) -> tuple[bytes, bool]:
+    """Return the next piece of a body, and whether there are more."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 class _UTF16Decoder(codecs.IncrementalDecoder):

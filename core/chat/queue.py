@@ -50,15 +50,19 @@ class FairQueue:
         limit = self.max_per_client if client.concurrent is None else client.concurrent
         return Slot(self, client.id, limit or self.max_concurrent)
 
-    async def acquire(self, slot: "Slot") -> None:
+    def start(self, slot: "Slot") -> bool:
+        """Return whether `slot` may be used already."""
+        if not self._has_room_for(slot):
+            return False
+        self._start(slot)
+        return True
+
+    async def wait(self, slot: "Slot") -> None:
         """Wait until `slot` may be used; a failure or a cancellation leaves no trace.
 
         Raises:
             QueueFull: the queue is full, or its turn did not come within `timeout_s`.
         """
-        if self._has_room_for(slot):
-            self._start(slot)
-            return
         self._make_room_for(slot)
         loop = asyncio.get_running_loop()
         slot.turn = loop.create_future()
@@ -163,7 +167,8 @@ class Slot:
         """How long its request waited for it."""
 
     async def __aenter__(self) -> Self:
-        await self._queue.acquire(self)
+        if not self._queue.start(self):
+            await self._queue.wait(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,1 +1,1 @@
-"""Access control, a middleware each: `addresses`, `browsers`, `auth`, `rates` and `budgets`."""
+"""Access control: `addresses`; then `checks` runs `browsers`, `auth`, `rates` and `budgets`."""

@@ -1,9 +1,10 @@
 """Authenticates and authorizes requests, and records who sent each one."""
 
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from core.context import Caller, Record, fields_of
 from core.contract.errors import (
@@ -24,7 +25,7 @@ from core.settings.schema import Settings
 _CREDENTIAL_HEADERS = {b"authorization", b"x-api-key"}
 
 
-class AuthMiddleware:
+class Auth:
     """Identifies the caller by API key, by token or, failing both, by address.
 
     Wrong credentials are refused wherever they come from. An address that keeps sending them
@@ -34,15 +35,13 @@ class AuthMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
         *,
         settings: Settings,
         keys: KeyStore,
         tokens: TokenVerifier | None,
         failures: FailureLimiter,
     ) -> None:
-        """Run behind `ClientAddressMiddleware`; without `tokens`, accept only API keys."""
-        self.app = app
+        """Need `ClientAddressMiddleware` outside; without `tokens`, accept only API keys."""
         self.allowed = settings.allowed_clients
         self.anonymous = settings.anonymous_clients
         self.monitors = settings.monitor_clients
@@ -51,8 +50,8 @@ class AuthMiddleware:
         self.failures = failures
         self.sites = Sites()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application with the `Caller` in the request's record.
+    def __call__(self, scope: Scope, record: Record) -> Awaitable[None] | None:
+        """Set the `Caller` in the request's record.
 
         Raises:
             AddressNotAllowed: the address is not in ALLOWED_CLIENTS.
@@ -60,26 +59,22 @@ class AuthMiddleware:
             Unauthorized: the credentials are missing or wrong.
             RateLimited: the address has sent wrong credentials too often.
         """
-        if scope["type"] != "lifespan":
-            address = parse_address(scope["client"][0])
-            if address not in self.allowed:
-                raise AddressNotAllowed(f"Requests from {address} are not allowed")
-            record = Record.of(scope)
-            record.caller = await self._caller(scope, record, address)
-        await self.app(scope, receive, send)
-
-    async def _caller(self, scope: Scope, record: Record, address: Address) -> Caller:
+        address = parse_address(scope["client"][0])
+        if address not in self.allowed:
+            raise AddressNotAllowed(f"Requests from {address} are not allowed")
         public = is_public(scope)
-        credential = None if public else _credential(scope)
-        if credential:
-            caller = await self._holder(credential, record, address)
-            record.let_in = True
-            return caller
+        if not public and (credential := _credential(scope)):
+            return self._authenticate(credential, record, address)
         record.let_in = address in self.anonymous
         public |= is_probe(scope) and address in self.monitors
         if not public and not record.let_in:
             raise CredentialsNeeded(None if address == UNKNOWN else str(address))
-        return _anonymous(address, self.sites.of(address))
+        record.caller = _anonymous(address, self.sites.of(address))
+        return None
+
+    async def _authenticate(self, credential: str, record: Record, address: Address) -> None:
+        record.caller = await self._holder(credential, record, address)
+        record.let_in = True
 
     async def _holder(self, credential: str, record: Record, address: Address) -> Caller:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -12,7 +12,7 @@ from starlette.middleware import cors
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.context import fields_of
+from core.context import Record, fields_of
 from core.contract.errors import BadRequest, HostNotAllowed
 
 HEADERS = {
@@ -33,8 +33,18 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@\s]+?)\.?(?::\d*)?", re.IGNORECASE
 _LOOPBACK_NAMES = ("localhost", "*.localhost")
 
 
+def with_defaults(
+    headers: Iterable[tuple[bytes, bytes]], scope: Scope
+) -> list[tuple[bytes, bytes]]:
+    """Return an answer's `headers`, and the security headers it lacks; HSTS only over TLS."""
+    headers = [*headers]
+    own = dict(headers)
+    defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
+    return headers + [header for header in defaults if header[0] not in own]
+
+
 class SecurityHeadersMiddleware:
-    """Adds security headers to every answer; HSTS only over TLS."""
+    """Adds the security headers to answers that `ExchangeMiddleware` does not send."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,14 +54,10 @@ class SecurityHeadersMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ())]
-                own = dict(headers)
-                headers += [header for header in defaults if header[0] not in own]
-                message["headers"] = headers
+                message["headers"] = with_defaults(message.get("headers", ()), scope)
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -88,7 +94,7 @@ class CORSMiddleware(cors.CORSMiddleware):
         return response
 
 
-class AllowedHostsMiddleware:
+class AllowedHosts:
     """Refuses requests for other host names, as DNS rebinding sends them.
 
     Starlette's TrustedHostMiddleware answers in plain text and does not handle IP addresses. The
@@ -96,50 +102,44 @@ class AllowedHostsMiddleware:
     ALLOWED_HOSTS is set.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, allowed_hosts: Collection[str], behind_gateway: bool
-    ) -> None:
+    def __init__(self, *, allowed_hosts: Collection[str], behind_gateway: bool) -> None:
         """Accept `allowed_hosts`, localhost, this machine's own names, and any IP address."""
-        self.app = app
-        self.behind_gateway = behind_gateway
-        self.listed = bool(allowed_hosts)
-        self.patterns = [host.lower() for host in (*_LOOPBACK_NAMES, *allowed_hosts)]
-        self.machine = socket.gethostname().lower()
+        self.accepts_all = "*" in allowed_hosts or (behind_gateway and not allowed_hosts)
+        machine = socket.gethostname().lower()
+        own = (machine, f"{machine.partition('.')[0]}.local")
+        self.patterns = [*_LOOPBACK_NAMES, *own, *(host.lower() for host in allowed_hosts)]
         self.full_name: asyncio.Task[str | None] | None = None
         self._listed = lru_cache(maxsize=1024)(self._is_listed)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application if the Host header is acceptable.
+    def __call__(self, scope: Scope, record: Record) -> Awaitable[None] | None:
+        """Check the Host header.
 
         Raises:
             HostNotAllowed: it names another host.
         """
-        if scope["type"] != "lifespan" and not await self._allowed(scope):
-            raise HostNotAllowed(
-                "The Host header does not name this server. The operator can add the name to "
-                "ALLOWED_HOSTS"
-            )
-        await self.app(scope, receive, send)
-
-    async def _allowed(self, scope: Scope) -> bool:
-        if "*" in self.patterns or (not self.listed and self.behind_gateway):
-            return True
+        if self.accepts_all:
+            return None
         host = _host(scope)
         if host is None:
-            return False
-        if self._listed(host):
-            return True
-        name = _name(host)
-        if name in {self.machine, f"{self.machine.partition('.')[0]}.local"}:
-            return True
+            raise _not_allowed()
+        return None if self._listed(host) else self._check_full_name(_name(host))
+
+    async def _check_full_name(self, name: str) -> None:
         if self.full_name is None:
             self.full_name = asyncio.create_task(asyncio.to_thread(_full_name))
         await asyncio.wait({self.full_name}, timeout=FULL_NAME_TIMEOUT_S)
-        return self.full_name.done() and name == self.full_name.result()
+        if not self.full_name.done() or name != self.full_name.result():
+            raise _not_allowed()
 
     def _is_listed(self, host: bytes) -> bool:
         name = _name(host)
         return _is_address(name) or any(_matches(name, pattern) for pattern in self.patterns)
+
+
+def _not_allowed() -> HostNotAllowed:
+    return HostNotAllowed(
+        "The Host header does not name this server. The operator can add the name to ALLOWED_HOSTS"
+    )
 
 
 def _host(scope: Scope) -> bytes | None:

@@ -1,9 +1,11 @@
 """Token budgets: how many tokens one caller may use in a day, an hour or a minute."""
 
 import time
+from collections.abc import Awaitable
+from functools import partial
 from typing import NamedTuple, Protocol
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from core.context import Caller, Record
 from core.contract.retryable import QuotaExceeded
@@ -38,7 +40,7 @@ class BudgetKeeper(Protocol):
         """Remember that `spent` tokens of a window are used, until its `end`."""
 
 
-class BudgetMiddleware:
+class Budget:
     """Refuses a caller whose tokens are used up, and counts what each answer has cost.
 
     Ollama reports an answer's tokens only at its end, so answers that run at the same time may
@@ -48,54 +50,43 @@ class BudgetMiddleware:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limiter: RateLimiter,
-        default: str,
-        keeper: BudgetKeeper | None = None,
+        self, *, limiter: RateLimiter, default: str, keeper: BudgetKeeper | None = None
     ) -> None:
-        """Give callers without a key `default`, such as `200000/day` or `off`."""
-        self.app = app
+        """Run behind `Auth`; give callers without a key `default`, such as `200000/day`."""
         self.limiter = limiter
         self.default = default
         self.keeper = keeper
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application on a request within the budget of its caller.
+    def __call__(self, scope: Scope, record: Record) -> Awaitable[None] | None:
+        """Check that the caller is within its budget.
 
         Raises:
             QuotaExceeded: the budget is used up.
             RateLimiterDown: it cannot be looked up, and RATE_LIMIT_FAIL_CLOSED is set.
         """
-        rate = self._rate(scope)
-        if not rate:
-            await self.app(scope, receive, send)
-            return
-        record = Record.of(scope)
-        window = Window.of(Caller.of(scope), rate)
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        caller = record.caller
+        assert caller, "`Auth` has set it"
+        has_key = caller.id.startswith("key:")
+        rate = parse_rate((caller.tokens or "off") if has_key else self.default)
+        return self._check(Window.of(caller, rate), record) if rate else None
+
+    async def _check(self, window: Window, record: Record) -> None:
         spent = await self.limiter.spend(window.key, window.reset_s, 0)
         if spent is not None:
             record.answer_headers += _headers(window, spent)
-            if spent >= rate.amount:
-                raise QuotaExceeded(rate.amount, window.reset_s)
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            if cost := record.prompt_tokens + record.tokens:
-                await self._spend(window, cost)
+            if spent >= window.rate.amount:
+                raise QuotaExceeded(window.rate.amount, window.reset_s)
+        record.settle = partial(self._settle, window, record)
 
-    async def _spend(self, window: Window, cost: int) -> None:
+    async def _settle(self, window: Window, record: Record) -> None:
+        cost = record.prompt_tokens + record.tokens
+        if not cost:
+            return
         spent = await self.limiter.spend(window.key, window.reset_s, cost, must=False)
         if self.keeper and spent is not None:
             self.keeper.keep_spent(window.key, window.start + window.rate.window_s, spent)
-
-    def _rate(self, scope: Scope) -> Rate | None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return None
-        caller = Caller.of(scope)
-        has_key = caller.id.startswith("key:")
-        return parse_rate((caller.tokens or "off") if has_key else self.default)
 
 
 def _headers(window: Window, spent: int) -> list[tuple[bytes, bytes]]:

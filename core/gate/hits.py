@@ -67,6 +67,10 @@ class MemoryStore(Store):
         return total
 
     async def hit(self, key: str, rate: Rate) -> Quota:
+        """Do what `count` does."""
+        return self.count(key, rate)
+
+    def count(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""
         now = monotonic()
         hits = self._current(key, rate, now)

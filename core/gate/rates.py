@@ -7,9 +7,9 @@ from functools import cached_property, lru_cache
 from time import monotonic
 from typing import TypeVar
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from core.context import Caller, Record
+from core.context import Record
 from core.contract.retryable import RateLimited, RateLimiterDown
 from core.gate.hits import MemoryStore, Quota, Rate, Store, StoreDown
 from core.gate.public import is_probe, is_public
@@ -56,9 +56,14 @@ class RateLimiter:
         """Hits since startup that went uncounted because the store was down."""
 
     @cached_property
+    def memory(self) -> MemoryStore | None:
+        """The store, if it is in memory: it never fails, and can be asked without waiting."""
+        return MemoryStore(self._spent) if self._url == "memory://" else None
+
+    @cached_property
     def _store(self) -> Store:
-        if self._url == "memory://":
-            return MemoryStore(self._spent)
+        if self.memory:
+            return self.memory
         from core.gate.redis_hits import RedisStore  # noqa: PLC0415 - takes 0.1 s
 
         return RedisStore(self._url, is_function=self._is_function)
@@ -131,7 +136,7 @@ class FailureLimiter:
             )
 
 
-class RateLimitMiddleware:
+class RateLimit:
     """Limits each client's requests, and reports in headers how many are left.
 
     Every request counts, even one that fails, except public ones and probes of MONITOR_CLIENTS.
@@ -139,41 +144,44 @@ class RateLimitMiddleware:
     draft-ietf-httpapi-ratelimit-headers-11.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, limiter: RateLimiter, rate: str, monitors: Networks = NOBODY
-    ) -> None:
-        """Run behind `AuthMiddleware`; `rate` applies to clients without a rate of their own."""
-        self.app = app
+    def __init__(self, *, limiter: RateLimiter, rate: str, monitors: Networks = NOBODY) -> None:
+        """Run behind `Auth`; `rate` applies to clients without a rate of their own."""
         self.limiter = limiter
         self.rate = rate
         self.monitors = monitors
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application if the client is within its rate.
+    def __call__(self, scope: Scope, record: Record) -> Awaitable[None] | None:
+        """Count the request.
 
         Raises:
-            RateLimited: the client has exceeded it.
+            RateLimited: the client has exceeded its rate.
             RateLimiterDown: the store is down, and RATE_LIMIT_FAIL_CLOSED is set.
         """
         if scope["type"] != "http" or is_public(scope):
-            await self.app(scope, receive, send)
-            return
-        record, caller = Record.of(scope), Caller.of(scope)
+            return None
+        caller = record.caller
+        assert caller, "`Auth` has set it"
         if is_probe(scope) and parse_address(caller.address) in self.monitors:
-            await self.app(scope, receive, send)
-            return
-        rate = parse_rate(caller.rate or self.rate)
-        quota = rate and await self.limiter.hit(f"client:{caller.id}", rate)
-        if not rate or not quota:
-            await self.app(scope, receive, send)
-            return
-        record.answer_headers += _headers(rate, quota)
-        if not quota.allowed:
-            raise RateLimited(
-                f"Too many requests: your limit is {caller.rate or self.rate}",
-                _whole_seconds(quota.reset_s),
-            )
-        await self.app(scope, receive, send)
+            return None
+        text = caller.rate or self.rate
+        rate = parse_rate(text)
+        if not rate:
+            return None
+        key = f"client:{caller.id}"
+        if store := self.limiter.memory:
+            _admit(record, text, rate, store.count(key, rate))
+            return None
+        return self._ask(record, text, rate, key)
+
+    async def _ask(self, record: Record, text: str, rate: Rate, key: str) -> None:
+        if quota := await self.limiter.hit(key, rate):
+            _admit(record, text, rate, quota)
+
+
+def _admit(record: Record, text: str, rate: Rate, quota: Quota) -> None:
+    record.answer_headers += _headers(rate, quota)
+    if not quota.allowed:
+        raise RateLimited(f"Too many requests: your limit is {text}", _whole_seconds(quota.reset_s))
 
 
 def _headers(rate: Rate, quota: Quota) -> list[tuple[bytes, bytes]]:

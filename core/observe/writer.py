@@ -94,7 +94,11 @@ class LogWriter(logging.Handler):
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:  # a mistake in a log call must not fail the request
             self.handleError(record)
-            return
+        else:
+            self.add(line)
+
+    def add(self, line: bytes) -> None:
+        """Queue `line`, unless too much is waiting."""
         if self._accepted + len(line) - self._written > MAX_PENDING_BYTES:
             self._overflowed += 1
             return

@@ -163,11 +163,11 @@ async def read_body(body: Body) -> bytes:
     Raises:
         OllamaError: the connection broke.
     """
-    parts = []
     try:
         with network_errors:
-            while data := await body.read():
-                parts.append(data)
+            parts = [await body.read()]
+            while not body.ended:
+                parts.append(await body.read())
     finally:
         body.close()
     return parts[0] if len(parts) == 1 else b"".join(parts)

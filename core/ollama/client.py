@@ -194,7 +194,10 @@ class OllamaClient:
         """
         if self._settings.allow_cloud_models:
             return
-        if _is_cloud(model) or ((facts := await self._facts.of(model)) and facts.is_cloud):
+        facts = self._facts
+        if _is_cloud(model) or (
+            (model_facts := facts.known(model) or await facts.of(model)) and model_facts.is_cloud
+        ):
             raise ModelNotAllowed(
                 f"Model '{model}' would send the message to a cloud service, which this server "
                 "does not allow. GET /api/models lists the models to use"

@@ -85,6 +85,11 @@ class ModelFacts:
         """Remember what the list of models says, so that `capabilities` need not ask."""
         self._listed = capabilities
 
+    def known(self, name: str) -> Model | None:
+        """Return what is known about a model without asking; None if nothing is."""
+        model, expires = self._known.get(name.lower(), (None, 0.0))
+        return model if time.monotonic() < expires else None
+
     async def of(self, name: str) -> Model | None:
         """Return what Ollama says about a model; None if it does not describe it.
 

@@ -123,6 +123,11 @@ class Body:
         self._connection = connection
         self._pool = pool
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was read to its end."""
+        return self._connection.ended()
+
     async def read(self) -> bytes:
         """Return its next bytes, as soon as there are any; empty at its end.
 
@@ -133,7 +138,7 @@ class Body:
 
     async def drain(self, timeout_s: float) -> None:
         """Read what follows the last line: only a fully read connection can be reused."""
-        if self._connection.ended():
+        if self.ended:
             return
         with suppress(TimeoutError, UpstreamError):  # the answer is complete anyway
             async with asyncio.timeout(timeout_s):

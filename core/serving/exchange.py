@@ -17,6 +17,7 @@ from core.context import Record, Recorder
 from core.contract.dialects import dialect_of
 from core.contract.errors import (
     ApiError,
+    BodyTimeout,
     EndpointNotFound,
     InternalError,
     MethodNotAllowed,
@@ -24,8 +25,12 @@ from core.contract.errors import (
 )
 from core.contract.responses import PREFERENCE_APPLIED
 from core.contract.retryable import ServerStopping
+from core.gate.browsers import with_defaults
 from core.serving.aws import remaining_s
 
+BODY_TIMEOUT_S = 30
+"""How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
+MIN_PROGRESS_BYTES = 16 * 1024
 LAST_WORDS_S = 5
 """How long a client that does not read may delay its error message."""
 LINGER_S = 2
@@ -39,9 +44,10 @@ class ExchangeMiddleware:
 
     A failure before the answer's start is an ordinary error answer; a failure of a stream that
     has begun is its last line. The application is cancelled after `timeout_s` (on Lambda, when
-    the function's own time is nearly up) and when the client disconnects.
+    the function's own time is nearly up), when the body stops arriving, and when the client
+    disconnects.
 
-    Every answer carries the record's `answer_headers`.
+    Every answer carries the record's `answer_headers`, and the security headers.
     """
 
     def __init__(
@@ -59,22 +65,22 @@ class ExchangeMiddleware:
             await self.app(scope, receive, send)
             return
         record = self.recorder.begin(scope)
-        exchange = _Exchange(record, receive, send)
+        exchange = _Exchange(record, scope, receive, send)
         try:
             if self.recorder.draining:
                 raise ServerStopping
-            await exchange.run(self.app, scope, self._timeout_s(scope))
+            await exchange.run(self.app, self._timeout_s(scope))
         except ClientDisconnect as error:
             record.error = type(error)
         except ApiError as error:
-            await exchange.fail(error, scope)
+            await exchange.fail(error)
         except HTTPException as error:
-            await exchange.fail(self._refusal_of_router(error, scope), scope)
+            await exchange.fail(self._refusal_of_router(error, scope))
         except asyncio.CancelledError:  # by the server, which is stopping
-            await exchange.fail(ServerStopping(), scope)
+            await exchange.fail(ServerStopping())
         except Exception:  # whatever it is, the client gets a JSON error
             _logger.exception("%s failed", record.request_id)
-            await exchange.fail(InternalError("Internal error. Check the server's log"), scope)
+            await exchange.fail(InternalError("Internal error. Check the server's log"))
         finally:
             self.recorder.end(record)
 
@@ -107,8 +113,9 @@ class _Answer(Enum):
 
 
 class _Exchange:
-    def __init__(self, record: Record, receive: Receive, send: Send) -> None:
+    def __init__(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
         self._record = record
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._dialect = dialect_of(record.path)
@@ -116,19 +123,28 @@ class _Exchange:
         self._answer = _Answer.DUE
         self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
+        self._arrived = 0
+        """Bytes of the body since `_body_due_at` was set."""
 
-    async def run(self, app: ASGIApp, scope: Scope, timeout_s: float) -> None:
-        self._deadline_at = asyncio.get_running_loop().time() + timeout_s
+    async def run(self, app: ASGIApp, timeout_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._ends_at = now + timeout_s
+        self._body_due_at = now + BODY_TIMEOUT_S
         moment.unless_over(self._slow)
         try:
             async with asyncio.timeout(None) as self._deadline:
-                await app(scope, self.receive, self.send)
+                await app(self._scope, self.receive, self.send)
         except TimeoutError:
             if self._request is _Request.GONE:
                 raise ClientDisconnect from None
-            if self._deadline.expired():
-                raise RequestTimeout(timeout_s) from None
-            raise
+            if not self._deadline.expired():
+                raise
+            if self._request is _Request.ARRIVING and self._body_due_at < self._ends_at:
+                raise BodyTimeout(
+                    f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came "
+                    f"within {BODY_TIMEOUT_S} seconds. Send the request again"
+                ) from None
+            raise RequestTimeout(timeout_s) from None
         finally:
             moment.over(self._slow)
             if self._watcher:
@@ -139,16 +155,27 @@ class _Exchange:
         if self._request is _Request.UNREAD:
             self._request = _Request.ARRIVING
         message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            self._request = _Request.ARRIVED
-            if self._deadline.when() is not None:
-                self._watcher = asyncio.create_task(self._watch())
+        if message["type"] == "http.request":
+            if message.get("more_body"):
+                self._progress(len(message.get("body", b"")))
+            else:
+                self._request = _Request.ARRIVED
+                if self._deadline.when() is not None:
+                    self._slow()
         return message
+
+    def _progress(self, size: int) -> None:
+        self._arrived += size
+        if self._arrived >= MIN_PROGRESS_BYTES:
+            self._arrived = 0
+            self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+            if self._deadline.when() is not None:
+                self._slow()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._record.status = message["status"]
-            headers = list(message.get("headers", ()))
+            headers = with_defaults(message.get("headers", ()), self._scope)
             is_stream = (b"content-type", self._dialect.stream_type) in headers
             self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
@@ -161,7 +188,10 @@ class _Exchange:
 
     def _slow(self) -> None:
         """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
-        self._deadline.reschedule(self._deadline_at)
+        is_arriving = self._request is _Request.ARRIVING
+        self._deadline.reschedule(
+            min(self._body_due_at, self._ends_at) if is_arriving else self._ends_at
+        )
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
 
@@ -173,13 +203,13 @@ class _Exchange:
             self._request = _Request.GONE
             self._deadline.reschedule(0)
 
-    async def fail(self, error: ApiError, scope: Scope) -> None:
+    async def fail(self, error: ApiError) -> None:
         """Report `error` to the client in whatever way is still open, if it reads at all."""
         self._record.error = type(error)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 if self._answer is _Answer.DUE:
-                    await self._refuse(error, scope)
+                    await self._refuse(error)
                 elif self._answer is _Answer.STREAMING:
                     if self._has_heartbeats:
                         body = self._dialect.late_refusal(error)
@@ -187,8 +217,8 @@ class _Exchange:
                         body = self._dialect.last_words(error, self._record.request_id)
                     await self.send({"type": "http.response.body", "body": body})
 
-    async def _refuse(self, error: ApiError, scope: Scope) -> None:
-        headers = Headers(scope=scope)
+    async def _refuse(self, error: ApiError) -> None:
+        headers = Headers(scope=self._scope)
         if self._request is _Request.UNREAD and "expect" in headers:
             # The client waits for a "100 Continue" that will not come. Its next bytes could be
             # the body or another request: there is no telling which (RFC 9110, 10.1.1).
@@ -199,10 +229,10 @@ class _Exchange:
             error.headers = {**error.headers, "x-should-retry": "false"}
         response = self._dialect.response(error, self._record.request_id)
         has_arrived = self._request in {_Request.ARRIVED, _Request.GONE}
-        if not has_arrived and (closes or scope.get("http_version") == "1.0"):
-            await response(scope, self._receive, self._send_and_linger)
+        if not has_arrived and (closes or self._scope.get("http_version") == "1.0"):
+            await response(self._scope, self._receive, self._send_and_linger)
         else:
-            await response(scope, self._receive, self.send)
+            await response(self._scope, self._receive, self.send)
 
     async def _send_and_linger(self, message: Message) -> None:
         """Send, then drain a body that may be on its way before closing the connection.

@@ -21,7 +21,7 @@ cd "$folder"
 
 key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
 
-# request KEY SUBJECT: prints the request for the certificate of a key
+# request KEY SUBJECT: prints the request for a key's certificate
 request() {
     openssl req -new -key "$1" -config <(
         printf '%s\n' '[req]' 'prompt = no' 'distinguished_name = subject' '[subject]' "CN = $2"

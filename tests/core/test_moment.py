@@ -3,8 +3,6 @@ import gc
 import threading
 from weakref import ref
 
-import pytest
-
 from core import moment
 
 
@@ -83,30 +81,3 @@ async def test_a_loop_in_another_thread_does_not_disturb() -> None:
     moment.unless_over(other.slow)
     await other.called.wait()
     assert not over.called.is_set()
-
-
-async def test_a_timeout_ends_what_lasts_too_long() -> None:
-    with pytest.raises(TimeoutError):
-        async with moment.Timeout(0.05):
-            await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("is_slow", [False, True])
-async def test_a_timeout_can_be_restarted(is_slow: bool) -> None:
-    async def wait() -> None:
-        async with moment.Timeout(60) as timeout:
-            if is_slow:
-                once = Once()
-                moment.unless_over(once.slow)  # after the timeout's own
-                await once.called.wait()
-            timeout.restart(0.05)
-            await asyncio.Event().wait()
-
-    with pytest.raises(TimeoutError):
-        await wait()
-
-
-async def test_a_timeout_that_was_not_reached_does_nothing() -> None:
-    async with moment.Timeout(0.02):
-        pass
-    await asyncio.sleep(0.1)

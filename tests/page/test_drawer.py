@@ -36,7 +36,7 @@ async def test_prompts_are_kept_under_a_name(open_page: Open, fake: FakeOllama) 
 
     await page.click("#open-settings")
     options = await page.locator("#prompt option").all_inner_texts()
-    assert options == ["None of these", "Pirate", "선생님 (for new chats)"]
+    assert options == ["None", "Pirate", "선생님 (for new chats)"]
     await page.select_option("#prompt", "Pirate")
     assert await page.input_value("#system") == "You are a pirate."
     assert not await page.is_checked("#prompt-usual")
@@ -208,3 +208,31 @@ async def test_cards_begin_a_message(open_page: Open, fake: FakeOllama) -> None:
     await answered(page)
     assert prompt_of(fake, 0) == "자연스러운 영어로 번역해 줘:\n\n안녕하세요"
     assert not await page.is_visible("#starters")
+
+
+async def test_cards_keep_what_was_typed(open_page: Open) -> None:
+    page = await open_page()
+    await page.fill("#message", "print(1)")
+    await page.click("#starters button:has-text('Explain code')")
+    field = await page.input_value("#message")
+    assert field.endswith("\n\n```\nprint(1)\n```\n")
+    await page.keyboard.type("  # here")
+    assert "print(1)  # here\n```" in await page.input_value("#message")
+    await page.fill("#message", "")
+    await page.click("#starters button:has-text('Explain code')")
+    await page.click("#starters button:has-text('Translate')")  # another card, nothing typed
+    assert await page.input_value("#message") == "Translate into natural Korean:\n\n"
+
+
+async def test_a_wrong_value_is_explained_and_keeps_nobody_in_the_drawer(open_page: Open) -> None:
+    page = await open_page()
+    await page.click("#open-settings")
+    await page.click("#options summary")
+    reported = "() => { window.reported = 0; addEventListener('invalid', () => reported++, true); }"
+    await page.evaluate(reported)
+    await page.fill("[name=top_p]", "3")
+    await page.press("[name=top_p]", "Tab")
+    assert await page.evaluate("reported") == 1  # the browser says why
+    await page.click("#options summary")  # hides the field
+    await page.click("#settings [aria-label=Close]")
+    await page.wait_for_selector("#settings", state="hidden")

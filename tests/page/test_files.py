@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,3 +291,59 @@ async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_pag
         return await _parcels(page) == 0
 
     await wait_until(forgotten)
+
+
+async def test_an_edit_or_another_model_may_be_over_long_too(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    limit = 200
+
+    async def told(route: Any) -> None:
+        answer = await (await route.fetch()).json()
+        await route.fulfill(json={**answer, "context_lengths": {"llama3.1:70b": limit}})
+
+    page = await open_page()
+    await page.route("**/api/models*", told)
+    await page.reload()
+    await wait_for_count(page, "#model option", 2)
+    await say(page, "Hello")
+    await answered(page)
+    await page.hover(".user")
+    await page.click(".user [aria-label=Edit]")
+    await page.fill(".edit textarea", "word " * 400)
+    await page.press(".edit textarea", "Enter")
+    await page.wait_for_selector("#notice:has-text('This is about 500 tokens')")
+    assert await page.input_value(".edit textarea") == "word " * 400
+    limit = 1
+    await page.reload()
+    await wait_for_count(page, "#model option", 2)
+    await page.click(".assistant [aria-label=Regenerate]")
+    await page.wait_for_selector("#notice:has-text('reads 1 at most')")
+    assert len(fake.asked()) == 1
+
+
+async def test_each_problem_with_files_is_told(open_page: Open, tmp_path: Path) -> None:
+    page = await open_page()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "fine.txt").write_text("Fine")
+    box = await page.locator("#composer").bounding_box()
+    devtools = await page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        await devtools.send(
+            "Input.dispatchDragEvent",
+            {
+                "type": kind,
+                "x": box["x"] + 50,
+                "y": box["y"] + 20,
+                "data": {
+                    "items": [],
+                    "files": [str(tmp_path / name) for name in ("folder", "empty.txt", "fine.txt")],
+                    "dragOperationsMask": 1,
+                },
+            },
+        )
+    await page.wait_for_selector("#attachments:has-text('fine.txt')")
+    problems = (await page.inner_text("#notice")).split("\n")
+    assert problems[0].startswith("folder cannot be read. Add files rather than folders")
+    assert problems[1:] == ["empty.txt is empty."]

@@ -173,3 +173,27 @@ async def test_the_browser_is_asked_to_keep_the_store(open_page: Open, fake: Fak
     await say(page, "Hello")
     await answered(page)
     assert await page.evaluate("window.asked") is True
+
+
+async def test_a_page_that_is_hidden_and_killed_loses_nothing(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    """Phones end a hidden page without another event."""
+    page = await open_page()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    kept = await page.evaluate(
+        """() => {
+          const field = document.querySelector("#message");
+          field.value = "What I was ty";
+          field.dispatchEvent(new Event("input"));
+          dispatchEvent(new Event("visibilitychange"));
+          return JSON.stringify(Object.entries(localStorage));
+        }"""
+    )
+    assert "What I was ty" in kept
+    assert " 0 1 2" in kept
+    await page.click("#stop")
+    await answered(page)
+    assert "answer:" not in await page.evaluate("JSON.stringify({...localStorage})")

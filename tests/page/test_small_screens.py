@@ -260,3 +260,44 @@ async def test_two_hundred_percent(open_page: Open, fake: FakeOllama) -> None:
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 640
         assert box["y"] + box["height"] <= 360
+
+
+async def test_versions_and_figures_are_whole(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(**PHONE, locale="ko-KR")
+    await page.fill("#message", "시")
+    await page.tap("#send")
+    await answered(page)
+    await page.tap(".assistant [aria-label='다시 생성']")
+    versions = page.locator(".assistant .versions")
+    await versions.wait_for()
+    box = await versions.bounding_box()
+    assert box["height"] < 50
+    figures = await page.locator(".assistant .figures").bounding_box()
+    assert figures["x"] + figures["width"] <= 360
+    assert figures["height"] < 50
+
+
+async def test_long_names_of_models_hide_no_figures(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(**PHONE)
+    name = "hf.co/bartowski/Qwen2.5-72B-Instruct-GGUF:Q4_K_M"
+    figures = {"count": 3, "p50_s": 39, "p95_s": 60, "first_token_mean_s": 6.4, "tokens_per_s": 7.2}
+    models = [
+        {"model": name, "mean_s": 41, **figures},
+        {"model": "new:1b", **dict.fromkeys(["mean_s", *figures]), "count": 1},
+    ]
+    await page.route(
+        "**/api/stats",
+        lambda route: route.fulfill(json={"models": models, "queue": {"running": 0, "waiting": 0}}),
+    )
+    await page.tap("#open-sidebar")
+    await page.tap("#open-stats")
+    await page.wait_for_selector("#stats tbody tr")
+    chart = await page.locator("#stats figure svg").bounding_box()
+    label = await page.locator("#stats svg .name >> nth=0").bounding_box()
+    assert label["width"] <= chart["width"]
+    assert (await page.locator("#stats .name >> nth=0").text_content()).endswith("GGUF:Q4_K_M")
+    cells = page.locator("#stats tbody tr >> nth=0 >> td")
+    assert await cells.first.inner_text() == name
+    mean = await cells.nth(2).bounding_box()
+    assert mean["x"] + mean["width"] <= 360
+    assert await page.locator("#stats .value").all_text_contents() == ["41 s", "\N{EN DASH}"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
+from tests.fake_ollama import FakeOllama, after, never_answers, stalls_after, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
 
@@ -169,3 +169,90 @@ async def test_settings_and_turns_of_two_tabs_are_merged(open_page: Open, fake: 
     assert conversation["title"] == "Ahoy"
     assert conversation["system"] == "You are a pirate."
     assert len(conversation["messages"]) == 4
+
+
+NOTES = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"Remember"}
+
+
+@IN_BOTH
+async def test_undo_brings_the_draft_back(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    await page.set_input_files("#attach-file", NOTES)
+    await page.wait_for_selector("#attachments .size")
+    await page.fill("#message", "What I was typing")
+    await _delete(page, "Hello")
+    await wait_for_count(page, ".message", 0)
+    assert await page.input_value("#message") == ""
+    kept = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    assert "typing" not in kept
+    await page.click("#toast button:has-text('Undo')")
+    await answered(page)
+    assert await page.input_value("#message") == "What I was typing"
+    await page.wait_for_selector("#attachments:has-text('notes.txt')")
+
+
+async def test_several_deletions_are_undone_together(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    for title in ("One", "Two", "Three"):
+        await page.click("#new")
+        await say(page, title)
+        await answered(page)
+    for title in ("Two", "One"):
+        await page.focus(f".open:text-is('{title}')")
+        await page.click(f"[aria-label='Delete: {title}']")
+        await page.wait_for_selector(f".open:text-is('{title}')", state="detached")
+    await page.click("#toast:has-text('Deleted 2 conversations.') button:has-text('Undo')")
+    await wait_for_count(page, "#list .open", 3)
+    assert await page.locator("#toast *").count() == 0
+    await page.focus(".open:text-is('Two')")
+    await page.click("[aria-label='Delete: Two']")
+    await page.wait_for_selector("#toast:has-text('Deleted “Two”.')")
+    await page.click("#toast [aria-label=Close]")
+    await page.focus(".open:text-is('One')")
+    await page.click("[aria-label='Delete: One']")
+    await page.wait_for_selector("#toast:has-text('Deleted “One”.')")  # the other one is settled
+
+
+async def test_what_is_typed_outlives_a_deletion_in_another_tab(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.fill("#message", "A new thought")
+    await page.click("#new")
+    other = await _second_tab(page)
+    await say(other, "Hello")
+    await answered(other)
+    await page.click(".open:text('Hello')")
+    await answered(page)
+    await page.set_input_files("#attach-file", NOTES)
+    await page.wait_for_selector("#attachments .size")
+    await page.fill("#message", "What I was typing")
+    await _delete(other, "Hello")
+    await page.wait_for_selector("#toast:has-text('deleted in another tab')")
+    expected = "A new thought\n\nWhat I was typing"
+    assert await page.input_value("#message") == expected
+    await page.wait_for_selector("#attachments:has-text('notes.txt')")
+    await page.reload()
+    await page.wait_for_selector("#attachments:has-text('notes.txt')")
+    assert await page.input_value("#message") == expected
+
+
+async def test_a_failure_is_over_in_all_tabs_once_the_answer_goes_on(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(after(3, lambda connection: connection.reset()), tokens([" and", " on"]))
+    await say(page, "Count")
+    await page.wait_for_selector(".notice .resume")
+    other = await _second_tab(page)
+    await other.wait_for_selector(".notice .resume")
+    await page.click(".notice .resume")
+    for tab in (page, other):
+        await tab.wait_for_selector(".answer:has-text('0 1 2 and on')")
+        await answered(tab)
+        assert await tab.locator(".notice").count() == 0
+    await say(other, "Thanks")
+    await answered(other, 2)
+    assert all("failure" not in message for message in (await stored(other))[0]["messages"])

@@ -165,6 +165,21 @@ async def test_copying_works_over_plain_http(open_page: Open, fake: FakeOllama) 
     assert await page.input_value("#message") == "The capital of France is Paris."
 
 
+async def test_copying_works_where_the_clipboard_is_refused(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.add_init_script("navigator.clipboard.write = () => Promise.reject(new Error('No'))")
+    await page.reload()
+    await say(page, "Hello")
+    answer = await answered(page)
+    await answer.get_by_label("Copy").click()
+    await page.wait_for_selector(".assistant .tools:has-text('Copied')")
+    assert (
+        await page.evaluate("navigator.clipboard.readText()") == "The capital of France is Paris."
+    )
+
+
 MARKDOWN: list[tuple[str, str, int]] = [
     ("| a | b |\n|---|--:|\n| 1 | 2 |", "table td[align=right]", 1),
     ("1. one\n\n2. two\n\n3. three\n\nEnd", "ol > li", 3),

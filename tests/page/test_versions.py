@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.fake_ollama import FakeOllama, error, tokens
+from tests.fake_ollama import FakeOllama, after, error, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
 
@@ -193,3 +193,22 @@ async def test_conversations_of_before_still_open(open_page: Open, fake: FakeOll
     told = [message["text"] for message in conversation["messages"]]
     assert told[:3] == ["Hi", "Yo", "Still there?"]
     assert "contexts" not in conversation
+
+
+async def test_an_imported_answer_that_broke_off_can_be_continued(
+    open_page: Open, fake: FakeOllama, tmp_path: Path
+) -> None:
+    page = await open_page()
+    fake.reply(after(3, lambda connection: connection.reset()), tokens([" and", " on"]))
+    await say(page, "Count")
+    await page.wait_for_selector(".notice .resume")
+    (broken,) = await stored(page)
+    (tmp_path / "all.json").write_text(json.dumps({"conversations": [broken]}))
+    other = await open_page()
+    await other.click("#open-settings")
+    await other.set_input_files("#import-file", tmp_path / "all.json")
+    await other.wait_for_selector("#import-result:has-text('1 conversation imported')")
+    await other.keyboard.press("Escape")
+    await other.click(".open")
+    await other.click(".aside:has-text('The answer was cut off.') .resume")
+    await other.wait_for_selector(".answer:has-text('0 1 2 and on')")

@@ -37,6 +37,7 @@ export function attachItems(items) {
 }
 
 async function add(files) {
+  const problems = [];
   notice.textContent = "";
   for (const file of files) {
     reading += 1;
@@ -45,7 +46,8 @@ async function add(files) {
       attached.push(await read(file));
       changed();
     } catch (problem) {
-      notice.textContent = problem instanceof Unreadable ? words.unreadable[problem.reason](file.name) : problem.message;
+      problems.push(problem instanceof Unreadable ? words.unreadable[problem.reason](file.name) : problem.message);
+      notice.textContent = [...new Set(problems)].join("\n");
     }
     reading -= 1;
     show();

@@ -21,8 +21,8 @@ export class Conversation {
   #hooks;
 
   /**
-   * `hooks`: model(), whether it sees() images or thinks(), save(data), changed() when other actions
-   * are possible, unlock(retry, kind of failure) with a key, open(data).
+   * `hooks`: model(), whether it sees() images or thinks(), whether it fits(messages), save(data),
+   * changed() when other actions are possible, unlock(retry, kind of failure) with a key, open(data).
    */
   constructor(hooks) {
     this.#hooks = hooks;
@@ -146,7 +146,8 @@ export class Conversation {
 
   /** Adds a message after `parent`; what followed it before remains as another version. */
   send(text, { images = [], files = [] } = {}, parent = this.data.leaf) {
-    if (this.running) return null;
+    const before = branchOf({ ...this.data, leaf: parent });
+    if (this.running || !this.#hooks.fits([...before, { text, files }])) return null;
     add(this.data, { role: "user", text, images, files }, parent);
     this.data.title ||= (text.split("\n")[0] || files[0]?.name || words.imageAlone).slice(0, TITLE_LENGTH);
     return this.#answer();
@@ -156,14 +157,16 @@ export class Conversation {
   regenerate(message = this.branch.at(-1)) {
     if (this.running || !message) return;
     if (message.role === "assistant" && !message.text) return this.resume(message);
-    if (message.role === "assistant") this.data.leaf = message.parent;
+    const leaf = message.role === "assistant" ? message.parent : message.id;
+    if (!this.#hooks.fits(branchOf({ ...this.data, leaf }))) return;
+    this.data.leaf = leaf;
     this.#answer();
   }
 
   /** Continues an answer that broke off. */
   resume(message) {
-    if (this.running) return;
     const branch = branchOf({ ...this.data, leaf: message.id });
+    if (this.running || !this.#hooks.fits(branch)) return;
     delete message.failure;
     Object.assign(message, { model: this.#hooks.model(), ended: "unfinished", runs: (message.runs ?? 0) + 1 });
     this.#run(message, branch);

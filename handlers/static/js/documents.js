@@ -5,7 +5,7 @@ import { ownScript } from "./scripts.js";
 const PDFJS = new URL("../vendor/pdfjs/", import.meta.url).pathname;
 const LARGEST_BYTES = 50_000_000;
 
-/** Why a file cannot be read: `reason` is "large", "empty", "binary", "locked", "broken" or "scanned". */
+/** Why a file cannot be read: `reason` is "large", "gone", "empty", "binary", "locked", "broken" or "scanned". */
 export class Unreadable extends Error {
   constructor(reason) {
     super(reason);
@@ -16,7 +16,10 @@ export class Unreadable extends Error {
 /** Returns `{ name, size, text }`, the size in bytes; throws Unreadable. */
 export async function readDocument(file) {
   if (file.size > LARGEST_BYTES) throw new Unreadable("large");
-  const bytes = new Uint8Array(await file.arrayBuffer());
+  const buffer = await file.arrayBuffer().catch(() => {
+    throw new Unreadable("gone");
+  });
+  const bytes = new Uint8Array(buffer);
   const isPdf = String.fromCharCode(...bytes.subarray(0, 1024)).includes("%PDF-");
   const text = (isPdf ? await readPdf(bytes) : decode(bytes)).replaceAll("\r\n", "\n").trim();
   if (!text) throw new Unreadable(isPdf ? "scanned" : "empty");

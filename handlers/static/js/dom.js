@@ -39,7 +39,8 @@ export async function toClipboard(text, html) {
   const forms = Object.entries({ "text/plain": text, ...(html && { "text/html": html }) });
   if (navigator.clipboard?.write) {
     const blobs = forms.map(([type, form]) => [type, new Blob([form], { type })]);
-    return navigator.clipboard.write([new ClipboardItem(Object.fromEntries(blobs))]);
+    const item = new ClipboardItem(Object.fromEntries(blobs));
+    if (await navigator.clipboard.write([item]).then(() => true, () => false)) return; // else it is not allowed
   }
   const focused = document.activeElement;
   const field = make("textarea", { className: "unseen", value: text });

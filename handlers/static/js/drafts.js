@@ -5,6 +5,7 @@ import { attachedItems, attachItems, onAttachments } from "./attachments.js";
 import { byId } from "./dom.js";
 import { local, session } from "./storage.js";
 import { newId } from "./tree.js";
+import { LEAVING } from "./unsaved.js";
 
 const DELAY_MS = 300;
 const FORGOTTEN_MS = 7 * 86_400_000;
@@ -24,6 +25,7 @@ async function ifStored(work) {
 const field = byId("message");
 let place = { storage: session, key: "draft" };
 let pause = 0;
+let shown;
 
 /** A new chat's draft is this tab's own, a conversation's is every tab's. */
 const placeOf = ({ id, messages }) =>
@@ -45,7 +47,17 @@ export function showDraft(data) {
   field.dispatchEvent(new Event("input"));
   clearTimeout(pause);
   pause = 0;
-  return showParcel(parcelOf(place));
+  shown = showParcel(parcelOf(place));
+}
+
+/** Adds to the draft in the field. */
+export async function addToDraft(text, items) {
+  field.value = [field.value, text].filter(Boolean).join("\n\n");
+  field.dispatchEvent(new Event("input"));
+  if (!items.length) return;
+  await shown;
+  attachItems([...attachedItems(), ...items]);
+  keepParcel();
 }
 
 async function showParcel(name) {
@@ -70,9 +82,18 @@ export async function forgetDraft(text, stored) {
 /** Moves the field's draft to a conversation that has just got its first message. */
 export const moveDraft = (data) => (place = placeOf(data));
 
-export function dropDraft(id) {
-  local.removeItem(`draft:${id}`);
-  ifStored(() => db.del(`draft:${id}`, parcels));
+/** Deletes a conversation's draft; returns what puts it back. */
+export async function dropDraft(id) {
+  keep();
+  const key = `draft:${id}`;
+  const text = local.getItem(key);
+  const parcel = await ifStored(() => db.get(key, parcels));
+  local.removeItem(key);
+  await ifStored(() => db.del(key, parcels));
+  return async () => {
+    if (text) local.setItem(key, text);
+    if (parcel) await ifStored(() => db.set(key, parcel, parcels));
+  };
 }
 
 function keep() {
@@ -100,6 +121,6 @@ field.addEventListener("input", () => {
   clearTimeout(pause);
   pause = setTimeout(keep, DELAY_MS);
 });
-addEventListener("pagehide", keep);
+for (const event of LEAVING) addEventListener(event, keep);
 onAttachments(keepParcel);
 ifStored(forgetOldParcels);

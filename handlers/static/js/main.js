@@ -1,10 +1,11 @@
 /** The page: its parts put together. */
 
 import { Failure, needsKey } from "./api.js";
+import { attachedItems } from "./attachments.js";
 import { onSend, onStop, showRunning } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId, number, toClipboard } from "./dom.js";
-import { dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
+import { addToDraft, dropDraft, forgetDraft, moveDraft, showDraft } from "./drafts.js";
 import { drawerIsOpen, isNarrow, showDrawer } from "./drawer.js";
 import "./install.js";
 import { askForKey } from "./key.js";
@@ -33,6 +34,7 @@ const conversation = new Conversation({
   model,
   sees,
   thinks,
+  fits,
   save,
   changed() {
     showRunning(conversation.running);
@@ -64,13 +66,16 @@ async function save(data) {
   }
 }
 
-/** Leaves a conversation that another tab has deleted; an unsent question is kept. */
+/** Leaves a conversation that another tab has deleted; an unsent question, or one just asked, is kept. */
 function leave(data) {
-  const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user").text;
+  const asked = conversation.isRunning(data.id) && data.messages.findLast(({ role }) => role === "user");
   conversation.stop(data.id);
   if (data.id !== conversation.data.id) return;
+  const typed = { text: byId("message").value, items: attachedItems() };
+  dropDraft(data.id);
   show(newData());
-  byId("message").value ||= asked || "";
+  if (asked) addToDraft(asked.text, [...asked.images, ...(asked.files ?? [])]);
+  addToDraft(typed.text, typed.items);
   toast(words.deletedElsewhere);
 }
 
@@ -125,16 +130,21 @@ function search() {
   byId("search").focus();
 }
 
-onSend((text, attached) => {
-  if (conversation.running) return false;
-  const length = lengthOf(conversation.inView, { text, ...attached });
+/** Tells whether the model may be sent these messages now; if not, says why. */
+function fits(messages) {
+  const length = lengthOf({ ...conversation.data, messages });
   const limit = contextLength();
   const problem =
     (conversation.runningElsewhere && words.elsewhere) ||
     (length > limit && words.tooLong(model(), number(length), number(limit)));
   byId("notice").textContent = problem || "";
-  if (problem) return false;
-  forgetDraft(text, conversation.send(text, attached));
+  return !problem;
+}
+
+onSend((text, attached) => {
+  const stored = conversation.send(text, attached);
+  if (!stored) return false;
+  forgetDraft(text, stored);
   moveDraft(conversation.data);
   visit(conversation.data.id, { place: true });
   markCurrent(conversation.data.id);
@@ -145,8 +155,9 @@ listConversations({
   open: (id) => openConversation(id),
   async removing(id) {
     await conversation.stop(id);
-    dropDraft(id);
+    const restoreDraft = await dropDraft(id);
     if (id === conversation.data.id) show(newData());
+    return restoreDraft;
   },
   async changed(id, values) {
     const data = id === conversation.data.id ? conversation.data : await store.load(id);

@@ -65,7 +65,7 @@ const marked = new Marked({
     link({ href, tokens }) {
       return link(href, this.parser.parseInline(tokens));
     },
-    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+    checkbox: ({ checked }) => `<span class="box">${checked ? "☑" : "☐"}</span> `,
   },
 });
 
@@ -127,7 +127,7 @@ export function draw(tokens, finished) {
     anchor.target = "_blank";
     anchor.rel = "noopener noreferrer";
   }
-  for (const cell of fragment.querySelectorAll("td")) {
+  for (const cell of fragment.querySelectorAll("td, th")) {
     const text = cell.textContent.trim();
     if (FIGURE.test(text) || text.length <= SHORT_CELL) cell.classList.add("whole");
     else if (text.length > LONG_CELL) cell.classList.add("long");

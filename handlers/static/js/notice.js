@@ -19,7 +19,7 @@ const goOn = (message, { resume }) =>
 
 function aside(message, actions) {
   const { text, ended } = message;
-  const known = { stopped: words.stopped, unfinished: words.unfinished, length: words.cutShort };
+  const known = { stopped: words.stopped, unfinished: words.unfinished, length: words.cutShort, failed: words.errors.stream[0] };
   const said = known[ended] ?? (text ? "" : words.empty);
   return said ? [make("p", { className: "aside" }, said, " ", ...goOn(message, actions))] : [];
 }

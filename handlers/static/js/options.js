@@ -40,6 +40,7 @@ export function setUpOptions(data, change) {
     change({ options: JSON.parse(JSON.stringify(options)) }); // drops undefined values
   }
 
+  byId("options").addEventListener("change", ({ target }) => target.reportValidity());
   byId("options-reset").onclick = () => {
     change({ options: {} });
     showOptions({ ...data(), options: {} });

@@ -11,9 +11,10 @@ const DAY_MS = 86_400_000;
 
 let current = "";
 let drawn = "";
+let items = new Map(); // those that are drawn, by what they show
 let hooks;
 
-/** `hooks`: open(id), removing(id), restored(id), changed(id, values), failed() reading the store. */
+/** `hooks`: open(id), removing(id) returns what restores its draft, changed(id, values), failed() reading the store. */
 export const listConversations = (given) => (hooks = given);
 
 export function markCurrent(id) {
@@ -33,30 +34,47 @@ export async function refresh() {
   if (drawing === drawn) return; // the keyboard's focus stays where it is in the list
   drawn = drawing;
   const empty = make("li", { className: "empty" }, query ? words.nothingFound : words.noConversations);
-  const items = [...groups].flatMap(([name, outlines]) => [
-    make("li", { className: "day" }, name),
-    ...outlines.map(drawItem),
-  ]);
-  byId("list").replaceChildren(...(items.length ? items : [empty]));
+  const before = items;
+  items = new Map();
+  const rows = [...groups].flatMap(([name, outlines]) => [make("li", { className: "day" }, name), ...outlines.map(itemOf)]);
+  byId("list").replaceChildren(...(rows.length ? rows : [empty]));
   markCurrent(current);
+
+  function itemOf(outline) {
+    const shown = JSON.stringify([words.rename, outline]);
+    items.set(shown, before.get(shown) ?? drawItem(outline));
+    return items.get(shown);
+  }
 }
+
+/** How to write times in a language; these are slow to make, and a long list writes many. */
+const timesIn = (lang) => ({
+  lang,
+  day: new Intl.RelativeTimeFormat(lang, { numeric: "auto" }),
+  weekday: new Intl.DateTimeFormat(lang, { weekday: "long" }),
+  month: new Intl.DateTimeFormat(lang, { month: "long", year: "numeric" }),
+  exact: new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" }),
+});
+let known = timesIn("en");
+const times = () => {
+  const { lang } = document.documentElement;
+  return known.lang === lang ? known : (known = timesIn(lang));
+};
 
 /** Names the time of a conversation: recent days individually, others by month. */
 function groupOf({ pinned, updated }) {
   if (pinned) return words.pinned;
-  const { lang } = document.documentElement;
   const midnight = new Date().setHours(0, 0, 0, 0);
   const days = Math.max(0, Math.ceil((midnight - updated) / DAY_MS));
-  if (days < 2) return new Intl.RelativeTimeFormat(lang, { numeric: "auto" }).format(-days, "day");
-  const form = days < 7 ? { weekday: "long" } : { month: "long", year: "numeric" };
-  return new Date(updated).toLocaleDateString(lang, form);
+  if (days < 2) return times().day.format(-days, "day");
+  return (days < 7 ? times().weekday : times().month).format(updated);
 }
 
 const drawExcerpt = (excerpt) =>
   make("span", { className: "excerpt" }, ...excerpt.map(([text, matches]) => (matches ? make("mark", {}, text) : text)));
 
 function drawItem({ id, title, updated, pinned, excerpt }) {
-  const when = new Date(updated).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+  const when = times().exact.format(updated);
   const open = make("button", { type: "button", className: "open", dataset: { id }, title: `${title}\n${when}` }, title);
   if (excerpt) open.append(drawExcerpt(excerpt));
   open.onclick = () => hooks.open(id);
@@ -93,6 +111,7 @@ async function change(id, values) {
 
 function rename(item, id, title) {
   drawn = "";
+  items.clear();
   const field = make("input", { className: "list-name", value: title, ariaLabel: words.rename });
   let finished = false;
   async function finish(name) {
@@ -118,16 +137,25 @@ async function save(id) {
   download(`${name}.md`, "text/markdown", toMarkdown(conversation));
 }
 
+const bin = []; // what "undo" brings back: all that was deleted since the toast appeared
+
 async function remove(id, title) {
-  await hooks.removing(id);
-  const removed = await store.remove(id);
+  const restoreDraft = await hooks.removing(id);
+  bin.push({ data: await store.remove(id), restoreDraft });
   await refresh();
   byId("new").focus();
-  toast(words.deleted(title), async () => {
-    await store.restore(removed);
-    await refresh();
-    hooks.open(id);
-  });
+  const text = bin.length > 1 ? words.deletedSome(bin.length) : words.deleted(title);
+  toast(text, { undo, closed: () => bin.splice(0) });
+}
+
+async function undo() {
+  const { id } = bin.at(-1).data;
+  for (const { data, restoreDraft } of bin.splice(0)) {
+    await store.restore(data);
+    await restoreDraft();
+  }
+  await refresh();
+  hooks.open(id);
 }
 
 let pause;

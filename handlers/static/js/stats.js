@@ -1,11 +1,12 @@
 /** The response times by model, as a chart and as a table. */
 
 import { Failure, get } from "./api.js";
-import { byId, make, makeSvg } from "./dom.js";
+import { byId, make, makeSvg, number } from "./dom.js";
 import { words } from "./words.js";
 
 const ROW = 46;
 const VALUE_WIDTH = 64;
+const LETTER = 8;
 
 export async function showStats() {
   const content = byId("stats-content");
@@ -26,8 +27,11 @@ const seconds = (value) =>
   value === null
     ? "–"
     : value.toLocaleString(document.documentElement.lang, {
-        maximumFractionDigits: value < 10 ? 2 : 0,
+        maximumFractionDigits: value < 10 ? 2 : 1,
       });
+
+/** The end of a name says more than its beginning does. */
+const shortened = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
 
 /** The chart at the available width, so that its letters keep their size. */
 function drawCharts(models) {
@@ -53,11 +57,11 @@ function drawChart(models, width) {
     const text = (name, left, y, content) => makeSvg("text", { class: name, x: left, y }, content);
     const slow = makeSvg("path", { class: "slow", d: `M${x(model.mean_s)} ${top + 28}H${x(model.p95_s)}m0 -4v8` });
     return [
-      text("name", 0, top + 15, model.model),
+      text("name", 0, top + 15, shortened(model.model, Math.floor(width / LETTER))),
       rect("first", 0, model.first_token_mean_s),
       rect("rest", model.first_token_mean_s, model.mean_s),
       slow,
-      text("value", x(Math.max(model.p95_s, model.mean_s)) + 8, top + 33, words.seconds(seconds(model.mean_s))),
+      text("value", x(Math.max(model.p95_s, model.mean_s)) + 8, top + 33, model.mean_s === null ? "–" : words.seconds(seconds(model.mean_s))),
     ];
   });
   const viewBox = `0 0 ${width} ${models.length * ROW}`;
@@ -70,7 +74,7 @@ function drawTable(models) {
   const body = models.map((model) =>
     row("td", [
       model.model,
-      model.count.toLocaleString(),
+      number(model.count),
       ...[model.mean_s, model.p50_s, model.p95_s, model.first_token_mean_s, model.tokens_per_s].map(seconds),
     ]),
   );

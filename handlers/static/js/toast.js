@@ -3,8 +3,8 @@
 import { byId, iconButton, make } from "./dom.js";
 import { words } from "./words.js";
 
-/** Shows `text` until it is closed, or another takes its place; `undo` may be left out. */
-export function toast(text, undo) {
+/** Shows `text` until it is `closed`, or another takes its place. */
+export function toast(text, { undo, closed } = {}) {
   const close = () => byId("toast").replaceChildren();
   const button = make("button", { type: "button" }, words.undo);
   button.onclick = () => {
@@ -14,6 +14,9 @@ export function toast(text, undo) {
   byId("toast").replaceChildren(
     make("span", {}, text),
     ...(undo ? [button] : []),
-    iconButton("close", words.close, close),
+    iconButton("close", words.close, () => {
+      close();
+      closed?.();
+    }),
   );
 }

@@ -60,7 +60,10 @@ export function union(own, others) {
   for (const message of others) {
     const mine = merged.get(message.id);
     if (!mine) merged.set(message.id, message);
-    else if (isFurther(message, mine)) Object.assign(mine, message);
+    else if (isFurther(message, mine)) {
+      delete mine.failure; // it may have been continued
+      Object.assign(mine, message);
+    }
   }
   return [...merged.values()].sort((a, b) => a.created - b.created);
 }

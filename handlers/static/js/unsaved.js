@@ -6,8 +6,8 @@ import { union } from "./tree.js";
 
 const KEY = "answer:";
 
-/** When to keep what is not saved. */
-export const LEAVING = ["beforeunload", "pagehide"];
+/** When to keep what is not saved; phones close a hidden page without another word. */
+export const LEAVING = ["beforeunload", "pagehide", "visibilitychange"];
 
 const STAYED_MS = 2000;
 let leaving = false;

@@ -20,8 +20,9 @@ from core.contract.retryable import RateLimited, RateLimiterDown
 from core.gate import hits as moving_window
 from core.gate import rates as rate_limit
 from core.gate import redis_hits as redis_store
+from core.gate.checks import GateMiddleware
 from core.gate.hits import MemoryStore, Rate
-from core.gate.rates import FailureLimiter, RateLimiter, RateLimitMiddleware, parse_rate
+from core.gate.rates import FailureLimiter, RateLimit, RateLimiter, parse_rate
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
@@ -71,7 +72,8 @@ async def connect() -> AsyncIterator[Connect]:
             timeout_s: float = 10,
         ) -> httpx.AsyncClient:
             caller = Caller(id=f"key:{name}", name=name, address="192.0.2.1", rate=own)
-            limited = RateLimitMiddleware(answer, limiter=limiter, rate=rate)
+            check = RateLimit(limiter=limiter, rate=rate)
+            limited = GateMiddleware(answer, checks=[check])
             transport = httpx.ASGITransport(
                 ExchangeMiddleware(
                     authenticated(limited, caller), timeout_s=timeout_s, recorder=Recorder()

@@ -152,21 +152,23 @@ def test_the_page_has_its_own_port_which_serves_the_api_too(slow_ollama: str) ->
             assert "<html" in httpx.get(f"{base}/", trust_env=False).text
 
 
-def test_a_port_in_use_fails_startup_with_one_line() -> None:
+def test_a_port_in_use_fails_startup_with_one_line(slow_ollama: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        told = failed_start(HOST="127.0.0.1", PORT=str(taken.getsockname()[1]))
+        told = failed_start(slow_ollama, PORT=str(taken.getsockname()[1]))
     assert told.startswith("Cannot listen on HOST and PORT: Address already in use")
 
 
-def test_an_unopenable_log_file_fails_startup_with_one_line(tmp_path: Path) -> None:
-    told = failed_start(LOG_FILE=str(tmp_path / "none" / "log"))
+def test_an_unopenable_log_file_fails_startup_with_one_line(
+    slow_ollama: str, tmp_path: Path
+) -> None:
+    told = failed_start(slow_ollama, LOG_FILE=str(tmp_path / "none" / "log"))
     assert told == "LOG_FILE cannot be opened: No such file or directory\n"
 
 
-def failed_start(**environ: str) -> str:
+def failed_start(ollama: str, **environ: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-m", "handlers"],
-        env={**os.environ, **environ},
+        env={**os.environ, "OLLAMA_BASE_URL": ollama, "HOST": "127.0.0.1", **environ},
         capture_output=True,
         text=True,
         timeout=20,
