@@ -113,6 +113,11 @@ class _Answer(Enum):
 
 
 class _Exchange:
+    __slots__ = (
+        *("_answer", "_arrived", "_body_due_at", "_deadline", "_dialect", "_ends_at"),
+        *("_has_heartbeats", "_receive", "_record", "_request", "_scope", "_send", "_watcher"),
+    )
+
     def __init__(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
         self._record = record
         self._scope = scope
@@ -123,8 +128,7 @@ class _Exchange:
         self._answer = _Answer.DUE
         self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
-        self._arrived = 0
-        """Bytes of the body since `_body_due_at` was set."""
+        self._arrived = 0  # bytes of the body since `_body_due_at` was set
 
     async def run(self, app: ASGIApp, timeout_s: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -140,10 +144,7 @@ class _Exchange:
             if not self._deadline.expired():
                 raise
             if self._request is _Request.ARRIVING and self._body_due_at < self._ends_at:
-                raise BodyTimeout(
-                    f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came "
-                    f"within {BODY_TIMEOUT_S} seconds. Send the request again"
-                ) from None
+                raise BodyTimeout(MIN_PROGRESS_BYTES, BODY_TIMEOUT_S) from None
             raise RequestTimeout(timeout_s) from None
         finally:
             moment.over(self._slow)
@@ -189,9 +190,8 @@ class _Exchange:
     def _slow(self) -> None:
         """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
         is_arriving = self._request is _Request.ARRIVING
-        self._deadline.reschedule(
-            min(self._body_due_at, self._ends_at) if is_arriving else self._ends_at
-        )
+        due_at = min(self._body_due_at, self._ends_at) if is_arriving else self._ends_at
+        self._deadline.reschedule(due_at)
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
 

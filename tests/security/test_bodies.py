@@ -41,6 +41,10 @@ class Answer(Body):
     def __init__(self, data: bytes) -> None:
         self.data = data
 
+    @property
+    def ended(self) -> bool:
+        return not self.data
+
     async def read(self) -> bytes:
         data, self.data = self.data, b""
         return data
