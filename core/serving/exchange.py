@@ -113,11 +113,15 @@ class _Answer(Enum):
 
 
 class _Exchange:
+    __slots__ = (
+        *("_answer", "_arrived", "_body_due_at", "_deadline", "_dialect", "_ends_at"),
+        *("_has_heartbeats", "_receive", "_record", "_request", "_scope", "_send", "_watcher"),
+    )
+
     def __init__(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
         self._record = record
         self._scope = scope
-        self._receive = receive
-        self._send = send
+        self._receive, self._send = receive, send
         self._dialect = dialect_of(record.path)
         self._request = _Request.UNREAD
         self._answer = _Answer.DUE
@@ -139,10 +143,7 @@ class _Exchange:
             if not self._deadline.expired():
                 raise
             if self._request is _Request.ARRIVING and self._body_due_at < self._ends_at:
-                raise BodyTimeout(
-                    f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came "
-                    f"within {BODY_TIMEOUT_S} seconds. Send the request again"
-                ) from None
+                raise BodyTimeout(MIN_PROGRESS_BYTES, BODY_TIMEOUT_S) from None
             raise RequestTimeout(timeout_s) from None
         finally:
             moment.over(self._slow)
@@ -189,8 +190,7 @@ class _Exchange:
 
     def _slow(self) -> None:
         """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
-        is_arriving = self._request is _Request.ARRIVING
-        due_at = self._body_due_at if is_arriving else self._ends_at
+        due_at = self._body_due_at if self._request is _Request.ARRIVING else self._ends_at
         self._deadline.reschedule(min(due_at, self._ends_at))
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
