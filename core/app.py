@@ -119,7 +119,7 @@ async def _warm_up(app: Starlette) -> AsyncIterator[None]:
     from core.chat.warm_up import WarmUp  # noqa: PLC0415 - imports httpx
     from core.ollama.client import ollama_client  # noqa: PLC0415
 
-    warm_up = WarmUp(settings, app.state.upstream, app.state.queue, ollama_client(app.state))
+    warm_up = WarmUp(settings, app.state.queue, ollama_client(app.state))
     app.state.loading = warm_up.pending
     task = asyncio.create_task(warm_up.run())
     try:

@@ -26,13 +26,11 @@ class WarmUp:
     Ollama keeps or unloads them like all others: nothing is pinned.
     """
 
-    def __init__(
-        self, settings: Settings, upstream: Upstream, queue: FairQueue, client: OllamaClient
-    ) -> None:
+    def __init__(self, settings: Settings, queue: FairQueue, client: OllamaClient) -> None:
         self._models: Sequence[str] = settings.warm_up
         self._patience_s = settings.queue_timeout_s
         self._timeout_s = settings.request_timeout_s
-        self._upstream = upstream
+        self._watch = Upstream(settings)
         self._queue = queue
         self._client = client
         self.pending = list(self._models)
@@ -40,15 +38,25 @@ class WarmUp:
 
     async def run(self) -> None:
         """Load the models, now and after every outage of Ollama; never return."""
-        is_up = False
+        try:
+            await self._run()
+        finally:
+            self._watch.pool.close()
+
+    async def _run(self) -> None:
+        is_up = has_connection = False
         while True:
-            was_up, is_up = is_up, await self._upstream.is_connected()
+            # A restart takes less than WATCH_S, but not without ending this connection.
+            has_restarted = has_connection and not self._watch.pool.has_idle()
+            was_up, is_up = is_up and not has_restarted, await self._watch.is_connected()
+            has_connection = self._watch.pool.has_idle()
+            if has_restarted or not is_up:
+                self.pending[:] = self._models
             if is_up and not was_up:
                 for model in self._models:
                     await self._load(model)
                     self.pending.remove(model)
-            elif was_up and not is_up:
-                self.pending[:] = self._models
+                has_connection = False  # the pool may have closed it meanwhile
             await asyncio.sleep(WATCH_S if is_up else RETRY_S)
 
     async def _load(self, model: str) -> None:

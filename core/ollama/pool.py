@@ -70,6 +70,10 @@ class Pool:
         if not self._sweep:
             self._sweep_later()
 
+    def has_idle(self) -> bool:
+        """Return whether a connection is kept, and the other end has kept it too."""
+        return any(connection.alive() for connection in self._idle)
+
     def close(self) -> None:
         """Close the connections that are not in use."""
         if self._sweep:

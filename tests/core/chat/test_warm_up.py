@@ -8,7 +8,7 @@ import pytest
 
 from core.chat import warm_up
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, error, never_answers, no_tokens
+from tests.fake_ollama import Connection, FakeOllama, Request, error, never_answers, no_tokens
 
 MODEL = "smollm2:135m"
 CHAT = {"message": "안녕", "model": MODEL}
@@ -30,6 +30,12 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def looks(fake: FakeOllama, count: int) -> None:
+    """Wait until it has been looked at so many times more."""
+    before = len(fake.requests)
+    await until(lambda: len(fake.requests) >= before + count)
 
 
 async def ready(client: httpx.AsyncClient, url: str, status: int = 200) -> httpx.Response:
@@ -72,6 +78,37 @@ async def test_they_are_loaded_again_when_ollama_has_come_back(
     await fake.start()
     await fake.wait_for(2)
     await ready(client, url)
+
+
+async def test_a_restart_between_two_looks_is_noticed(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await serve(warm_up=(MODEL,))
+    await ready(client, url)
+    await looks(fake, 3)
+    monkeypatch.setattr(warm_up, "WATCH_S", 1)
+    await looks(fake, 2)
+    await fake.stop()
+    await fake.start()
+    await fake.wait_for(2)
+    await ready(client, url)
+    assert len(fake.asked()) == 2
+
+
+async def test_without_a_restart_nothing_is_loaded_again(
+    serve: Serve, fake: FakeOllama, client: httpx.AsyncClient
+) -> None:
+    url = await serve(warm_up=(MODEL,))
+    await ready(client, url)
+    await looks(fake, 10)
+
+    async def says_that_it_closes(connection: Connection, request: Request) -> None:
+        connection._keep_alive = False
+        connection.send(200, "application/json", b'{"version":"0.24.0"}')
+
+    fake.reply(*[says_that_it_closes] * 20, path="/api/version")
+    await looks(fake, 10)
+    assert len(fake.asked()) == 1
 
 
 async def test_an_ollama_that_comes_late_is_waited_for(
