@@ -48,6 +48,10 @@ WATCH = """
 """
 SETTLED = """() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))"""
 
+SIZE = """["resource", "navigation"].flatMap((kind) => performance.getEntriesByType(kind))
+  .filter(({ name }) => !name.includes("/api/"))
+  .reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0)"""
+
 Figures = dict[str, float]
 
 
@@ -130,7 +134,7 @@ class Visitor:
             last = f"#list li:has-text('Conversation {CONVERSATIONS - 1}')"
             await self._page.wait_for_selector(last, state="attached")
 
-        return await self._measured(load)
+        return await self._measured(load, loads=True)
 
     async def opened(self) -> Figures:
         """Open a conversation of many turns."""
@@ -156,23 +160,27 @@ class Visitor:
 
         return await self._measured(ask)
 
-    async def _measured(self, work: Callable[[], Awaitable[None]]) -> Figures:
+    async def _measured(
+        self, work: Callable[[], Awaitable[None]], *, loads: bool = False
+    ) -> Figures:
         await self._page.goto("/")
         await self._page.wait_for_selector(".open:text-is('A long one')")
         await self._page.wait_for_selector("#status[data-state=connected]")
         loop = asyncio.get_running_loop()
-        cpu_s, start_s = await self._cpu_s(), loop.time()
+        cpu_s, start_s = 0 if loads else await self._cpu_s(), loop.time()  # a load resets it
         await work()
         await self._page.evaluate(SETTLED)
         wall_s = loop.time() - start_s
         frames: list[float] = await self._page.evaluate("frames_ms")
         cpu_s = await self._cpu_s() - cpu_s
+        size: float = await self._page.evaluate(SIZE) if loads else 0
         await self._page.goto("about:blank")  # where it takes no time from the others
         return {
             "wall ms": 1000 * wall_s,
             "CPU ms": 1000 * cpu_s,
             "median frame ms": statistics.median(frames),
             "worst frame ms": max(frames),
+            **({"kB": size / 1000} if loads else {}),
         }
 
     async def _cpu_s(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import FakeOllama
+from tests.fake_ollama import FakeOllama, tokens
 from tests.page import pdf
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, prompt_of, say, stored, wait_for_count, wait_until
@@ -318,7 +318,7 @@ async def test_an_edit_or_another_model_may_be_over_long_too(
     await page.reload()
     await wait_for_count(page, "#model option", 2)
     await page.click(".assistant [aria-label=Regenerate]")
-    await page.wait_for_selector("#notice:has-text('reads 1 at most')")
+    await page.wait_for_selector("#notice:has-text('handles 1 at most')")
     assert len(fake.asked()) == 1
 
 
@@ -347,3 +347,16 @@ async def test_each_problem_with_files_is_told(open_page: Open, tmp_path: Path) 
     problems = (await page.inner_text("#notice")).split("\n")
     assert problems[0].startswith("folder cannot be read. Add files rather than folders")
     assert problems[1:] == ["empty.txt is empty."]
+
+
+async def test_a_printed_pdf_is_read(open_page: Open, fake: FakeOllama) -> None:
+    """What a browser prints has compressed text in embedded parts of fonts."""
+    page = await open_page(locale="ko-KR")
+    fake.reply(tokens(["파리의 **인구**는 2,102,650명입니다."]))
+    await say(page, "파리의 인구는?")
+    await answered(page)
+    await _add(page, "인쇄.pdf", await page.pdf(), "application/pdf")
+    await page.wait_for_selector("#attachments .file:has-text('인쇄.pdf')")
+    await say(page, "요약해 줘")
+    await answered(page, 2)
+    assert "파리의 인구는 2,102,650명입니다." in prompt_of(fake, 1)

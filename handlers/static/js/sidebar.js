@@ -77,28 +77,28 @@ function drawItem({ id, title, updated, pinned, excerpt, parts = [[title]] }) {
   const open = make("button", { type: "button", className: "open", dataset: { id }, title: `${title}\n${when}` }, ...marked(parts));
   if (excerpt) open.append(make("span", { className: "excerpt" }, ...marked(excerpt)));
   open.onclick = () => hooks.open(id);
-  const pin = iconButton("pin", `${words.pin}: ${title}`, () => change(id, { pinned: !pinned }));
-  pin.ariaPressed = String(pinned);
   const more = iconButton("more", `${words.more}: ${title}`, () => {
     more.ariaExpanded = String(item.classList.toggle("opened"));
   });
   more.ariaExpanded = "false";
   more.classList.add("more");
-  const item = make(
-    "li",
-    {},
-    open,
-    more,
-    make(
-      "span",
-      { className: "actions" },
+  const item = make("li", {}, open, more);
+  for (const event of ["pointerenter", "focusin", "click"]) item.addEventListener(event, addActions);
+  return item;
+
+  /** A long list would have many of them: they are made where they are wanted. */
+  function addActions() {
+    if (item.lastElementChild !== more) return;
+    const pin = iconButton("pin", `${words.pin}: ${title}`, () => change(id, { pinned: !pinned }));
+    pin.ariaPressed = String(pinned);
+    const actions = [
       pin,
       iconButton("edit", `${words.rename}: ${title}`, () => rename(item, id, title)),
       iconButton("export", `${words.export}: ${title}`, () => save(id)),
       iconButton("delete", `${words.delete}: ${title}`, () => remove(id, title)),
-    ),
-  );
-  return item;
+    ];
+    item.append(make("span", { className: "actions" }, ...actions));
+  }
 }
 
 /** Changes a conversation; the focus stays on it, though it may have moved. */
