@@ -106,7 +106,7 @@ async def _finish(page: Page, path: Path) -> None:
 
 
 async def english(browser: Browser, url: str, fake: FakeOllama, directory: Path) -> None:
-    page = await _open(browser, url, locale="en-US", viewport={"width": 1080, "height": 860})
+    page = await _open(browser, url, locale="en-US", viewport={"width": 1080, "height": 880})
     for title in ("Plan a week in Jeju", "Explain photosynthesis to a child", "A poem about rain"):
         await _say(page, title)
         await page.click("#new")

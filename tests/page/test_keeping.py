@@ -176,6 +176,9 @@ async def test_pins_dates_and_what_was_found(open_page: Open, fake: FakeOllama) 
     await page.fill("#search", "saône meets")
     await page.wait_for_selector("#list mark")
     assert await page.locator("#list mark").all_inner_texts() == ["meets", "Saône"]
+    await page.fill("#search", "LYON saône")
+    await page.wait_for_selector(".open > mark")
+    assert await page.locator("#list mark").all_inner_texts() == ["Lyon", "Lyon", "Saône"]
 
 
 async def test_what_was_found_in_a_file_is_shown_without_markup(

@@ -140,3 +140,17 @@ async def test_copy_gives_rich_text_over_plain_http(open_page: Open, fake: FakeO
     text, html = await page.evaluate("window.copied")
     assert text == RICH
     assert 'border="1"' in html
+
+
+async def test_all_of_a_conversation_is_printed_and_nothing_else(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(tokens(["word\n\n" * 200]))
+    await say(page, "Hello")
+    await answered(page)
+    await page.emulate_media(media="print")
+    for selector in ("#sidebar", "#composer", ".assistant .tools"):
+        assert not await page.is_visible(selector)
+    height = await page.evaluate("document.querySelector('.answer').scrollHeight")
+    assert await page.evaluate("document.documentElement.scrollHeight") >= height

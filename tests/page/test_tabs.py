@@ -256,3 +256,18 @@ async def test_a_failure_is_over_in_all_tabs_once_the_answer_goes_on(
     await say(other, "Thanks")
     await answered(other, 2)
     assert all("failure" not in message for message in (await stored(other))[0]["messages"])
+
+
+async def test_a_new_tab_learns_at_once_what_is_being_written(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.add_init_script(
+        "const real = setInterval; setInterval = (f, ms) => real(f, ms === 1000 ? 1e9 : ms);"
+    )  # it does not announce what it writes again and again
+    await page.reload()
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    other = await _second_tab(page)
+    await other.wait_for_selector(".progress:text('Another tab is receiving this answer')")

@@ -212,3 +212,33 @@ async def test_an_imported_answer_that_broke_off_can_be_continued(
     await other.click(".open")
     await other.click(".aside:has-text('The answer was cut off.') .resume")
     await other.wait_for_selector(".answer:has-text('0 1 2 and on')")
+
+
+async def test_an_unfinished_edit_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    for count, text in enumerate(["One", "Two"], 1):
+        await say(page, text)
+        await answered(page, count)
+    first = page.locator(".user").first
+    await first.hover()
+    await first.get_by_label("Edit").click()
+    await page.fill(".edit textarea", "One and a h")
+    await page.reload()
+    await page.wait_for_selector(".edit textarea")
+    await page.click("#new")
+    await page.click("#list .open")
+    assert await page.input_value(".edit textarea") == "One and a h"
+    await page.press(".edit textarea", "Enter")
+    await wait_for_count(page, ".message", 2)
+    await answered(page)
+    await page.get_by_label("Previous version").click()
+    await wait_for_count(page, ".message", 4)
+    assert await page.inner_text(".user .text >> nth=0") == "One"
+    assert await page.locator(".edit").count() == 0
+    await first.hover()
+    await first.get_by_label("Edit").click()
+    await page.fill(".edit textarea", "Never mind")
+    await page.press(".edit textarea", "Escape")
+    await page.reload()
+    await wait_for_count(page, ".message", 4)
+    assert await page.locator(".edit").count() == 0

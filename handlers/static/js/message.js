@@ -6,6 +6,7 @@ import { copy, iconButton, make, number } from "./dom.js";
 import { isComposing, meansSend } from "./enter.js";
 import { endingOf } from "./notice.js";
 import { toRichText } from "./rich.js";
+import { session } from "./storage.js";
 import { drawTyped } from "./typed.js";
 import { words } from "./words.js";
 
@@ -18,7 +19,10 @@ const drawFile = (file) =>
 export function drawQuestion(message, { resend, versions }) {
   const article = make("article", { className: "message user", ariaLabel: words.you });
 
+  const draft = `edit:${message.id}`;
+
   function show() {
+    session.removeItem(draft);
     const edit = iconButton("edit", words.edit, () => article.edit());
     article.replaceChildren(
       ...(message.images.length
@@ -30,8 +34,9 @@ export function drawQuestion(message, { resend, versions }) {
     );
   }
 
-  article.edit = () => {
-    const field = make("textarea", { value: message.text, ariaLabel: words.edit });
+  article.edit = (text = message.text) => {
+    const oninput = () => session.setItem(draft, field.value);
+    const field = make("textarea", { value: text, ariaLabel: words.edit, oninput });
     const form = make(
       "form",
       { className: "edit" },
@@ -45,7 +50,7 @@ export function drawQuestion(message, { resend, versions }) {
     );
     form.onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim() || message.files?.length) resend(field.value.trim());
+      if ((field.value.trim() || message.files?.length) && resend(field.value.trim())) session.removeItem(draft);
     };
     form.onkeydown = (event) => {
       if (isComposing(event)) return;
@@ -59,7 +64,9 @@ export function drawQuestion(message, { resend, versions }) {
     field.focus();
   };
 
-  show();
+  const kept = session.getItem(draft); // the page was left in the middle of an edit
+  if (kept === null) show();
+  else article.edit(kept);
   return article;
 }
 

@@ -4,12 +4,11 @@ import { streamChat } from "./api.js";
 import { byId } from "./dom.js";
 import { say, Speech } from "./speech.js";
 import { look, lookAtQueue, ownAnswer, theQueue } from "./status.js";
-import { tell } from "./tabs.js";
+import { announce } from "./tabs.js";
 import { isLeaving } from "./unsaved.js";
 import { words } from "./words.js";
 
 const SAVE_EVERY_MS = 2000;
-const TELL_EVERY_MS = 1000;
 const LOOK_EVERY_MS = 3000;
 const LONG_WAIT_S = 4;
 
@@ -35,13 +34,9 @@ export class Run {
   async write(request, save) {
     const { message } = this;
     const forgetOwn = ownAnswer(() => this.#first > 0);
-    const timers = [
-      setInterval(() => this.#showProgress(), 500),
-      setInterval(save, SAVE_EVERY_MS),
-      setInterval(() => tell({ writing: message.id }), TELL_EVERY_MS),
-    ];
+    const announced = announce(message.id);
+    const timers = [setInterval(() => this.#showProgress(), 500), setInterval(save, SAVE_EVERY_MS)];
     const watch = setInterval(lookAtQueue, LOOK_EVERY_MS);
-    tell({ writing: message.id });
     this.#showProgress();
     try {
       for await (const line of streamChat(request, this.#controller.signal)) {
@@ -54,6 +49,7 @@ export class Run {
     }
     for (const timer of [...timers, watch]) clearInterval(timer);
     forgetOwn();
+    announced();
     if (performance.now() - this.#start > LOOK_EVERY_MS) setTimeout(lookAtQueue, 500); // what is left of it
     this.#speech.finish();
     byId("waiting").textContent = "";

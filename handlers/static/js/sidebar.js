@@ -70,13 +70,12 @@ function groupOf({ pinned, updated }) {
   return (days < 7 ? times().weekday : times().month).format(updated);
 }
 
-const drawExcerpt = (excerpt) =>
-  make("span", { className: "excerpt" }, ...excerpt.map(([text, matches]) => (matches ? make("mark", {}, text) : text)));
+const marked = (parts) => parts.map(([text, matches]) => (matches ? make("mark", {}, text) : text));
 
-function drawItem({ id, title, updated, pinned, excerpt }) {
+function drawItem({ id, title, updated, pinned, excerpt, parts = [[title]] }) {
   const when = times().exact.format(updated);
-  const open = make("button", { type: "button", className: "open", dataset: { id }, title: `${title}\n${when}` }, title);
-  if (excerpt) open.append(drawExcerpt(excerpt));
+  const open = make("button", { type: "button", className: "open", dataset: { id }, title: `${title}\n${when}` }, ...marked(parts));
+  if (excerpt) open.append(make("span", { className: "excerpt" }, ...marked(excerpt)));
   open.onclick = () => hooks.open(id);
   const pin = iconButton("pin", `${words.pin}: ${title}`, () => change(id, { pinned: !pinned }));
   pin.ariaPressed = String(pinned);

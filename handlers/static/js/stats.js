@@ -55,12 +55,14 @@ function drawChart(models, width) {
     const rect = (name, from, to) =>
       makeSvg("rect", { class: name, x: x(from), y: top + 22, width: Math.max(x(to) - x(from), 0), height: 12, rx: 2 });
     const text = (name, left, y, content) => makeSvg("text", { class: name, x: left, y }, content);
-    const slow = makeSvg("path", { class: "slow", d: `M${x(model.mean_s)} ${top + 28}H${x(model.p95_s)}m0 -4v8` });
+    const slow = model.p95_s
+      ? [makeSvg("path", { class: "slow", d: `M${x(model.mean_s)} ${top + 28}H${x(model.p95_s)}m0 -4v8` })]
+      : [];
     return [
       text("name", 0, top + 15, shortened(model.model, Math.floor(width / LETTER))),
       rect("first", 0, model.first_token_mean_s),
       rect("rest", model.first_token_mean_s, model.mean_s),
-      slow,
+      ...slow,
       text("value", x(Math.max(model.p95_s, model.mean_s)) + 8, top + 33, model.mean_s === null ? "–" : words.seconds(seconds(model.mean_s))),
     ];
   });

@@ -4,7 +4,7 @@
  */
 
 import * as db from "../vendor/idb-keyval/index.js";
-import { excerptOf } from "./excerpt.js";
+import { excerptOf, partsOf } from "./excerpt.js";
 import { tell } from "./tabs.js";
 import { newestLeaf, newId, union, upgrade } from "./tree.js";
 
@@ -115,7 +115,8 @@ async function search(wanted) {
     const whole = plain([conversation.title, ...texts].join("\n"));
     if (!wanted.every((word) => whole.includes(word))) continue;
     const excerpt = excerptOf(texts, wanted);
-    found.push({ ...outlineOf(conversation), ...(excerpt && { excerpt }) });
+    const parts = partsOf(conversation.title.normalize("NFC"), wanted);
+    found.push({ ...outlineOf(conversation), parts, ...(excerpt && { excerpt }) });
   }
   return found;
 }

@@ -140,7 +140,7 @@ CAUSES = [
         loaded(size_vram=1000, context_length=4096),
     ),
     Cause("clock", "warning", "differs from Ollama's by -3600 s", lambda site: clock(site, -3600)),
-    Cause("clock", "warning", "clock is not synchronized", clock_that_nobody_sets),
+    Cause("clock", "warning", "this machine's clock is not synchronized", clock_that_nobody_sets),
     Cause(
         *("ports", "warning", "nothing listens on PORT"),
         lambda site: site.environ.update(PORT=str(free_ports(1)[0])),
