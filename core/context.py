@@ -105,7 +105,7 @@ class Record(msgspec.Struct, kw_only=True):
     first_token_s: float | None = None
     prompt_tokens: int = 0
     tokens: int = 0
-    """What the model wrote; of a stream that has not ended, about as many as have come."""
+    """Tokens that the model wrote; of an unfinished stream, an estimate."""
     duration_s: float = 0
     body_bytes: int = 0
     """How many bytes of its body are in memory."""

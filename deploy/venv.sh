@@ -2,9 +2,9 @@
 
 source deploy/python.sh
 
-# writable PATH: end with one line unless PATH, where something has to be installed, can be written
+# writable PATH: exit with one line unless PATH is writable
 writable() {
-    [ -w "$1" ] || stop "cannot write to $1, where packages have to be installed; use your own copy"
+    [ -w "$1" ] || stop "cannot write to $1, where packages must be installed; use your own copy"
 }
 
 if [ -e .venv ] && ! .venv/bin/python -c 'import pip' 2>/dev/null; then

@@ -19,10 +19,12 @@ async def models(request: Request) -> Response:
 
 
 async def model(request: Request) -> Response:
-    """Answer with the model that the path names, if the client may use it."""
+    """Answer with the model that the path names in any case, if the client may use it."""
     wanted = request.path_params["model"].removesuffix("/").removesuffix(":latest")
+    if not wanted:  # /v1/models/
+        return await models(request)
     for tag in await _usable(request):
-        if tag.name.removesuffix(":latest") == wanted:
+        if tag.name.removesuffix(":latest").lower() == wanted.lower():
             return JSONResponse(_entry(tag))
     raise ModelNotFound(wanted, None)
 

@@ -143,7 +143,7 @@ def whole_stream(name: str, path: str) -> Reply:
 
 
 def _cut_before_blank_line(path: str) -> Reply:
-    """End in an event that lacks nothing but the blank line after it."""
+    """End in an event that lacks only the blank line after it."""
     body = Recorded(f"v1/{STREAMS[path]}").body
     last = body.rindex(b"\n\n", 0, body.rindex(LAST[path]) - 2) + 1
     return streamed(body[:last])

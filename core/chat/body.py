@@ -119,7 +119,7 @@ async def read_body(
     budget.check(size)
     record = Record.of(request.scope)
     chunk, more = await _receive(request)
-    if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # as it hardly ever is not
+    if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # the usual case
         chunk = _Text(charset).feed(chunk, final=True)
         budget.hold(record, len(chunk))
         return chunk.removeprefix(_BOM)

@@ -49,7 +49,7 @@ _JSON_TYPES = {
     "object": "an object",
 }
 _WORDS = {"role": "system, user or assistant", "think": "true, false, low, medium or high"}
-"""The values of the fields that have few."""
+"""The allowed values of fields with only a few."""
 
 _LEFT_OF_HANGUL = string.punctuation + string.whitespace
 

@@ -159,6 +159,13 @@ class BodyTimeout(ApiError):
     status = 408
     headers: Mapping[str, str] = {"connection": "close"}
 
+    def __init__(self, size: int, seconds: float) -> None:
+        """State that less than `size` bytes of it came within `seconds`."""
+        super().__init__(
+            f"The body has stopped arriving: less than {size} bytes came within {seconds:g} "
+            "seconds. Send the request again"
+        )
+
 
 class HeadTooLarge(ApiError):
     """The head of a request is larger than any legitimate client's."""

@@ -1,6 +1,7 @@
 """The client's address, which no client can forge."""
 
 import logging
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from starlette.datastructures import Headers
@@ -82,11 +83,11 @@ class ClientAddressMiddleware:
         self.trusted_proxies = trusted_proxies
         self._warned: set[str] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run the application with the client's real address in the scope."""
         if scope["type"] != "lifespan":
             self._resolve(scope)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _resolve(self, scope: Scope) -> None:
         host = (scope.get("client") or ("",))[0] or ""  # a Unix socket has none

@@ -41,7 +41,7 @@ class Auth:
         tokens: TokenVerifier | None,
         failures: FailureLimiter,
     ) -> None:
-        """Need `ClientAddressMiddleware` outside; without `tokens`, accept only API keys."""
+        """Run behind `ClientAddressMiddleware`; without `tokens`, accept only API keys."""
         self.allowed = settings.allowed_clients
         self.anonymous = settings.anonymous_clients
         self.monitors = settings.monitor_clients

@@ -1,4 +1,4 @@
-"""Runs the checks that stand before every endpoint."""
+"""Runs the gate's checks before every endpoint."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Protocol

@@ -67,7 +67,7 @@ class MemoryStore(Store):
         return total
 
     async def hit(self, key: str, rate: Rate) -> Quota:
-        """Do what `count` does."""
+        """Count a hit, as `count` does."""
         return self.count(key, rate)
 
     def count(self, key: str, rate: Rate) -> Quota:

@@ -62,6 +62,12 @@ def request_bytes(
 class Connection(asyncio.Protocol):
     """A connection, and the exchange in progress on it."""
 
+    __slots__ = (
+        *("_buffered", "_chunks", "_complete", "_error", "_framed", "_head_size", "_headers"),
+        *("_keep_alive", "_parser", "_paused", "_poll", "_status", "_transport", "_waiter"),
+        "idle_since",
+    )
+
     def __init__(self) -> None:
         """Start out unconnected."""
         self.idle_since = 0.0

@@ -86,7 +86,7 @@ class ModelFacts:
         self._listed = capabilities
 
     def known(self, name: str) -> Model | None:
-        """Return what is known about a model without asking; None if nothing is."""
+        """Return what is known about a model without asking Ollama; None if nothing is known."""
         model, expires = self._known.get(name.lower(), (None, 0.0))
         return model if time.monotonic() < expires else None
 

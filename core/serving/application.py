@@ -1,7 +1,7 @@
 """An ASGI application that is assembled on its first request."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 
 from starlette.applications import Starlette
@@ -18,6 +18,15 @@ _logger = logging.getLogger(__name__)
 
 class BareStarlette(Starlette):
     """Starlette without the error middleware it adds: `ExchangeMiddleware` handles errors."""
+
+    def __call__(  # type: ignore[override]
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Awaitable[None]:
+        """Do what Starlette does, without a coroutine that only awaits another."""
+        scope["app"] = self
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        return self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the router wrapped in the given middleware only."""

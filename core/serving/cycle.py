@@ -1,6 +1,5 @@
 """uvicorn's cycle of a request and its answer, with one write for a whole answer."""
 
-import asyncio
 import re
 import urllib.parse
 
@@ -12,6 +11,8 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+
+from core.serving.flow import Signal
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
 _NO_BODY = {204, 304}
@@ -38,7 +39,7 @@ class Cycle(RequestResponseCycle):
             access_logger=protocol.access_logger,
             access_log=False,
             default_headers=[],
-            message_event=asyncio.Event(),
+            message_event=Signal(),  # type: ignore[arg-type]
             expect_100_continue=protocol.expect_100_continue,
             keep_alive=keep_alive,
             on_response=protocol.on_response_complete,

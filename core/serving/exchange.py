@@ -113,18 +113,21 @@ class _Answer(Enum):
 
 
 class _Exchange:
+    __slots__ = (
+        *("_answer", "_arrived", "_body_due_at", "_deadline", "_dialect", "_ends_at"),
+        *("_has_heartbeats", "_receive", "_record", "_request", "_scope", "_send", "_watcher"),
+    )
+
     def __init__(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
         self._record = record
         self._scope = scope
-        self._receive = receive
-        self._send = send
+        self._receive, self._send = receive, send
         self._dialect = dialect_of(record.path)
         self._request = _Request.UNREAD
         self._answer = _Answer.DUE
         self._has_heartbeats = False
         self._watcher: asyncio.Task[None] | None = None
-        self._arrived = 0
-        """Bytes of the body since `_body_due_at` was set."""
+        self._arrived = 0  # bytes of the body since `_body_due_at` was set
 
     async def run(self, app: ASGIApp, timeout_s: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -140,10 +143,7 @@ class _Exchange:
             if not self._deadline.expired():
                 raise
             if self._request is _Request.ARRIVING and self._body_due_at < self._ends_at:
-                raise BodyTimeout(
-                    f"The body has stopped arriving: less than {MIN_PROGRESS_BYTES} bytes came "
-                    f"within {BODY_TIMEOUT_S} seconds. Send the request again"
-                ) from None
+                raise BodyTimeout(MIN_PROGRESS_BYTES, BODY_TIMEOUT_S) from None
             raise RequestTimeout(timeout_s) from None
         finally:
             moment.over(self._slow)
@@ -154,23 +154,25 @@ class _Exchange:
     async def receive(self) -> Message:
         if self._request is _Request.UNREAD:
             self._request = _Request.ARRIVING
+            if self._deadline.when() is not None:  # after a slow check of the gate
+                self._wait_for_body()
         message = await self._receive()
         if message["type"] == "http.request":
             if message.get("more_body"):
-                self._progress(len(message.get("body", b"")))
+                self._arrived += len(message.get("body", b""))
+                if self._arrived >= MIN_PROGRESS_BYTES:
+                    self._wait_for_body()
             else:
                 self._request = _Request.ARRIVED
                 if self._deadline.when() is not None:
                     self._slow()
         return message
 
-    def _progress(self, size: int) -> None:
-        self._arrived += size
-        if self._arrived >= MIN_PROGRESS_BYTES:
-            self._arrived = 0
-            self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
-            if self._deadline.when() is not None:
-                self._slow()
+    def _wait_for_body(self) -> None:
+        self._arrived = 0
+        self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+        if self._deadline.when() is not None:
+            self._slow()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -188,10 +190,8 @@ class _Exchange:
 
     def _slow(self) -> None:
         """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
-        is_arriving = self._request is _Request.ARRIVING
-        self._deadline.reschedule(
-            min(self._body_due_at, self._ends_at) if is_arriving else self._ends_at
-        )
+        due_at = self._body_due_at if self._request is _Request.ARRIVING else self._ends_at
+        self._deadline.reschedule(min(due_at, self._ends_at))
         if self._request is _Request.ARRIVED:
             self._watcher = asyncio.create_task(self._watch())
 

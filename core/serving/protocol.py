@@ -10,8 +10,9 @@ from core.context import Record
 from core.contract.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge, InvalidHTTP
 from core.serving.connections import Connections, limit_unread
 from core.serving.cycle import Cycle, add_request_line
+from core.serving.flow import NO_PIPELINE, Flow
 from core.serving.half_closed import HalfClosed
-from core.serving.refusals import last_answer, log_refusal, objection
+from core.serving.refusals import REFUSED_S, last_answer, log_refusal, objection
 
 KEEP_ALIVE_S = 125
 """Windows PowerShell 5.1 reuses connections for 100 s; uvicorn's 5 s would race with it."""
@@ -25,8 +26,6 @@ MAX_LATE_BODY_BYTES = 64 * 2**20
 """...and how much of it: clients read the answer only after sending everything."""
 WRITE_TIMEOUT_S = 60
 """How long a client may leave its answer unread before Linux drops the connection."""
-REFUSED_S = 1
-"""How long a refused connection is still read: closing it earlier could lose the answer."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -48,6 +47,7 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *, limits: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        self.pipeline = NO_PIPELINE
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
         self._half_closed: HalfClosed | None = None
@@ -57,6 +57,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         limit_unread(transport, WRITE_TIMEOUT_S)
         self._known = self._limits.is_trusted(self._host)
         if refusal := self._limits.add(self, self._host):

@@ -10,6 +10,9 @@ from core.gate.browsers import HEADERS
 from core.observe import logs
 from core.settings.networks import parse_address
 
+REFUSED_S = 1
+"""How long a refused connection is still read: closing it earlier could lose the answer."""
+
 _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 
 

@@ -91,11 +91,12 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to shut down on the first signal, and exit immediately on the second."""
-        if self._app.recorder.draining:
+        if self.ended_by:
             super().handle_exit(sig, frame)
             self._captured_signals.clear()  # uvicorn would raise them in the event loop
         else:
-            self._app.recorder.draining = True
+            if self.started:  # else the application may just be being assembled
+                self._app.recorder.draining = True
             self._exit_at = monotonic() + self._settings.shutdown_grace_s
             self.ended_by = signal.Signals(sig)
             self._systemd.stopping()
@@ -105,7 +106,8 @@ class Server(uvicorn.Server):
         self._systemd.alive()
         if counter % _TICKS_PER_S == 0:
             self._check_descriptors()
-        if self._app.recorder.draining:
+        if self.ended_by:
+            self._app.recorder.draining = True
             if monotonic() >= self._exit_at:
                 for task in self.server_state.tasks:
                     task.cancel()

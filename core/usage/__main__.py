@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = Settings.from_env(os.environ).usage_file
         if not path:
             sys.exit("Set USAGE_FILE to the path of the file with the counts")
+        if not Path(path).exists():
+            sys.exit(f"There is no {path} yet. A server with this USAGE_FILE makes it at its start")
         rows = _grouped(read_file(path, options.since), options.by)
     except (SettingsError, sqlite3.Error) as error:
         sys.exit(f"USAGE_FILE cannot be read: {error}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import date, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -81,6 +82,7 @@ class Ledger:
         self._writing = threading.Lock()
         self._closing = threading.Event()
         self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
         self._failing = False
 
@@ -161,9 +163,7 @@ class Ledger:
             self._thread.join(FLUSH_S)
         self.flush()
         with self._writing:
-            if self._connection:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
 
     def _start(self) -> None:
         if self._thread is None:
@@ -175,6 +175,8 @@ class Ledger:
             self.flush()
 
     def _open(self) -> sqlite3.Connection:
+        if self._connection and self._identity() != self._opened:  # it was moved or deleted
+            self._disconnect()
         if self._connection is None:
             connection = sqlite3.connect(
                 self._path,
@@ -183,13 +185,28 @@ class Ledger:
             )
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
+                # So that the file can be moved or copied alone; writes are rare enough.
+                connection.execute("PRAGMA wal_autocheckpoint = 1")
                 connection.execute(_SCHEMA)
                 connection.execute(_BUDGETS)
             except sqlite3.Error:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self._opened = connection, self._identity()
         return self._connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Return what tells the file from another under its name; None if there is none."""
+        try:
+            stat = Path(self._path).stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
 
     def _keep(self, pending: dict[tuple[str, str, str], list[float]]) -> None:
         with self._lock:

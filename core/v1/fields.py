@@ -32,6 +32,8 @@ class KnownFields(Struct):
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     n: int | None = None
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     max_output_tokens: _Tokens | None = None
@@ -71,6 +73,11 @@ def known_fields(fields: dict[str, Raw]) -> KnownFields:
         raise BadRequest(f"The body is not valid JSON ({error})") from None
     if (values.n or 1) > 1:
         raise BadRequest("n: only 1 is supported. Send one request for each answer")
+    for name in ("previous_response_id", "conversation"):
+        if getattr(values, name):  # Ollama ignores it, and so would forget the conversation
+            raise BadRequest(
+                f"{name}: nothing is stored here. Send the whole conversation as input"
+            )
     if values.temperature and values.temperature < MIN_TEMPERATURE:
         raise BadRequest(f"temperature: must be 0, or at least {MIN_TEMPERATURE}")
     return values

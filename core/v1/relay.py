@@ -89,7 +89,7 @@ class Relay:
                 async for data in stream:
                     for block in reader.feed(data):
                         self._record.mark_first_token()
-                        # An estimate, if the client leaves: to count events takes longer.
+                        # An estimate, in case the client leaves: counting events takes longer.
                         self._record.tokens += 1 + len(block) // EVENT_BYTES
                         yield block
                     if reader.complete:

@@ -46,7 +46,7 @@ certificate() {
 }
 
 if [ ! -e ca.key ]; then
-    key ca.new # before the pipe, both ends of which read it
+    key ca.new # before the pipe: both of its ends read it
     request ca.new "Authority of the tunnel by $relay" | sign "$AUTHORITY_DAYS" \
         'basicConstraints = critical, CA:TRUE'$'\n''keyUsage = critical, keyCertSign' \
         -signkey ca.new >ca.crt

@@ -143,7 +143,7 @@ class Visitor:
         return await self._measured(click)
 
     async def streamed(self) -> Figures:
-        """Receive a long answer as fast as it can come."""
+        """Receive a long answer at full speed."""
         parts = (PART * (5 * TOKENS // len(PART) + 1)).replace(" ", " \0").split("\0")
         self._fake.default = tokens(parts[:TOKENS])
 

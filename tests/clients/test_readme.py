@@ -57,7 +57,7 @@ async def test_every_block_of_code_works(
     fake.reply(
         whole(200, "application/json", Recorded("v1/chat").body), path="/v1/chat/completions"
     )
-    url = await serve(rate_limit="off", api_keys=KEYS)
+    url = await serve(rate_limit="off", api_keys=KEYS, usage_file=str(tmp_path / "usage.db"))
     code = code.replace("owa_...", KEY)
     code = code.replace("127.0.0.1:5000", urlsplit(url).netloc)
     code = code.replace(".venv/bin/python", sys.executable).replace("deploy/", f"{ROOT}/deploy/")

@@ -1,4 +1,4 @@
-"""The commands of deploy/README.md for AWS, as a reader runs them, with doubles of aws and npx."""
+"""The commands of deploy/README.md for AWS, as a reader runs them, with fakes of aws and npx."""
 
 import json
 import os
@@ -43,12 +43,12 @@ def block(heading: str, number: int = 0) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with the project and a tunnel's certificates, where aws and npx are doubles."""
+    """A home with the project and a tunnel's certificates, where aws and npx are fakes."""
     project = tmp_path / "project"
     for name in ("core", "deploy"):
         ignored = shutil.ignore_patterns("__pycache__", "params.own.yml")
         shutil.copytree(ROOT / name, project / name, ignore=ignored)
-    # Is tested by itself, for minutes.
+    # It has its own test, which takes minutes.
     (project / "deploy/package.py").write_text(
         "import os, sys; open(os.environ['HOME'] + '/calls', 'a').write(f'{sys.argv}\\n')", "utf-8"
     )

@@ -14,6 +14,7 @@ from tests.compatible import (
     COMPLETIONS,
     EMBEDDINGS,
     FAULTS,
+    HEADERS,
     KEY,
     KEYS,
     MESSAGES,
@@ -273,6 +274,10 @@ async def test_the_models_are_those_that_the_client_may_use(
 ) -> None:
     assert [model.id async for model in clients.openai.models.list()] == fake.models
     assert (await clients.openai.models.retrieve(MODEL)).id == MODEL
+    assert (await clients.openai.models.retrieve(MODEL.upper())).id == MODEL
+    async with httpx.AsyncClient(headers=HEADERS) as client:
+        with_slash = await client.get(f"{clients.openai.base_url}models/")
+    assert [entry["id"] for entry in with_slash.json()["data"]] == fake.models
     with pytest.raises(openai.NotFoundError):
         await clients.openai.models.retrieve("nope:1b")
 

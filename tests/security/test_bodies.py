@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from core.app import create_app
+from core.gate.rates import RateLimit
 from core.ollama.connection import Header
 from core.ollama.pool import Body, Pool
 from core.serving import exchange
@@ -44,6 +45,10 @@ class Answer(Body):
     async def read(self) -> bytes:
         data, self.data = self.data, b""
         return data
+
+    @property
+    def ended(self) -> bool:
+        return not self.data
 
     def close(self) -> None:
         pass
@@ -162,6 +167,17 @@ async def test_a_body_that_stops_arriving_is_a_408(
     assert b'"error":"The body has stopped arriving' in answer
     assert not fake.asked()
     await until_held(url, 0)
+
+
+async def test_a_body_that_never_starts_is_a_408_even_behind_a_slow_gate(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "BODY_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(RateLimit, "__call__", lambda *_: asyncio.sleep(0.1))
+    url = await serve(request_timeout_s=60)
+    async with asyncio.timeout(20):
+        answer = await raw(url, head(1000))
+    assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_slow_body_that_makes_progress_arrives(

@@ -82,7 +82,7 @@ export async function forgetDraft(text, stored) {
 /** Moves the field's draft to a conversation that has just got its first message. */
 export const moveDraft = (data) => (place = placeOf(data));
 
-/** Deletes a conversation's draft; returns what puts it back. */
+/** Deletes a conversation's draft; returns a function that restores it. */
 export async function dropDraft(id) {
   keep();
   const key = `draft:${id}`;

@@ -117,7 +117,7 @@ export const en = {
   install: "Install as an app",
   apiKey: "API key …",
   keyTitle: "API key",
-  keyHelp: "The key is sent only to this server. It is forgotten when you close this tab, unless you have it remembered.",
+  keyHelp: "The key is sent only to this server. It is forgotten when you close this tab, unless you choose to remember it.",
   remember: "Remember on this device",
   keyCharacters: "An API key contains only English letters, digits and symbols, without spaces.",
   save: "Save",

@@ -130,7 +130,7 @@ function search() {
   byId("search").focus();
 }
 
-/** Tells whether the model may be sent these messages now; if not, says why. */
+/** Returns whether these messages may be sent to the model now; if not, shows why. */
 function fits(messages) {
   const length = lengthOf({ ...conversation.data, messages });
   const limit = contextLength();

@@ -14,7 +14,7 @@ let drawn = "";
 let items = new Map(); // those that are drawn, by what they show
 let hooks;
 
-/** `hooks`: open(id), removing(id) returns what restores its draft, changed(id, values), failed() reading the store. */
+/** `hooks`: open(id), removing(id) returning what restores its draft, changed(id, values), failed() reading the store. */
 export const listConversations = (given) => (hooks = given);
 
 export function markCurrent(id) {

@@ -6,7 +6,7 @@ import { union } from "./tree.js";
 
 const KEY = "answer:";
 
-/** When to keep what is not saved; phones close a hidden page without another word. */
+/** When to keep what is not saved; phones close a hidden page without further notice. */
 export const LEAVING = ["beforeunload", "pagehide", "visibilitychange"];
 
 const STAYED_MS = 2000;

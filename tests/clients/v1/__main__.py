@@ -51,7 +51,7 @@ async def _freed(fake: FakeOllama) -> Freed:
 
 
 def main() -> int:
-    """Print the tables; return 1 if a client took a broken answer for whole, or the reverse."""
+    """Print the tables; return 1 if a client mistook a broken answer for a whole one or back."""
     with tempfile.TemporaryDirectory() as folder:
         found, freed = asyncio.run(_all(Path(folder)))
     by_path: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))

@@ -1,4 +1,4 @@
-"""Streams and answers that fail, or are unusual, for each SDK, and what it made of them."""
+"""Streams and answers that fail, or are unusual, and what each SDK reports."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ class Case(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one client made of one case."""
+    """What one client reported for one case."""
 
     path: str
     case: Case
@@ -56,7 +56,7 @@ def cases_of(path: str) -> Iterator[Case]:
 
 
 async def rows(client: Client, fake: FakeOllama, url: str, folder: Path) -> list[Row]:
-    """Put every case of its path before `client`.
+    """Run `client` on every case of its path.
 
     The gateway at `url` stands before `fake`, and `folder` has the packages for Node.
     """

@@ -1,5 +1,6 @@
 """Requests that name no model, with and without DEFAULT_MODEL."""
 
+import socket
 from typing import Any
 
 import httpx
@@ -110,3 +111,11 @@ def test_the_start_says_that_ollama_does_not_answer() -> None:
     with running("-m", "handlers", PORT="0", WEB_PORT="0", **settings) as process:
         said = wait_for(process.stderr, "Ollama connection error: ")
     assert said == "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
+
+
+def test_the_start_does_not_wait_long_for_an_ollama_that_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = {"OLLAMA_BASE_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        with running("-m", "handlers", PORT="0", WEB_PORT="0", **settings) as process:
+            assert wait_for(process.stderr, "Ollama has not answered within ") == "2 seconds"
+            wait_for(process.stdout, "Listening for the API on ")

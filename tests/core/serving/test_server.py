@@ -98,6 +98,28 @@ async def test_a_client_that_does_not_read_does_not_lengthen_the_grace_period(
         writer.transport.abort()
 
 
+STOPPED_WHILE_IT_STARTS = """
+import os, signal
+from handlers import __main__, asgi
+
+assemble = asgi.app._assemble
+
+def stop_and_assemble():
+    asgi.app._assemble = assemble
+    os.kill(os.getpid(), signal.SIGTERM)
+    return assemble()
+
+asgi.app._assemble = stop_and_assemble
+__main__.main([])
+"""
+
+
+def test_a_signal_while_it_starts_ends_it(slow_ollama: str) -> None:
+    own = {"OLLAMA_BASE_URL": slow_ollama, "PORT": "0", "WEB_PORT": "0"}
+    with running("-c", STOPPED_WHILE_IT_STARTS, **own) as process:
+        assert process.wait(timeout=40) == -signal.SIGTERM
+
+
 def test_ctrl_c_ends_it_without_a_traceback(slow_ollama: str) -> None:
     with serving(slow_ollama) as (process, url), streaming(url) as lines:
         process.send_signal(signal.SIGINT)

@@ -145,6 +145,22 @@ def test_a_new_file_that_is_locked_at_first_is_used_later(
     ledger.close()
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_file_that_was_taken_away_is_made_again(path: Path, is_kept: bool) -> None:
+    ledger = Ledger(str(path))
+    ledger.observe(record())
+    ledger.flush()
+    old = path.rename(path.with_name("old.db"))
+    if not is_kept:
+        old.unlink()
+    ledger.observe(record("key:other"))
+    ledger.flush()
+    assert [row.caller for row in read_file(str(path))] == ["key:other"]
+    if is_kept:
+        assert [row.caller for row in read_file(str(old))] == ["key:ci"]
+    ledger.close()
+
+
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:
     path = str(tmp_path / "100%25 #1?.db")
     ledger = Ledger(path)
@@ -200,8 +216,17 @@ def test_programs_get_csv_or_json(run: Run) -> None:
     assert json.loads(run("--json", "--since", str(date.max))) == []
 
 
-@pytest.mark.parametrize("value", ["", "/nowhere/usage.db"])
-def test_without_a_file_it_says_what_to_do(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "Set USAGE_FILE to the path"),
+        ("/nowhere/usage.db", "There is no /nowhere/usage.db yet. A server with this USAGE_FILE"),
+        (__file__, "USAGE_FILE cannot be read: file is not a database"),
+    ],
+)
+def test_without_a_file_it_says_what_to_do(
+    value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("USAGE_FILE", value)
-    with pytest.raises(SystemExit, match="USAGE_FILE"):
+    with pytest.raises(SystemExit, match=said):
         main([])

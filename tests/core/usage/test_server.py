@@ -67,17 +67,16 @@ def test_a_killed_server_has_kept_its_counts_and_budgets(ollama: str, tmp_path: 
     assert 1 <= counted(path) <= 2
 
 
-OWN_DISK = """
+FULL_DISK = """
 import os, subprocess, sys
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", sys.argv[1]], check=True)
-os.execv(sys.executable, [sys.executable, "-m", "handlers"])
-"""
-
-
-def fill(ballast: Path) -> None:
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+try:
+    with open(sys.argv[1] + "/ballast", "wb", buffering=0) as ballast:
         while True:
-            file.write(bytes(4096))
+            ballast.write(bytes(4096))
+except OSError:
+    os.execv(sys.executable, [sys.executable, "-m", "handlers"])
+"""
 
 
 def test_a_full_disk_stops_no_answer_and_is_logged_and_counted(ollama: str, tmp_path: Path) -> None:
@@ -88,17 +87,15 @@ def test_a_full_disk_stops_no_answer_and_is_logged_and_counted(ollama: str, tmp_
         pytest.skip(f"no file system can be mounted here: {tried.stderr.strip()}")
     # It becomes the server, so that ending it by its id ends the server.
     enter = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-    command = ("-c", enter, *unshare, sys.executable, "-c", OWN_DISK, str(tmp_path))
+    command = ("-c", enter, *unshare, sys.executable, "-c", FULL_DISK, str(tmp_path))
     with serving(ollama, tmp_path / "usage.db", *command) as (process, url):
-        disk = Path(f"/proc/{process.pid}/root{tmp_path}")
-        fill(disk / "ballast")
-        ask(url)
         wait_for(process.stdout, "USAGE_FILE cannot be written")
+        ask(url)
         ask(url)
         metrics = httpx.get(f"{url}/metrics", headers=HEADERS, trust_env=False).text
         assert "ollama_web_api_usage_failures 0.0" not in metrics
         assert "ollama_web_api_usage_failures " in metrics
-        (disk / "ballast").unlink()
+        Path(f"/proc/{process.pid}/root{tmp_path}/ballast").unlink()
         wait_for(process.stdout, "USAGE_FILE can be written again")
         counts = httpx.get(f"{url}/api/usage", headers=HEADERS, trust_env=False).json()["usage"]
         assert [row["requests"] for row in counts] == [2]

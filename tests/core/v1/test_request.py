@@ -107,6 +107,8 @@ def test_a_name_given_twice_is_refused() -> None:
         (b'{"model":1}', "model: "),
         (b'{"model":"a b"}', "model: "),
         (b'{"n":2}', "n: only 1 is supported"),
+        (b'{"previous_response_id":"resp_1"}', "previous_response_id: nothing is stored here"),
+        (b'{"conversation":{"id":"conv_1"}}', "conversation: nothing is stored here"),
         (b'{"stream":"yes"}', "stream: "),
         (b'{"max_tokens":0}', "max_tokens: "),
         (b'{"max_tokens":"7"}', "max_tokens: "),
