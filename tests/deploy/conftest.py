@@ -24,6 +24,13 @@ Sandbox = Callable[..., AbstractContextManager[RuntimeAPI]]
 """(function, variable=value ...) -> the Runtime API of a sandbox that runs the function."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a test wait for the ten zips, which take minutes on a busy machine."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "uv" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(scope="session")
 def uv() -> str:
     return program("uv", "pip install uv")

@@ -49,8 +49,6 @@ BINARIES = {"httptools/parser/parser", "httptools/parser/url_parser", "msgspec/_
 UNCHECKED_HASH = (1).to_bytes(4, "little")
 AARCH64 = (183).to_bytes(2, "little")
 
-pytestmark = pytest.mark.timeout(600)  # ten zips take minutes on a busy machine
-
 
 @pytest.fixture(scope="module")
 def for_lambda(uv: str, python_version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -29,7 +29,6 @@ RELAYED = {
 }
 ALL = {**FUNCTIONS, "V1Underscoremodels": "v1_models", **RELAYED}
 STREAMED = {"chat", "chat_stream", *RELAYED.values()}
-pytestmark = pytest.mark.timeout(600)  # ten zips take minutes on a busy machine
 IDLE_LIMIT_S = 300
 """A Regional REST API cuts a stream after 5 minutes without a byte."""
 STREAM_LIMIT_S, HTTP_API_LIMIT_S, LAMBDA_LIMIT_S = 900, 30, 900

@@ -264,3 +264,8 @@ def test_compose_gives_ollama_the_gpu_and_publishes_only_the_gateway() -> None:
     assert "ports" not in services["ollama"]
     assert all(port.startswith("127.0.0.1:") for port in services["gateway"]["ports"])
     assert services["gateway"]["volumes"] == [f"keys:{KEYS}"]
+
+
+def test_ci_may_run_containers_and_boot_machines() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert "--privileged" in workflow["jobs"]["ci"]["container"]["options"].split()

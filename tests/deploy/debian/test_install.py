@@ -211,6 +211,9 @@ def test_it_is_removed_without_a_trace(machine: Machine) -> None:
     assert (machine.root / "etc/ollama-web-api/gateway.env").exists()
     assert (machine.root / "var/lib/ollama-web-api/keys.json").exists()
     assert show(machine, GATEWAY, "LoadState") == "not-found"
+    assert install(machine, "--yes", "--uninstall").endswith(
+        "--purge removes them\nNothing to do\n"
+    )
     install(machine, "--yes", "--uninstall", "--purge")
     assert install(machine, "--yes", "--uninstall", "--purge") == "Nothing to do\n"
     left = machine.run("find", "/etc", "/opt", "/usr/local", "/var", "-name", "ollama-web-api*")
