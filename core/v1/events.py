@@ -10,6 +10,7 @@ from core.ollama.failures import failure, not_ollama
 from core.v1.apis import Answer, Api, Usage
 
 MAX_EVENT_BYTES = 64 * 2**20
+_STARTS = (b"data: ", b"event: ", b":")
 _USAGE = b'"choices":[]'  # unescaped quotes cannot stand within a JSON string
 _decode = msgspec.json.Decoder(Answer).decode
 
@@ -43,7 +44,7 @@ class EventReader:
         block, rest = b"".join((*self._rest, data[:cut])), data[cut:]
         self._rest, self._size = [], 0
         self._keep(rest)
-        if self._needs_a_closer_look(block):
+        if not block.startswith(_STARTS) or self._is_special(_last_event(block)):
             yield from self._feed_event_by_event(block)
         else:
             yield block
@@ -63,13 +64,16 @@ class EventReader:
         if self._size > MAX_EVENT_BYTES:
             raise OllamaError(f"an event of the answer exceeds {MAX_EVENT_BYTES} bytes")
 
-    def _needs_a_closer_look(self, block: bytes) -> bool:
+    def _is_special(self, event: bytes) -> bool:
+        """Return whether `event` says something about the answer's end.
+
+        Nothing ordinary follows such an event, so a block whose last one is ordinary has none.
+        """
         return (
-            _USAGE in block
-            or b'data: {"error"' in block
-            or b"event: error" in block
-            or any(end in block for end in (*self._api.ends, b"event: message_delta\n"))
-            or not block.startswith((b"data: ", b"event: ", b":"))
+            _USAGE in event
+            or b'data: {"error"' in event
+            or b"event: error" in event
+            or any(end in event for end in (*self._api.ends, b"event: message_delta\n"))
         )
 
     def _feed_event_by_event(self, block: bytes) -> Iterator[bytes]:
@@ -105,6 +109,11 @@ class EventReader:
         if usage:
             self.usage = usage
         return self._wants_usage or _USAGE not in data
+
+
+def _last_event(block: bytes) -> bytes:
+    before = block.rfind(b"\n\n", 0, -len(b"\n\n"))
+    return block if before < 0 else block[before + len(b"\n\n") :]
 
 
 def error_text(body: bytes) -> str | None:
