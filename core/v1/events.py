@@ -44,10 +44,28 @@ class EventReader:
         block, rest = b"".join((*self._rest, data[:cut])), data[cut:]
         self._rest, self._size = [], 0
         self._keep(rest)
-        if not block.startswith(_STARTS) or self._is_special(_last_event(block)):
-            yield from self._feed_event_by_event(block)
+        end = self._end_of_ordinary(block)
+        if end < len(block):
+            yield from self._feed_event_by_event(block[:end], block[end:])
         else:
             yield block
+
+    def _end_of_ordinary(self, block: bytes) -> int:
+        """Return where in `block` the events begin that say something about the answer's end.
+
+        No ordinary event follows them. Looking at each event costs more than the rest of a relay.
+        """
+        if not block.startswith(_STARTS):
+            return 0
+        end = len(block)
+        while end:
+            before = block.rfind(b"\n\n", 0, end - len(b"\n\n"))
+            start = before + len(b"\n\n") if before >= 0 else 0
+            event = block[start:end]
+            if event.strip() and not event.startswith(b":") and not self._is_special(event):
+                break
+            end = start
+        return end
 
     def _cut(self, data: bytes) -> int:
         """Return where the last whole event in `data` ends; 0 if none does."""
@@ -65,10 +83,6 @@ class EventReader:
             raise OllamaError(f"an event of the answer exceeds {MAX_EVENT_BYTES} bytes")
 
     def _is_special(self, event: bytes) -> bool:
-        """Return whether `event` says something about the answer's end.
-
-        Nothing ordinary follows such an event, so a block whose last one is ordinary has none.
-        """
         return (
             _USAGE in event
             or b'data: {"error"' in event
@@ -76,8 +90,8 @@ class EventReader:
             or any(end in event for end in (*self._api.ends, b"event: message_delta\n"))
         )
 
-    def _feed_event_by_event(self, block: bytes) -> Iterator[bytes]:
-        passed: list[bytes] = []
+    def _feed_event_by_event(self, ordinary: bytes, block: bytes) -> Iterator[bytes]:
+        passed = [ordinary] if ordinary else []
         try:
             for event in block.split(b"\n\n"):
                 if event.strip() and self._passes(event):
@@ -109,11 +123,6 @@ class EventReader:
         if usage:
             self.usage = usage
         return self._wants_usage or _USAGE not in data
-
-
-def _last_event(block: bytes) -> bytes:
-    before = block.rfind(b"\n\n", 0, -len(b"\n\n"))
-    return block if before < 0 else block[before + len(b"\n\n") :]
 
 
 def error_text(body: bytes) -> str | None:
