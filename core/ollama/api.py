@@ -173,16 +173,6 @@ async def read_body(body: Body) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def drain(stream: httpx.AsyncByteStream) -> None:
-    """Read what follows the last line: only a fully read connection can be reused."""
-    try:
-        async with asyncio.timeout(END_TIMEOUT_S):
-            async for _ in stream:
-                pass
-    except (TimeoutError, httpx.TransportError):
-        pass  # the answer is complete anyway
-
-
 class _NetworkErrors:
     """Logs a network failure, and raises an error that explains it to the client."""
 

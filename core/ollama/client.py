@@ -12,6 +12,7 @@ from starlette.datastructures import State
 from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
 from core.ollama.api import END_TIMEOUT_S, OllamaAPI, network_errors, parse, read, read_body
+from core.ollama.connection import Header
 from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
@@ -178,13 +179,15 @@ class OllamaClient:
             raise failed_response(response, content)
         return body
 
-    async def relay(self, path: str, body: bytes, request_id: str) -> httpx.Response:
+    async def relay(
+        self, path: str, body: bytes, request_id: str
+    ) -> tuple[int, list[Header], Body]:
         """Send `body` to a path of Ollama's under `/v1`, and return the response's head.
 
         Raises:
             OllamaError: no response arrived.
         """
-        return await self._api.send("POST", path, msgspec.Raw(body), request_id)
+        return await self._api.post(path, msgspec.Raw(body), request_id)
 
     async def check_place(self, model: str) -> None:
         """Refuse a cloud model, even a copy under a local name.

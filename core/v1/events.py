@@ -10,6 +10,7 @@ from core.ollama.failures import failure, not_ollama
 from core.v1.apis import Answer, Api, Usage
 
 MAX_EVENT_BYTES = 64 * 2**20
+_STARTS = (b"data: ", b"event: ", b":")
 _USAGE = b'"choices":[]'  # unescaped quotes cannot stand within a JSON string
 _decode = msgspec.json.Decoder(Answer).decode
 
@@ -43,10 +44,28 @@ class EventReader:
         block, rest = b"".join((*self._rest, data[:cut])), data[cut:]
         self._rest, self._size = [], 0
         self._keep(rest)
-        if self._needs_a_closer_look(block):
-            yield from self._feed_event_by_event(block)
+        end = self._end_of_ordinary(block)
+        if end < len(block):
+            yield from self._feed_event_by_event(block[:end], block[end:])
         else:
             yield block
+
+    def _end_of_ordinary(self, block: bytes) -> int:
+        """Return where in `block` the events begin that say something about the answer's end.
+
+        No ordinary event follows them. Looking at each event costs more than the rest of a relay.
+        """
+        if not block.startswith(_STARTS):
+            return 0
+        end = len(block)
+        while end:
+            before = block.rfind(b"\n\n", 0, end - len(b"\n\n"))
+            start = before + len(b"\n\n") if before >= 0 else 0
+            event = block[start:end]
+            if event.strip() and not event.startswith(b":") and not self._is_special(event):
+                break
+            end = start
+        return end
 
     def _cut(self, data: bytes) -> int:
         """Return where the last whole event in `data` ends; 0 if none does."""
@@ -63,17 +82,16 @@ class EventReader:
         if self._size > MAX_EVENT_BYTES:
             raise OllamaError(f"an event of the answer exceeds {MAX_EVENT_BYTES} bytes")
 
-    def _needs_a_closer_look(self, block: bytes) -> bool:
+    def _is_special(self, event: bytes) -> bool:
         return (
-            _USAGE in block
-            or b'data: {"error"' in block
-            or b"event: error" in block
-            or any(end in block for end in (*self._api.ends, b"event: message_delta\n"))
-            or not block.startswith((b"data: ", b"event: ", b":"))
+            _USAGE in event
+            or b'data: {"error"' in event
+            or b"event: error" in event
+            or any(end in event for end in (*self._api.ends, b"event: message_delta\n"))
         )
 
-    def _feed_event_by_event(self, block: bytes) -> Iterator[bytes]:
-        passed: list[bytes] = []
+    def _feed_event_by_event(self, ordinary: bytes, block: bytes) -> Iterator[bytes]:
+        passed = [ordinary] if ordinary else []
         try:
             for event in block.split(b"\n\n"):
                 if event.strip() and self._passes(event):

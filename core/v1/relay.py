@@ -20,9 +20,11 @@ from core.contract.errors import (
     ModelNotFound,
     OllamaError,
 )
-from core.ollama.api import drain, network_errors, read
+from core.ollama.api import END_TIMEOUT_S, network_errors
+from core.ollama.api import read_body as read_answer
 from core.ollama.client import OllamaClient, ollama_client
 from core.ollama.failures import failed_response, failure, incomplete, not_ollama
+from core.ollama.pool import Body
 from core.v1.apis import Answer, Api, Usage
 from core.v1.events import EventReader, error_text
 from core.v1.request import RelayRequest, parse
@@ -64,8 +66,7 @@ class Relay:
     async def answer(self) -> Response:
         """Return the whole answer as Ollama gave it."""
         async with self._slot() as stream:
-            with network_errors:
-                body = b"".join([data async for data in stream])
+            body = await read_answer(stream)
         try:
             answer = _decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -86,25 +87,23 @@ class Relay:
         reader = EventReader(self._api, wants_usage=self._asked.wants_usage)
         async with self._slot() as stream:
             with network_errors:
-                async for data in stream:
+                while not reader.complete and (data := await stream.read()):
                     for block in reader.feed(data):
                         self._record.mark_first_token()
                         # An estimate, in case the client leaves: counting events takes longer.
                         self._record.tokens += 1 + len(block) // EVENT_BYTES
                         yield block
-                    if reader.complete:
-                        break
             if not reader.complete:
                 raise incomplete()
             self._count(reader.usage)
-            await drain(stream)
+            await stream.drain(END_TIMEOUT_S)
 
     def _count(self, usage: Usage) -> None:
         self._record.prompt_tokens = usage.read
         self._record.tokens = usage.written
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[httpx.AsyncByteStream]:
+    async def _slot(self) -> AsyncIterator[Body]:
         """Wait for a slot, send the request, and yield Ollama's answer once it has begun."""
         slot = self._queue.slot(self._caller)
         try:
@@ -114,32 +113,33 @@ class Relay:
                 try:
                     yield stream
                 finally:
-                    await stream.aclose()
+                    stream.close()
         finally:
             self._record.queued_s = slot.queued_s
 
-    async def _send(self) -> httpx.AsyncByteStream:
+    async def _send(self) -> Body:
         body = self._asked.body
         self._record.may_have_run = True
         try:
-            response = await self._ollama.relay(self._api.path, body, self._record.request_id)
+            status, headers, answer = await self._ollama.relay(
+                self._api.path, body, self._record.request_id
+            )
         except OllamaError as error:
             self._record.may_have_run = not isinstance(error.__cause__, httpx.ConnectError)
             raise
-        if response.status_code == httpx.codes.OK:
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            return response.stream
-        content = await read(response.stream)
+        if status == httpx.codes.OK:
+            return answer
+        content = await read_answer(answer)
         text = error_text(content)
-        if response.status_code == httpx.codes.NOT_FOUND and text and "not found" in text:
+        if status == httpx.codes.NOT_FOUND and text and "not found" in text:
             raise ModelNotFound(self._asked.model, None)
-        if response.status_code == httpx.codes.NOT_FOUND and content.strip() == _NO_SUCH_PATH:
+        if status == httpx.codes.NOT_FOUND and content.strip() == _NO_SUCH_PATH:
             raise EndpointNotFound(
                 f"The Ollama behind this server has no {self._api.path}. Update it, or use "
                 "/v1/chat/completions, which the built-in model has as well"
             )
-        self._record.may_have_run = response.status_code != httpx.codes.SERVICE_UNAVAILABLE
-        raise failed_response(response, content)
+        self._record.may_have_run = status != httpx.codes.SERVICE_UNAVAILABLE
+        raise failed_response(httpx.Response(status, headers=headers), content)
 
 
 class EventStream:

@@ -110,3 +110,23 @@ def test_a_large_event_passes_whole_and_one_without_end_is_refused() -> None:
         assert not list(reader.feed(b"x" * 2**20))
     with pytest.raises(OllamaError, match="exceeds"):
         list(reader.feed(b"x"))
+
+
+@pytest.mark.parametrize("behind", [b"", b"\n", b"\n\n", b": done\n\n", b"\n\n: done\n\n\n"])
+def test_an_end_is_seen_whatever_blanks_and_comments_follow_it(behind: bytes) -> None:
+    stream = body("chat_stream") + behind
+    passed, reader = read(CHAT_COMPLETIONS, stream)
+    assert reader.complete
+    assert passed.startswith(body("chat_stream").rstrip())
+
+
+@given(cuts=st.lists(st.integers(0, 20_000), max_size=12))
+def test_a_usage_chunk_is_left_out_wherever_the_stream_is_split(cuts: list[int]) -> None:
+    data = body("chat_stream_usage")
+    ends = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    reads = [data[start:end] for start, end in pairwise(ends)]
+    passed, reader = read(CHAT_COMPLETIONS, *reads, wants_usage=False)
+    assert reader.complete
+    assert reader.usage.written
+    assert b'"choices":[]' not in passed
+    assert passed.count(b"data: ") == data.count(b"data: ") - 1
