@@ -104,16 +104,14 @@ class EventReader:
 
     def _passes(self, event: bytes) -> bool:
         """Note what `event` says; return whether the client should get it."""
-        if event.startswith(self._api.ends[0].rstrip(b"\n")) and b"[DONE]" in event:
-            self.complete = True
-            return True
         data = event[event.find(b"data: ") + 6 :] if b"data: " in event else b""
         if not data:
             return event.startswith(b":")
         if data.startswith((b'{"error"', b'{"type":"error"')):
             raise _failure(data)
         self.complete = event.startswith(self._api.ends)
-        if not (self.complete or _USAGE in data or event.startswith(b"event: message_delta")):
+        reports = self.complete or _USAGE in data or event.startswith(b"event: message_delta")
+        if not reports or data.startswith(b"[DONE]"):
             return True
         try:
             answer = _decode(data)

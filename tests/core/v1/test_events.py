@@ -74,6 +74,15 @@ def test_the_usage_is_read(name: str, written: int) -> None:
     assert read(STREAMS[name], body(name))[1].usage.written == written
 
 
+def test_the_usage_is_read_whatever_the_answer_says() -> None:
+    answer = {"status": "completed", "output": "[DONE]", "usage": {"output_tokens": 16}}
+    data = b"event: response.completed\n" + chunk(response=answer)
+    passed, reader = read(RESPONSES, data)
+    assert passed == data
+    assert reader.complete
+    assert reader.usage.written == 16
+
+
 def test_a_usage_chunk_that_nobody_asked_for_is_left_out() -> None:
     data = body("chat_stream_usage")
     passed, reader = read(CHAT_COMPLETIONS, data, wants_usage=False)
