@@ -11,7 +11,9 @@ from core.v1.apis import Answer, Api, Usage
 
 MAX_EVENT_BYTES = 64 * 2**20
 _STARTS = (b"data: ", b"event: ", b":")
-_USAGE = b'"choices":[]'  # unescaped quotes cannot stand within a JSON string
+# Unescaped quotes cannot stand within a JSON string.
+_USAGE = b'"choices":[]'
+_ERROR = b'"error"'
 _decode = msgspec.json.Decoder(Answer).decode
 
 
@@ -53,19 +55,20 @@ class EventReader:
     def _end_of_ordinary(self, block: bytes) -> int:
         """Return where in `block` the events begin that say something about the answer's end.
 
-        No ordinary event follows them. Looking at each event costs more than the rest of a relay.
+        Only a failure may have ordinary events behind it: a parser's does not stop the model.
+        Looking at each event costs more than the rest of a relay.
         """
         if not block.startswith(_STARTS):
             return 0
         end = len(block)
         while end:
-            before = block.rfind(b"\n\n", 0, end - len(b"\n\n"))
-            start = before + len(b"\n\n") if before >= 0 else 0
+            start = _start_of_event(block, end - len(b"\n\n"))
             event = block[start:end]
             if event.strip() and not event.startswith(b":") and not self._is_special(event):
                 break
             end = start
-        return end
+        error = block.find(_ERROR, 0, end)
+        return end if error < 0 else _start_of_event(block, error)
 
     def _cut(self, data: bytes) -> int:
         """Return where the last whole event in `data` ends; 0 if none does."""
@@ -85,8 +88,7 @@ class EventReader:
     def _is_special(self, event: bytes) -> bool:
         return (
             _USAGE in event
-            or b'data: {"error"' in event
-            or b"event: error" in event
+            or _ERROR in event
             or any(end in event for end in (*self._api.ends, b"event: message_delta\n"))
         )
 
@@ -121,6 +123,11 @@ class EventReader:
         if usage:
             self.usage = usage
         return self._wants_usage or _USAGE not in data
+
+
+def _start_of_event(block: bytes, at: int) -> int:
+    before = block.rfind(b"\n\n", 0, at)
+    return before + len(b"\n\n") if before >= 0 else 0
 
 
 def error_text(body: bytes) -> str | None:

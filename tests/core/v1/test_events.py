@@ -110,6 +110,21 @@ def test_an_error_event_is_a_failure_and_what_came_before_is_passed(api: Api) ->
         next(blocks)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [b'data: {"error":"bad"}\n\n', b'event: error\ndata: {"type":"error","error":"bad"}\n\n'],
+)
+def test_an_error_is_a_failure_even_if_the_model_goes_on(error: bytes) -> None:
+    token = chunk(choices=[{"delta": {"content": "a"}, "finish_reason": None}])
+    for before in (b"", token):
+        reader = EventReader(CHAT_COMPLETIONS, wants_usage=True)
+        passed: list[bytes] = []
+        with pytest.raises(OllamaError, match="bad"):
+            passed += reader.feed(before + error + token + b"data: [DONE]\n\n")
+        assert not reader.complete
+        assert before == b"".join(passed)
+
+
 def test_a_large_event_passes_whole_and_one_without_end_is_refused() -> None:
     data = chunk(choices=[{"delta": {"content": "x" * 5_000_000}, "finish_reason": None}])
     pieces = [data[start : start + 65_536] for start in range(0, len(data), 65_536)]
