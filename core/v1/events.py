@@ -24,7 +24,8 @@ class EventReader:
         """Omit the chunk with the usage unless the client asked for it."""
         self.complete = False
         """Whether the last event of a whole answer has been read."""
-        self.usage = Usage()
+        self.usage: Usage | None = None
+        """None until an event reports it."""
         self._api = api
         self._wants_usage = wants_usage
         self._rest: list[bytes] = []

@@ -74,8 +74,7 @@ class Relay:
         if not self._api.is_complete(answer):
             text = error_text(body)
             raise failure(text) if text else incomplete()
-        if answer.usage:
-            self._count(answer.usage)
+        self._count(answer.usage)
         return Response(body, media_type="application/json")
 
     async def events(self) -> AsyncGenerator[bytes]:
@@ -90,7 +89,8 @@ class Relay:
                 while not reader.complete and (data := await stream.read()):
                     for block in reader.feed(data):
                         self._record.mark_first_token()
-                        # An estimate, in case the client leaves: counting events takes longer.
+                        # An estimate, in case the client leaves or Ollama reports no usage:
+                        # counting events takes longer.
                         self._record.tokens += 1 + len(block) // EVENT_BYTES
                         yield block
             if not reader.complete:
@@ -98,9 +98,10 @@ class Relay:
             self._count(reader.usage)
             await stream.drain(END_TIMEOUT_S)
 
-    def _count(self, usage: Usage) -> None:
-        self._record.prompt_tokens = usage.read
-        self._record.tokens = usage.written
+    def _count(self, usage: Usage | None) -> None:
+        if usage:
+            self._record.prompt_tokens = usage.read
+            self._record.tokens = usage.written
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[Body]:

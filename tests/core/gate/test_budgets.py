@@ -15,9 +15,10 @@ from core.keys.records import digest
 from core.settings.schema import Settings
 from handlers import v1_chat_completions
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, tokens
+from tests.fake_ollama import FakeOllama, tokens, whole
 from tests.gateway import MangumTransport
 from tests.leaving import LEAVABLE, seconds_until_freed
+from tests.recorded import Recorded
 from tests.redis_server import RedisServer
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
@@ -95,6 +96,17 @@ async def test_a_client_that_leaves_before_the_end_pays_for_what_has_come(
         # Nothing is said, so nothing but the budget can refuse it.
         while (await client.post("/api/chat", json={"message": ""})).status_code != 429:
             await asyncio.sleep(0.05)
+
+
+async def test_a_stream_without_a_usage_costs_an_estimate(serve: Serve, fake: FakeOllama) -> None:
+    url = await serve(user_tokens="1/day", rate_limit="off")
+    stream = Recorded("v1/chat_stream")  # as from an Ollama that ignores `stream_options`
+    fake.reply(whole(200, "text/event-stream", stream.body), path="/v1/chat/completions")
+    asked = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    async with httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post("/v1/chat/completions", json=asked)
+        assert answer.content == stream.body
+        assert (await client.post("/v1/chat/completions", json=asked)).status_code == 429
 
 
 async def test_a_budget_renews(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,9 @@ def test_any_split_of_a_stream_gives_the_same_whole_events(name: str, cuts: list
     [("chat_stream_usage", 8), ("messages_stream", 16), ("responses_stream", 16)],
 )
 def test_the_usage_is_read(name: str, written: int) -> None:
-    assert read(STREAMS[name], body(name))[1].usage.written == written
+    usage = read(STREAMS[name], body(name))[1].usage
+    assert usage
+    assert usage.written == written
 
 
 def test_the_usage_is_read_whatever_the_answer_says() -> None:
@@ -80,6 +82,7 @@ def test_the_usage_is_read_whatever_the_answer_says() -> None:
     passed, reader = read(RESPONSES, data)
     assert passed == data
     assert reader.complete
+    assert reader.usage
     assert reader.usage.written == 16
 
 
@@ -89,6 +92,7 @@ def test_a_usage_chunk_that_nobody_asked_for_is_left_out() -> None:
     assert b'"choices":[]' in data
     assert b'"choices":[]' not in passed
     assert passed.endswith(b"data: [DONE]\n\n")
+    assert reader.usage
     assert reader.usage.written == 8
 
 
@@ -151,6 +155,7 @@ def test_a_usage_chunk_is_left_out_wherever_the_stream_is_split(cuts: list[int])
     reads = [data[start:end] for start, end in pairwise(ends)]
     passed, reader = read(CHAT_COMPLETIONS, *reads, wants_usage=False)
     assert reader.complete
+    assert reader.usage
     assert reader.usage.written
     assert b'"choices":[]' not in passed
     assert passed.count(b"data: ") == data.count(b"data: ") - 1
