@@ -122,6 +122,7 @@ class Body:
         """Return `connection` to `pool` when closed."""
         self._connection = connection
         self._pool = pool
+        self._closed = False
 
     @property
     def ended(self) -> bool:
@@ -146,7 +147,14 @@ class Body:
                     pass
 
     def close(self) -> None:
-        """Keep the connection for reuse if the body was read to its end."""
+        """Keep the connection for reuse if the body was read to its end.
+
+        Only the first call counts: kept twice, the connection would serve two requests at once,
+        and each could get the other's answer.
+        """
+        if self._closed:
+            return
+        self._closed = True
         if self._connection.reusable():
             self._pool.keep(self._connection)
         else:

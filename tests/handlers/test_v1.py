@@ -1,5 +1,6 @@
 """The compatible paths, as OpenAI's and Anthropic's own SDKs see them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +31,7 @@ from tests.compatible import (
     whole_stream,
 )
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, error, never_answers, whole
+from tests.fake_ollama import Connection, FakeOllama, Request, error, never_answers, whole
 from tests.leaving import LEAVABLE, PATIENCE_S, seconds_until_freed
 from tests.recorded import Recorded
 
@@ -290,6 +291,23 @@ async def test_a_client_that_leaves_frees_the_gpu(
     url = await serve(default_model=MODEL, max_concurrent=1)
     for _ in range(2):  # the second one needs the slot of the first
         assert await seconds_until_freed(fake, url, path, has_begun=has_begun) < PATIENCE_S
+
+
+async def test_every_client_gets_its_own_answer(fake: FakeOllama, serve: Serve) -> None:
+    async def echo(connection: Connection, request: Request) -> None:
+        await fake.wait_for(3, CHAT)  # until all of them are being answered
+        message = {"message": request.json["messages"][0], "finish_reason": "stop"}
+        connection.send_json(200, {"choices": [message]})
+
+    url = await serve(default_model=MODEL, max_concurrent=2)
+    fake.reply(replayed("chat"), echo, echo, path=CHAT)
+    async with asyncio.timeout(20), httpx.AsyncClient(base_url=url) as client:
+        await client.post(CHAT, json={"messages": QUESTION})  # its connection is kept for the next
+        asked = [{"role": "user", "content": text} for text in ("one", "two")]
+        answers = await asyncio.gather(
+            *(client.post(CHAT, json={"messages": [message]}) for message in asked)
+        )
+    assert [answer.json()["choices"][0]["message"] for answer in answers] == asked
 
 
 async def test_a_model_without_eyes_is_shown_no_image(fake: FakeOllama, clients: Clients) -> None:

@@ -170,6 +170,19 @@ async def test_connections_are_reused(fake: FakeOllama, transport: HTTPTransport
     assert fake.connections == 3
 
 
+async def test_a_body_closed_twice_keeps_its_connection_once(
+    fake: FakeOllama, transport: HTTPTransport
+) -> None:
+    request = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    _, _, body = await transport.pool.send(request)
+    await body.drain(timeout_s=20)
+    body.close()
+    body.close()
+    both = asyncio.gather(*(get(transport, "/api/version") for _ in range(2)))
+    assert {status for status, _ in await asyncio.wait_for(both, 20)} == {200}
+    assert fake.connections == 2
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_connection_closed_while_idle_is_replaced(
     fake: FakeOllama, transport: HTTPTransport, method: str
