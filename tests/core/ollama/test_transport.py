@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from core.ollama import pool as module
-from core.ollama.connection import ConnectionBroken
+from core.ollama.connection import ConnectionBroken, request_bytes
 from core.ollama.pool import Pool
 from core.ollama.transport import ForeignProtocol, HTTPTransport
 from tests.fake_ollama import (
@@ -168,6 +168,22 @@ async def test_connections_are_reused(fake: FakeOllama, transport: HTTPTransport
     assert fake.connections == 3
     await asyncio.gather(*(get(transport, "/api/version") for _ in range(3)))
     assert fake.connections == 3
+
+
+async def test_a_body_that_is_closed_twice_leaves_its_connection_to_the_next_request(
+    fake: FakeOllama, transport: HTTPTransport
+) -> None:
+    request = request_bytes(b"GET", b"/api/version", [(b"host", b"127.0.0.1")])
+    _, _, first = await transport.pool.send(request)
+    await first.drain(5)
+    first.close()
+    second = asyncio.create_task(transport.pool.send(request))
+    await asyncio.sleep(0)  # it has taken the connection
+    first.close()
+    _, _, body = await second
+    assert b"version" in await body.read()
+    body.close()
+    assert fake.connections == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
