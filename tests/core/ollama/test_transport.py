@@ -202,10 +202,11 @@ async def test_a_close_that_the_loop_has_not_seen_yet_is_detected(
 ) -> None:
     await get(transport, "/api/version")
     (idle,) = transport._pool._idle
-    monkeypatch.setattr(idle, "eof_received", lambda: True)  # as in a process that was frozen
-    fake.drop_connections()
-    await asyncio.sleep(0.05)
-    assert not idle.alive()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(idle), "eof_received", lambda _: True)  # as in a process that was frozen
+        fake.drop_connections()
+        await asyncio.sleep(0.05)
+        assert not idle.alive()
     assert (await get(transport, "/api/version"))[0] == 200
 
 
