@@ -121,8 +121,7 @@ class Body:
     def __init__(self, connection: Connection, pool: Pool) -> None:
         """Return `connection` to `pool` when closed."""
         self._connection = connection
-        self._pool = pool
-        self._closed = False
+        self._pool: Pool | None = pool
 
     @property
     def ended(self) -> bool:
@@ -147,16 +146,12 @@ class Body:
                     pass
 
     def close(self) -> None:
-        """Keep the connection for reuse if the body was read to its end.
-
-        Only the first call counts: kept twice, the connection would serve two requests at once,
-        and each could get the other's answer.
-        """
-        if self._closed:
+        """Keep the connection for reuse if the body was read to its end."""
+        pool, self._pool = self._pool, None
+        if not pool:  # it was closed before: another request may use the connection by now
             return
-        self._closed = True
         if self._connection.reusable():
-            self._pool.keep(self._connection)
+            pool.keep(self._connection)
         else:
             self._connection.abort()
 

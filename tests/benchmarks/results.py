@@ -37,6 +37,11 @@ class Results(msgspec.Struct):
         """Return the CPU of `server` as a multiple of that of `to`, the median over the rounds."""
         return _ratio(self.values(case, server, cpu_us), self.values(case, to, cpu_us))
 
+    def scatter(self, case: str, server: str, to: str) -> tuple[float, float] | None:
+        """Return the least and the greatest of the ratios that `ratio` is the median of."""
+        ratios = _ratios(self.values(case, server, cpu_us), self.values(case, to, cpu_us))
+        return (min(ratios), max(ratios)) if ratios else None
+
     def added_ms(self, case: str, server: str) -> list[float | None]:
         """Return how much `server` adds to the upstream's time to first token, per round."""
         own = self.values(case, "upstream", first_ms)
@@ -74,4 +79,8 @@ def middle(values: list[float | None]) -> float | None:
 
 
 def _ratio(over: list[float | None], under: list[float | None]) -> float | None:
-    return middle([a / b for a, b in zip(over, under, strict=False) if a is not None and b])
+    return middle([*_ratios(over, under)])
+
+
+def _ratios(over: list[float | None], under: list[float | None]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=False) if a is not None and b]
