@@ -44,14 +44,17 @@ UVICORN = (
     "uvicorn.protocols.http.httptools_impl",
 )
 """What run.sh starts, and the modules that it loads by name."""
+ON_DEMAND = ("core.chat.schema",)
+"""What a chat imports with the first format."""
 SHARED_STORE = ("core.gate.redis_hits", "core.chat.leases")
 """What a RATE_LIMIT_STORAGE in Redis or Valkey needs."""
 FUNCTIONS = {
     **dict.fromkeys(("health", "models", "v1_models"), ()),
-    **dict.fromkeys(("chat", "chat_stream", "v1_chat_completions", "v1_completions"), UVICORN),
-    **dict.fromkeys(("v1_embeddings", "v1_responses", "v1_messages"), UVICORN),
+    **dict.fromkeys(("chat", "chat_stream"), (*UVICORN, *ON_DEMAND)),
+    **dict.fromkeys(("v1_chat_completions", "v1_completions", "v1_embeddings"), UVICORN),
+    **dict.fromkeys(("v1_responses", "v1_messages"), UVICORN),
 }
-"""Every function, with what starts it in place of Mangum."""
+"""Every function, with what run.sh starts in place of Mangum and what it imports later."""
 
 _TRACE = """
 import importlib, sys, types

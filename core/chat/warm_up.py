@@ -57,6 +57,7 @@ class WarmUp:
                     await self._load(model)
                     self.pending.remove(model)
                 has_connection = False  # the pool may have closed it meanwhile
+                continue  # without a connection, a restart would not be noticed
             await asyncio.sleep(WATCH_S if is_up else RETRY_S)
 
     async def _load(self, model: str) -> None:

@@ -50,7 +50,7 @@ PATHS: list[tuple[bytes, int, int]] = [
     (b"/v1/models;x", 401, 404),
     (b"/v1/models%00", 401, 404),
     (b"/v1/models/%00", 401, 404),
-    (b"/v1/models/", 401, 404),
+    (b"/v1/models/", 401, 200),
     (b"/v1/models/..%2f..%2fapi%2fstats", 401, 404),
     (b"/v1/models/../../metrics", 401, 404),
     (b"/v1/models/a%0d%0aX-Injected:%201", 401, 404),
