@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,7 @@ def started(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0,
     )
     assert process.stdout
     output = Output(process.stdout)
@@ -65,6 +66,8 @@ def started(
         finally:
             process.kill()
             process.wait()
+            with suppress(ProcessLookupError):  # a child that it left would hold the pipe open
+                os.killpg(process.pid, signal.SIGKILL)
             output.close()
 
 
