@@ -109,8 +109,8 @@ class Record(msgspec.Struct, kw_only=True):
     duration_s: float = 0
     body_bytes: int = 0
     """How many bytes of its body are in memory."""
-    settle: Callable[[], Awaitable[None]] | None = None
-    """What the gate awaits when the request has ended."""
+    settle: Callable[["Record"], Awaitable[None]] | None = None
+    """What the gate calls with the record, and awaits, when the request has ended."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":

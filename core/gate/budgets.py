@@ -78,7 +78,7 @@ class Budget:
             record.answer_headers += _headers(window, spent)
             if spent >= window.rate.amount:
                 raise QuotaExceeded(window.rate.amount, window.reset_s)
-        record.settle = partial(self._settle, window, record)
+        record.settle = partial(self._settle, window)
 
     async def _settle(self, window: Window, record: Record) -> None:
         cost = record.prompt_tokens + record.tokens

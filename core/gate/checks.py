@@ -44,4 +44,4 @@ class GateMiddleware:
             await self.app(scope, receive, send)
         finally:
             if record.settle:
-                await record.settle()
+                await record.settle(record)

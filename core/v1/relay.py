@@ -126,7 +126,8 @@ class Relay:
                 self._api.path, body, self._record.request_id
             )
         except OllamaError as error:
-            self._record.may_have_run = not isinstance(error.__cause__, httpx.ConnectError)
+            unsent = httpx.ConnectError | httpx.ConnectTimeout
+            self._record.may_have_run = not isinstance(error.__cause__, unsent)
             raise
         if status == httpx.codes.OK:
             return answer

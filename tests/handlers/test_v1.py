@@ -10,6 +10,14 @@ import httpx
 import openai
 import pytest
 
+from core.ollama.connection import (
+    ConnectFailed,
+    ConnectionBroken,
+    ConnectTimeout,
+    Header,
+    UpstreamError,
+)
+from core.ollama.pool import Body, Pool
 from tests.compatible import (
     CHAT,
     COMPLETIONS,
@@ -256,6 +264,30 @@ async def test_statuses_are_the_sdk_s_exceptions(fake: FakeOllama, serve: Serve)
     assert limited.value.code == "rate_limit_exceeded"
     assert int(limited.value.response.headers["retry-after"]) > 0
     assert "x-should-retry" not in limited.value.response.headers
+
+
+@pytest.mark.parametrize(
+    ("failure", "has_run"),
+    [(ConnectFailed, False), (ConnectTimeout, False), (ConnectionBroken, True)],
+)
+async def test_only_what_may_have_run_is_not_to_be_tried_again(
+    fake: FakeOllama,
+    clients: Clients,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: type[UpstreamError],
+    has_run: bool,
+) -> None:
+    send = Pool.send
+
+    async def failing(pool: Pool, request: bytes) -> tuple[int, list[Header], Body]:
+        if request.startswith(b"POST /v1/"):
+            raise failure("it failed")
+        return await send(pool, request)
+
+    monkeypatch.setattr(Pool, "send", failing)
+    with pytest.raises(openai.InternalServerError) as raised:
+        await clients.plain(CHAT)
+    assert ("x-should-retry" in raised.value.response.headers) == has_run
 
 
 async def test_unknown_paths_and_methods_have_the_shape_of_their_api(clients: Clients) -> None:

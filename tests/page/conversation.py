@@ -4,13 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.fake_ollama import FakeOllama
+from tests.fake_ollama import FakeOllama, stalls_after
 
 
 async def say(page: Any, text: str) -> None:
     """Write a message and send it with Enter."""
     await page.fill("#message", text)
     await page.press("#message", "Enter")
+
+
+async def stall(page: Any, fake: FakeOllama) -> None:
+    """Ask for an answer that stops after its first words, and wait for these."""
+    fake.reply(stalls_after(3))
+    await say(page, "Count")
+    await page.wait_for_selector(".answer:has-text('0 1 2')")
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from tests.fake_ollama import FakeOllama, stalls_after, tokens
+from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import Open
-from tests.page.conversation import answered, say, stored, wait_for_count
+from tests.page.conversation import answered, say, stall, stored, wait_for_count
 
 
 async def _titles(page: Any) -> list[str]:
@@ -35,9 +35,7 @@ async def test_reload_keeps_a_conversation_and_goes_on_with_it(
 
 async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
-    fake.reply(stalls_after(3))
-    await say(page, "Count")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     await page.wait_for_timeout(2200)
     await page.reload()
     await page.wait_for_selector(".answer:has-text('0 1 2')")

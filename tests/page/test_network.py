@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
+from tests.page.conversation import answered, say, stall, stored, wait_for_count, wait_until
 from tests.page.relay import Relay, relay_to
 
 NOTICED_S = 10
@@ -93,9 +93,7 @@ async def test_offline_is_shown_immediately_and_models_return(
     open_page: Open, fake: FakeOllama
 ) -> None:
     page = await open_page()
-    fake.reply(stalls_after(3))
-    await say(page, "Count")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     devtools = await page.context.new_cdp_session(page)
     await devtools.send("Network.enable")
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
@@ -180,9 +178,7 @@ async def test_a_page_that_is_hidden_and_killed_loses_nothing(
 ) -> None:
     """Phones end a hidden page without another event."""
     page = await open_page()
-    fake.reply(stalls_after(3))
-    await say(page, "Count")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     kept = await page.evaluate(
         """() => {
           const field = document.querySelector("#message");

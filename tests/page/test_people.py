@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_ollama import FakeOllama, error, never_answers, stalls_after, tokens
 from tests.page.conftest import Open
-from tests.page.conversation import answered, prompt_of, say, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, stall, wait_for_count
 
 MARKDOWN = """# 제목
 
@@ -275,9 +275,7 @@ async def test_escape_in_the_search_field_ends_the_search(
     open_page: Open, fake: FakeOllama
 ) -> None:
     page = await open_page()
-    fake.reply(stalls_after(3))
-    await say(page, "Hello")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     await page.fill("#search", "nowhere")
     await page.wait_for_selector("#list:has-text('Nothing found')")
     await page.press("#search", "Escape")

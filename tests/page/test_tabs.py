@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tests.fake_ollama import FakeOllama, after, never_answers, stalls_after, tokens
+from tests.fake_ollama import FakeOllama, after, never_answers, tokens
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, stored, wait_for_count, wait_until
+from tests.page.conversation import answered, say, stall, stored, wait_for_count, wait_until
 
 
 async def _second_tab(page: Any, script: str = "") -> Any:
@@ -70,9 +70,7 @@ async def test_what_another_tab_writes_is_seen_and_not_interrupted(
     open_page: Open, fake: FakeOllama
 ) -> None:
     page = await open_page()
-    fake.reply(stalls_after(3))
-    await say(page, "Count")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     other = await _second_tab(page)
     await other.wait_for_selector(".progress:text('Another tab is receiving this answer')")
     await other.wait_for_selector(".answer:has-text('0 1 2')")
@@ -140,9 +138,7 @@ async def test_a_running_answer_is_kept_when_its_deletion_is_undone(
     open_page: Open, fake: FakeOllama
 ) -> None:
     page = await open_page()
-    fake.reply(stalls_after(3))
-    await say(page, "Count")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     await _delete(page, "Count")
     await page.click("#toast button:has-text('Undo')")
     await page.wait_for_selector(".answer:has-text('0 1 2')")
@@ -266,8 +262,6 @@ async def test_a_new_tab_learns_at_once_what_is_being_written(
         "const real = setInterval; setInterval = (f, ms) => real(f, ms === 1000 ? 1e9 : ms);"
     )  # it does not announce what it writes again and again
     await page.reload()
-    fake.reply(stalls_after(3))
-    await say(page, "Count")
-    await page.wait_for_selector(".answer:has-text('0 1 2')")
+    await stall(page, fake)
     other = await _second_tab(page)
     await other.wait_for_selector(".progress:text('Another tab is receiving this answer')")

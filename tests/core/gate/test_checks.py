@@ -31,7 +31,7 @@ class Checks:
             raise BadRequest("No")
         record.settle = self.settle
 
-    async def settle(self) -> None:
+    async def settle(self, _: Record) -> None:
         self.events.append("settled")
 
     def gate(self, *checks: Check) -> ASGIApp:
