@@ -5,12 +5,16 @@ import re
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, time
 
 import msgspec
 from starlette.types import Scope
 
+from core import moment
 from core.settings.networks import UNKNOWN
+
+MAX_GATHERED = 64
+"""How many ended requests wait to be observed, at the most."""
 
 _UNKNOWN = str(UNKNOWN)
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -107,6 +111,8 @@ class Record(msgspec.Struct, kw_only=True):
     tokens: int = 0
     """Tokens that the model wrote; of an unfinished stream, an estimate."""
     duration_s: float = 0
+    ended_at: float = 0
+    """When it ended, in seconds since 1970."""
     body_bytes: int = 0
     """How many bytes of its body are in memory."""
     settle: Callable[["Record"], Awaitable[None]] | None = None
@@ -134,15 +140,27 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 class Recorder:
-    """Records each request, and passes the record to `observers` when the request ends."""
+    """Records each request, and passes the record to `observers` when the request has ended.
 
-    def __init__(self, *observers: Callable[[Record], None]) -> None:
+    While others are in progress, those that have ended are gathered for a moment: one at a time,
+    observing them would take four times as long, because requests and observers would push each
+    other out of the CPU's caches.
+    """
+
+    def __init__(
+        self,
+        *observers: Callable[[Record], None],
+        release: Callable[[Record], None] | None = None,
+    ) -> None:
+        """Call `release` with each record as soon as its request has ended."""
         self.observers = observers
         self.in_flight = 0
         self.traced = False
         """Whether requests are traced, as part of their clients' traces."""
         self.draining = False
         """Whether the server is stopping and refuses new requests."""
+        self._release = release
+        self._ended: list[Record] = []
 
     def begin(self, scope: Scope) -> Record:
         """Start the record of the request in `scope`; `Record.of` finds it there."""
@@ -165,8 +183,21 @@ class Recorder:
         return record
 
     def end(self, record: Record) -> None:
-        """Complete `record` and pass it on."""
+        """Complete `record`, and pass it on soon."""
         self.in_flight -= 1
         record.duration_s = monotonic() - record.started_at
+        record.ended_at = time()
+        if self._release:
+            self._release(record)
+        self._ended.append(record)
+        if not self.in_flight or len(self._ended) >= MAX_GATHERED:
+            self.flush()
+        elif len(self._ended) == 1:
+            moment.unless_over(self.flush)
+
+    def flush(self) -> None:
+        """Pass on the records that are still waiting."""
+        ended, self._ended = self._ended, []
         for observe in self.observers:
-            observe(record)
+            for record in ended:
+                observe(record)

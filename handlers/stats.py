@@ -12,6 +12,7 @@ from core.contract.responses import JSONResponse
 async def stats(request: Request) -> Response:
     """Answer with the queue, and the statistics of the models that the client may use."""
     state, caller = request.app.state, Caller.of(request.scope)
+    state.recorder.flush()
     return JSONResponse(
         StatsAnswer(
             models=[m for m in state.stats.by_model() if caller.may_use(m.model)],

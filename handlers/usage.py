@@ -17,6 +17,7 @@ from core.usage.ledger import Ledger, caller_of
 async def usage(request: Request) -> Response:
     """Answer with the caller's own counts, starting with the day `since`."""
     ledger: Ledger = request.app.state.ledger
+    request.app.state.recorder.flush()
     caller = caller_of(Caller.of(request.scope).id)
     try:
         since = date.fromisoformat(request.query_params.get("since", date.min.isoformat()))

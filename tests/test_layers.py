@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"contract", "settings"},
-    {"context", "moment"},
+    {"contract", "settings", "moment"},
+    {"context"},
     {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},
     {"serving", "v1"},

@@ -94,10 +94,11 @@ class JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord | Record) -> str:
         """Return the line for `record`, without a line break."""
         if isinstance(record, Record):
-            entry = {"time": _now(), "level": "info", "logger": "request", **_fields(record)}
+            time = _utc(record.ended_at)
+            entry = {"time": time, "level": "info", "logger": "request", **_fields(record)}
         else:
             entry = {
-                "time": _now(),
+                "time": _utc(record.created),
                 "level": record.levelname.lower(),
                 "logger": record.name,
                 "message": record.getMessage(),
@@ -117,14 +118,14 @@ class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord | Record) -> str:
         """Return the line for `record`, with any traceback."""
         if isinstance(record, Record):
-            level, trace = "INFO", ""
+            level, trace, seconds = "INFO", "", record.ended_at
             message = " ".join(f"{name}={value}" for name, value in _fields(record).items())
         else:
-            level, message = record.levelname, record.getMessage()
+            level, message, seconds = record.levelname, record.getMessage(), record.created
             trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
         safe = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", message)
-        return f"{datetime.now().astimezone():%H:%M:%S} {level:7} {safe}{trace}"
+        return f"{datetime.fromtimestamp(seconds).astimezone():%H:%M:%S} {level:7} {safe}{trace}"
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

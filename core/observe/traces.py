@@ -4,7 +4,6 @@ The packages are an extra, `otel`; nothing here is imported while OTEL_EXPORTER_
 unset.
 """
 
-import time
 from collections.abc import Collection
 
 from opentelemetry import trace
@@ -36,7 +35,7 @@ class Traces:
 
     def observe(self, record: Record) -> None:
         """Create the spans of a finished request, within its client's trace if there is one."""
-        ended_at = time.time_ns()
+        ended_at = _ns(record.ended_at)
         started_at = ended_at - _ns(record.duration_s)
         path = record.path.removesuffix("/") or "/"
         path = path if path in self._paths else "other"

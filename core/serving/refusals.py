@@ -1,6 +1,7 @@
 """Answers connections whose bytes are not an acceptable request, and logs the refusal."""
 
 from collections.abc import Sequence
+from time import time
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -45,6 +46,7 @@ def log_refusal(error: ApiError, host: str, *, is_proxy: bool) -> None:
             method="",
             path="",
             started_at=0,
+            ended_at=time(),
             address="" if is_proxy else str(parse_address(host)),
             status=error.status,
             error=type(error),

@@ -1,7 +1,9 @@
+import asyncio
+
 import pytest
 from starlette.types import Scope
 
-from core.context import Caller, Record, Recorder
+from core.context import MAX_GATHERED, Caller, Record, Recorder
 
 
 @pytest.mark.parametrize(
@@ -34,11 +36,40 @@ def test_a_key_may_be_limited_to_models(
     assert caller.may_use(model) is allowed
 
 
+def new_scope() -> Scope:
+    return {"type": "http", "method": "GET", "path": "/", "headers": []}
+
+
 def test_a_request_is_in_flight_until_it_ends() -> None:
     seen: list[Record] = []
     recorder = Recorder(seen.append)
-    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    scope = new_scope()
     begun = recorder.begin(scope)
     assert (recorder.in_flight, Record.of(scope)) == (1, begun)
     recorder.end(begun)
     assert (recorder.in_flight, seen) == (0, [begun])
+
+
+async def test_ended_requests_are_observed_together_while_others_run() -> None:
+    seen: asyncio.Queue[Record] = asyncio.Queue()
+    released: list[Record] = []
+    recorder = Recorder(seen.put_nowait, release=released.append)
+    running, *ended = [recorder.begin(new_scope()) for _ in range(3)]
+    for record in ended:
+        recorder.end(record)
+    assert (seen.empty(), released) == (True, ended)
+    assert [await seen.get(), await seen.get()] == ended  # in a moment
+    recorder.end(running)
+    assert seen.get_nowait() is running
+
+
+async def test_a_limited_number_of_ended_requests_waits() -> None:
+    seen: list[Record] = []
+    recorder = Recorder(seen.append)
+    recorder.begin(new_scope())
+    ended = [recorder.begin(new_scope()) for _ in range(MAX_GATHERED + 1)]
+    for record in ended:
+        recorder.end(record)
+    assert seen == ended[:-1]
+    recorder.flush()
+    assert seen == ended

@@ -10,6 +10,7 @@ from tests.conftest import Serve
 from tests.fake_ollama import (
     FakeOllama,
     never_answers,
+    stalls_after,
     tokens,
 )
 
@@ -61,3 +62,19 @@ def test_percentiles_cover_the_latest_answers() -> None:
     assert figures.first_token_mean_s is None
     stats.observe(record(model="m", status=200, duration_s=1.0, tokens=10))
     assert stats.by_model()[0].count == 2001
+
+
+async def test_an_answer_counts_at_once_while_another_request_runs(
+    serve: Serve, fake: FakeOllama
+) -> None:
+    async with httpx.AsyncClient(base_url=await serve()) as client:
+        fake.reply(stalls_after(1))
+        async with client.stream("POST", "/api/chat/stream", json={"message": "Hi"}) as stream:
+            await anext(stream.aiter_bytes())
+            await client.post("/api/chat", json={"message": "Hi"})
+            stats = (await client.get("/api/stats")).json()
+            usage = (await client.get("/api/usage")).json()
+            metrics = (await client.get("/metrics")).text
+    assert [model["count"] for model in stats["models"]] == [1]
+    assert [row["requests"] for row in usage["usage"]] == [1]
+    assert 'requests_total{method="POST",path="/api/chat",status="200"} 1' in metrics
