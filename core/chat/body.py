@@ -116,14 +116,15 @@ async def read_body(
     size = int(declared[:_DIGITS]) if declared.isdigit() else 0
     if size > limit:
         raise _too_large(limit)
-    budget.check(size)
+    if size > SMALL_BODY_BYTES:
+        budget.check(size)
     record = Record.of(request.scope)
     chunk, more = await _receive(request)
+    text = _Text(charset)
     if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # the usual case
-        chunk = _Text(charset).feed(chunk, final=True)
+        chunk = text.feed(chunk, final=True)
         budget.hold(record, len(chunk))
         return chunk.removeprefix(_BOM)
-    text = _Text(charset)
     parts = PartsCounter(max_parts)
     body: bytes | bytearray = b""
     received = 0

@@ -86,8 +86,7 @@ async def read_chat_request(
         ApiError: the body does not arrive (as for `read_body`), is not declared as JSON, or is
             not a valid request; the text names the field.
     """
-    content_type = fields_of(request.scope).get(b"content-type", b"")
-    charset = charset_of(content_type.decode("latin-1"))
+    charset = charset_of(fields_of(request.scope).get(b"content-type", b""))
     limit = settings.max_conversation_bytes
     max_parts = max_integers(limit) + MAX_PARTS
     body = [await read_body(request, charset, settings, budget, max_parts)]
@@ -130,7 +129,8 @@ async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest
     if chat.options is not UNSET:
         chat.options = _checked_options(chat.options)
     check(chat)
-    await check_images(chat)
+    if chat.images or chat.messages is not UNSET:
+        await check_images(chat)
     return chat
 
 
@@ -152,14 +152,14 @@ def _checked_options(options: Options) -> Options:
 
 
 @lru_cache(maxsize=64)
-def charset_of(content_type: str) -> str:
+def charset_of(content_type: bytes) -> str:
     """Return the Python codec for the declared charset; UTF-8, JSON's own, if none is.
 
     Raises:
         UnsupportedMediaType: it is not JSON, which a foreign web page cannot send.
         BadRequest: the charset is unknown.
     """
-    media_type, _, parameters = content_type.partition(";")
+    media_type, _, parameters = content_type.decode("latin-1").partition(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaType(
             "The body must be JSON. Send it with Content-Type: application/json; charset=utf-8"

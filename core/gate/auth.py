@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable
 from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -25,6 +27,17 @@ from core.settings.schema import Settings
 _CREDENTIAL_HEADERS = {b"authorization", b"x-api-key"}
 
 
+class _Peer(NamedTuple):
+    """What the settings say about an address."""
+
+    address: Address
+    is_allowed: bool
+    is_anonymous: bool
+    is_monitor: bool
+    caller: Caller | None
+    """Whom a request without credentials is from; None if that is not always the same."""
+
+
 class Auth:
     """Identifies the caller by API key, by token or, failing both, by address.
 
@@ -42,13 +55,12 @@ class Auth:
         failures: FailureLimiter,
     ) -> None:
         """Run behind `ClientAddressMiddleware`; without `tokens`, accept only API keys."""
-        self.allowed = settings.allowed_clients
-        self.anonymous = settings.anonymous_clients
-        self.monitors = settings.monitor_clients
+        self.settings = settings
         self.keys = keys
         self.tokens = tokens
         self.failures = failures
         self.sites = Sites()
+        self._peer = lru_cache(maxsize=1024)(self._look_up)
 
     def __call__(self, scope: Scope, record: Record) -> Awaitable[None] | None:
         """Set the `Caller` in the request's record.
@@ -59,18 +71,29 @@ class Auth:
             Unauthorized: the credentials are missing or wrong.
             RateLimited: the address has sent wrong credentials too often.
         """
-        address = parse_address(scope["client"][0])
-        if address not in self.allowed:
-            raise AddressNotAllowed(f"Requests from {address} are not allowed")
+        peer = self._peer(scope["client"][0])
+        if not peer.is_allowed:
+            raise AddressNotAllowed(f"Requests from {peer.address} are not allowed")
         public = is_public(scope)
         if not public and (credential := _credential(scope)):
-            return self._authenticate(credential, record, address)
-        record.let_in = address in self.anonymous
-        public |= is_probe(scope) and address in self.monitors
+            return self._authenticate(credential, record, peer.address)
+        record.let_in = peer.is_anonymous
+        public |= peer.is_monitor and is_probe(scope)
         if not public and not record.let_in:
-            raise CredentialsNeeded(None if address == UNKNOWN else str(address))
-        record.caller = _anonymous(address, self.sites.of(address))
+            raise CredentialsNeeded(None if peer.address == UNKNOWN else str(peer.address))
+        record.caller = peer.caller or _anonymous(peer.address, self.sites.of(peer.address))
         return None
+
+    def _look_up(self, host: str) -> _Peer:
+        address = parse_address(host)
+        settings = self.settings
+        return _Peer(
+            address,
+            address in settings.allowed_clients,
+            address in settings.anonymous_clients,
+            address in settings.monitor_clients,
+            None if isinstance(address, IPv6Address) else _anonymous(address, str(address)),
+        )
 
     async def _authenticate(self, credential: str, record: Record, address: Address) -> None:
         record.caller = await self._holder(credential, record, address)
@@ -117,6 +140,5 @@ def _credential(scope: Scope) -> str | None:
     return credentials.pop() if credentials else None
 
 
-@lru_cache(maxsize=1024)
 def _anonymous(address: Address, site: str) -> Caller:
     return Caller(id=f"address:{site}", name=str(address), address=str(address))

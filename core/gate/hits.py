@@ -86,7 +86,9 @@ class MemoryStore(Store):
         self._hits.clear()
 
     def _current(self, key: str, rate: Rate, now: float) -> deque[float]:
-        hits = self._hits.get((key, rate), deque[float]())
+        hits = self._hits.get((key, rate))
+        if hits is None:
+            return deque[float]()
         while hits and hits[0] <= now - rate.window_s:
             hits.popleft()
         return hits

@@ -6,7 +6,7 @@ import logging
 import ssl
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import httpx
 import msgspec
@@ -42,7 +42,7 @@ class OllamaAPI:
 
         `built_in`: it is the built-in model, which this server restarts itself.
         """
-        self._network_errors = _NetworkErrors(built_in=built_in)
+        self._built_in = built_in
         self._url = lru_cache(lambda path: httpx.URL(base_url.rstrip("/") + path))
         self._transport = transport
         self._headers = list(headers)
@@ -58,9 +58,11 @@ class OllamaAPI:
         Raises:
             OllamaError: no response arrived.
         """
-        with self._network_errors:
+        try:
             # Nothing here may refer to the request: its megabytes would stay until the answer.
             return await self._transport.pool.send(self._post_bytes(path, body, request_id))
+        except UpstreamError as error:
+            raise_explained(error, built_in=self._built_in)
 
     def _post_bytes(self, path: str, body: object, request_id: str) -> bytes:
         content = _encode(body)
@@ -86,11 +88,13 @@ class OllamaAPI:
         Raises:
             OllamaError: no response arrived.
         """
-        with self._network_errors:
+        try:
             # Nothing here may refer to the request: its megabytes would stay until the answer.
             return await self._transport.handle_async_request(
                 self._request(method, path, body, request_id)
             )
+        except httpx.TransportError as error:
+            raise_explained(error, built_in=self._built_in)
 
     def _request(self, method: str, path: str, body: object, request_id: str) -> httpx.Request:
         # Request and response streams bypass httpx's handling of content.
@@ -151,8 +155,9 @@ async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
     """
     assert isinstance(stream, httpx.AsyncByteStream)
     try:
-        with network_errors:
-            return b"".join([data async for data in stream])
+        return b"".join([data async for data in stream])
+    except httpx.TransportError as error:
+        raise_explained(error)
     finally:
         await stream.aclose()
 
@@ -164,32 +169,28 @@ async def read_body(body: Body) -> bytes:
         OllamaError: the connection broke.
     """
     try:
-        with network_errors:
-            parts = [await body.read()]
-            while not body.ended:
-                parts.append(await body.read())
+        parts = [await body.read()]
+        while not body.ended:
+            parts.append(await body.read())
+    except UpstreamError as error:
+        raise_explained(error)
     finally:
         body.close()
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class _NetworkErrors:
-    """Logs a network failure, and raises an error that explains it to the client."""
+def raise_explained(
+    error: UpstreamError | httpx.TransportError, *, built_in: bool = False
+) -> NoReturn:
+    """Log a failure of the network, and raise what explains it to the client.
 
-    def __init__(self, *, built_in: bool = False) -> None:
-        self._built_in = built_in
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, class_: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, UpstreamError):
-            error = as_httpx(error)
-        if isinstance(error, httpx.TransportError):
-            _logger.warning("%s: %s", type(error).__name__, error)
-            raise OllamaError(_explanation(error, built_in=self._built_in)) from error
+    Raises:
+        OllamaError: always; its cause is httpx's error.
+    """
+    if isinstance(error, UpstreamError):
+        error = as_httpx(error)
+    _logger.warning("%s: %s", type(error).__name__, error)
+    raise OllamaError(_explanation(error, built_in=built_in)) from error
 
 
 def _explanation(error: httpx.TransportError, *, built_in: bool) -> str:
@@ -223,7 +224,3 @@ def _not_connected(error: httpx.TransportError, *, built_in: bool) -> str:
             "Renew it there, or check OLLAMA_CA_FILE here"
         )
     return "cannot connect to Ollama. Is it running? Check OLLAMA_BASE_URL"
-
-
-network_errors = _NetworkErrors()
-"""`with network_errors:` turns failures of a connection into an `OllamaError`."""

@@ -11,8 +11,8 @@ from starlette.datastructures import State
 
 from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
-from core.ollama.api import END_TIMEOUT_S, OllamaAPI, network_errors, parse, read, read_body
-from core.ollama.connection import Header
+from core.ollama.api import END_TIMEOUT_S, OllamaAPI, parse, raise_explained, read, read_body
+from core.ollama.connection import Header, UpstreamError
 from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
@@ -151,13 +151,14 @@ class OllamaClient:
         reader = AnswerReader(thinking=bool(chat.think))
         body = await self._answer(chat, model, request_id, stream=True)
         try:
-            with network_errors:
-                while not reader.finished and (data := await body.read()):
-                    for lines in reader.feed(data):
-                        yield lines
+            while not reader.finished and (data := await body.read()):
+                for lines in reader.feed(data):
+                    yield lines
             for lines in reader.end():
                 yield lines
             await body.drain(END_TIMEOUT_S)
+        except UpstreamError as error:
+            raise_explained(error)
         finally:
             body.close()
 
@@ -166,8 +167,11 @@ class OllamaClient:
     ) -> Body:
         """Return the model's answer once it has begun."""
         await self.check_place(model)
-        if chat.messages is not UNSET and any(message.images for message in chat.messages):
-            await self._check_sight(model)
+        assert chat.messages is not UNSET
+        for message in chat.messages:
+            if message.images:
+                await self._check_sight(model)
+                break
         max_predict = self._settings.max_predict
         request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
         status, headers, body = await self._api.post("/api/chat", request, request_id)

@@ -26,14 +26,17 @@ class OllamaRequest(Struct, kw_only=True):
     def from_chat(cls, chat: ChatRequest, model: str, max_predict: int, *, stream: bool) -> Self:
         """Translate a chat request that has its whole conversation in `messages`."""
         assert chat.messages is not UNSET
-        options = Options() if chat.options is UNSET else chat.options
-        wanted = 0 if options.num_predict is UNSET else options.num_predict
-        limit = min(wanted, max_predict) if wanted > 0 else max_predict
+        if chat.options is UNSET:
+            options = Options(num_predict=max_predict)
+        else:
+            wanted = 0 if chat.options.num_predict is UNSET else chat.options.num_predict
+            limit = min(wanted, max_predict) if wanted > 0 else max_predict
+            options = msgspec.structs.replace(chat.options, num_predict=limit)
         return cls(
             model=model,
             messages=chat.messages,
             stream=stream,
             think=chat.think,
-            options=msgspec.structs.replace(options, num_predict=limit),
+            options=options,
             format=chat.format,
         )

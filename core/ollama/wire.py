@@ -5,7 +5,6 @@ Nothing here does I/O; `client` feeds it. Facts about Ollama come from its sourc
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -85,7 +84,11 @@ def read_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
     return ChatAnswer(
         response=line.message.content,
         model=model,
-        **_figures(line, line.message.thinking if chat.think else UNSET),
+        done_reason=line.done_reason,
+        prompt_eval_count=line.prompt_eval_count,
+        eval_count=line.eval_count,
+        total_duration=line.total_duration,
+        thinking=line.message.thinking if chat.think else UNSET,
     )
 
 
@@ -191,7 +194,13 @@ class AnswerReader:
         if line.done:
             self.finished = True
             thinking = UNSET if self._thinking is None else "".join(self._thinking)
-            lines.end = StreamEnd(**_figures(line, thinking))
+            lines.end = StreamEnd(
+                done_reason=line.done_reason,
+                prompt_eval_count=line.prompt_eval_count,
+                eval_count=line.eval_count,
+                total_duration=line.total_duration,
+                thinking=thinking,
+            )
 
 
 def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnswer:
@@ -206,13 +215,3 @@ def read_streamed_answer(body: bytes, chat: ChatRequest, model: str) -> ChatAnsw
     assert batches[-1].end
     end = msgspec.structs.asdict(batches[-1].end)
     return ChatAnswer(**{**end, "response": text, "model": model})
-
-
-def _figures(line: OllamaLine, thinking: str | UnsetType) -> dict[str, Any]:
-    return {
-        "done_reason": line.done_reason,
-        "prompt_eval_count": line.prompt_eval_count,
-        "eval_count": line.eval_count,
-        "total_duration": line.total_duration,
-        "thinking": thinking,
-    }

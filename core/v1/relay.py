@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.chat.body import MemoryBudget, read_body
 from core.chat.request import charset_of
-from core.context import Caller, Record
+from core.context import Caller, Record, fields_of
 from core.contract.dialects import OpenAI
 from core.contract.errors import (
     BadRequest,
@@ -20,9 +20,10 @@ from core.contract.errors import (
     ModelNotFound,
     OllamaError,
 )
-from core.ollama.api import END_TIMEOUT_S, network_errors
+from core.ollama.api import END_TIMEOUT_S, raise_explained
 from core.ollama.api import read_body as read_answer
 from core.ollama.client import OllamaClient, ollama_client
+from core.ollama.connection import UpstreamError
 from core.ollama.failures import failed_response, failure, incomplete, not_ollama
 from core.ollama.pool import Body
 from core.v1.apis import Answer, Api, Usage
@@ -85,7 +86,7 @@ class Relay:
         """
         reader = EventReader(self._api, wants_usage=self._asked.wants_usage)
         async with self._slot() as stream:
-            with network_errors:
+            try:
                 while not reader.complete and (data := await stream.read()):
                     for block in reader.feed(data):
                         self._record.mark_first_token()
@@ -93,6 +94,8 @@ class Relay:
                         # counting events takes longer.
                         self._record.tokens += 1 + len(block) // EVENT_BYTES
                         yield block
+            except UpstreamError as error:
+                raise_explained(error)
             if not reader.complete:
                 raise incomplete()
             self._count(reader.usage)
@@ -174,7 +177,7 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     """
     settings = request.app.state.settings
     memory: MemoryBudget = request.app.state.memory
-    charset = charset_of(request.headers.get("content-type", ""))
+    charset = charset_of(fields_of(request.scope).get(b"content-type", b""))
     body = await read_body(request, charset, settings, memory)
     async with memory.turn(Record.of(request.scope)):
         asked = await parse(api, body, settings.max_predict)

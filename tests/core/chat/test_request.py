@@ -245,7 +245,7 @@ def test_invented_charsets_are_not_remembered() -> None:
             for number in range(2000):
                 name = f"{round_}-{number}-".ljust(1000, "x")
                 with pytest.raises(BadRequest, match="charset"):
-                    charset_of(f"application/json; charset={name}")
+                    charset_of(f"application/json; charset={name}".encode())
             kept = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
