@@ -2,11 +2,11 @@
 
 import asyncio
 import codecs
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import cached_property
 from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from core.chat.parts import MAX_PARTS, PartsCounter
 from core.context import Record, fields_of
@@ -22,7 +22,6 @@ QUICK_BODY_BYTES = 4 * 1024
 RESERVED_SHARE = 16
 """One part in so many of the memory is reserved for small bodies, whatever large ones take."""
 
-_AT_ONCE = nullcontext()
 _BOM = codecs.BOM_UTF8
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
@@ -33,7 +32,12 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Held while a body of more than QUICK_BODY_BYTES is checked.
+
+        A check pauses to let other clients run. With many checks at once, each pause would last as
+        long as all the others' steps.
+        """
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -79,14 +83,6 @@ class MemoryBudget:
         finally:
             self.used += record.body_bytes
 
-    def turn(self, record: Record) -> AbstractAsyncContextManager[None]:
-        """Wait until no other body is being checked, if that of `record` takes time.
-
-        A check pauses to let other clients run. With many checks at once, each pause would last
-        as long as all the others' steps.
-        """
-        return _AT_ONCE if record.body_bytes <= QUICK_BODY_BYTES else self._turn
-
     def release(self, record: Record) -> None:
         """Stop counting the body of a request that has ended."""
         self.used -= record.body_bytes
@@ -119,7 +115,7 @@ async def read_body(
     if size > SMALL_BODY_BYTES:
         budget.check(size)
     record = Record.of(request.scope)
-    chunk, more = await _receive(request)
+    chunk, more = _piece(await request.receive())
     text = _Text(charset)
     if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # the usual case
         chunk = text.feed(chunk, final=True)
@@ -142,13 +138,12 @@ async def read_body(
             body = chunk
         if not more:
             break
-        chunk, more = await _receive(request)
+        chunk, more = _piece(await request.receive())
     return body.removeprefix(_BOM) if body.startswith(_BOM) else body  # it would copy
 
 
-async def _receive(request: Request) -> tuple[bytes, bool]:
-    """Return the next piece of a body, and whether there are more."""
-    message = await request.receive()
+def _piece(message: Message) -> tuple[bytes, bool]:
+    """Return the piece of a body in `message`, and whether there are more."""
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message.get("body", b""), message.get("more_body", False)

@@ -11,12 +11,12 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 
-from core.chat.body import SMALL_BODY_BYTES, MemoryBudget, read_body
+from core.chat.body import QUICK_BODY_BYTES, SMALL_BODY_BYTES, MemoryBudget, read_body
 from core.chat.conversation import check, max_integers, messages_of, too_long
 from core.chat.images import check_images
 from core.chat.large import weighed
 from core.chat.parts import MAX_PARTS
-from core.context import Record, fields_of
+from core.context import fields_of
 from core.contract.errors import BadRequest, UnsupportedMediaType
 from core.contract.schemas import MAX_CONTEXT_LENGTH, MAX_MESSAGES, ChatRequest, Options
 from core.settings.schema import Settings
@@ -89,12 +89,15 @@ async def read_chat_request(
     charset = charset_of(fields_of(request.scope).get(b"content-type", b""))
     limit = settings.max_conversation_bytes
     max_parts = max_integers(limit) + MAX_PARTS
+    # Handed over in a list, so that it is freed as soon as its parts have been copied.
     body = [await read_body(request, charset, settings, budget, max_parts)]
-    record = Record.of(request.scope)
-    async with budget.turn(record):
-        # Handed over, so that it is freed as soon as its parts have been copied.
+    size = len(body[0])
+    if size <= QUICK_BODY_BYTES:
         chat = await parse_chat_request(body.pop(), limit)
-        chat.messages = messages_of(chat, limit)
+    else:
+        async with budget.turn:
+            chat = await parse_chat_request(body.pop(), limit)
+    chat.messages = messages_of(chat, limit)
     if len(chat.messages) > MAX_MESSAGES:
         raise too_long(limit)
     chat.message, chat.context, chat.system, chat.images = UNSET, None, UNSET, []
@@ -103,7 +106,7 @@ async def read_chat_request(
             "message: only question marks arrived, because PowerShell replaced the letters. "
             'Call it with -ContentType "application/json; charset=utf-8"'
         )
-    return PendingChat(chat, is_large=record.body_bytes > SMALL_BODY_BYTES)
+    return PendingChat(chat, is_large=size > SMALL_BODY_BYTES)
 
 
 async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from core.chat.body import MemoryBudget, read_body
+from core.chat.body import QUICK_BODY_BYTES, MemoryBudget, read_body
 from core.chat.request import charset_of
 from core.context import Caller, Record, fields_of
 from core.contract.dialects import OpenAI
@@ -179,8 +179,11 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     memory: MemoryBudget = request.app.state.memory
     charset = charset_of(fields_of(request.scope).get(b"content-type", b""))
     body = await read_body(request, charset, settings, memory)
-    async with memory.turn(Record.of(request.scope)):
+    if len(body) <= QUICK_BODY_BYTES:
         asked = await parse(api, body, settings.max_predict)
+    else:
+        async with memory.turn:
+            asked = await parse(api, body, settings.max_predict)
     del body
     if not asked.model:
         may_use = Caller.of(request.scope).may_use
