@@ -74,7 +74,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     keys = KeyStore.from_settings(settings)
     memory = MemoryBudget.from_settings(settings)
     queue = _queue(settings)
-    recorder = Recorder(logs.log_request, release=memory.release)
+    recorder = Recorder(logs.log_requests, release=memory.release)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

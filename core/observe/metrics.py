@@ -57,7 +57,7 @@ class Metrics:
         """Label requests by path, those outside `paths` as `other`; read `gauges` when scraped."""
         self._paths = frozenset(paths)
         self._gauges = [*gauges]
-        self._requests = Counter[Labels]()
+        self._requests = Counter[tuple[str, str, int]]()
         self._tokens = Counter[Labels]()
         self._upstream_errors = Counter[Labels]()
         self._cancels = self._rate_limited = 0
@@ -65,22 +65,19 @@ class Metrics:
         self._first_tokens = defaultdict[Labels, _Histogram](_Histogram)
         self._queued = _Histogram()
 
-    def observe(self, record: Record) -> None:
-        """Count a finished request."""
+    def observe(self, *records: Record) -> None:
+        """Count finished requests."""
+        for record in records:
+            self._observe(record)
+
+    def _observe(self, record: Record) -> None:
         path = record.path.removesuffix("/") or "/"
         path = path if path in self._paths else "other"
         method = record.method if record.method in _METHODS else "other"
-        self._requests[method, path, str(record.status)] += 1
+        self._requests[method, path, record.status] += 1
         self._durations[path,].observe(record.duration_s)
-        error = record.error
-        if error is None:
-            pass
-        elif issubclass(error, _UPSTREAM_FAILURES):
-            self._upstream_errors[error.__name__,] += 1
-        elif issubclass(error, RateLimited):
-            self._rate_limited += 1
-        elif issubclass(error, ClientDisconnect):
-            self._cancels += 1
+        if record.error:
+            self._count(record.error)
         if record.queued_s or (record.model and not record.error):
             self._queued.observe(record.queued_s)
         if record.model and (not record.error or record.first_token_s is not None):
@@ -88,6 +85,14 @@ class Metrics:
             self._tokens[model,] += record.tokens
             if record.first_token_s is not None:
                 self._first_tokens[model,].observe(record.first_token_s)
+
+    def _count(self, error: type[BaseException]) -> None:
+        if issubclass(error, _UPSTREAM_FAILURES):
+            self._upstream_errors[error.__name__,] += 1
+        elif issubclass(error, RateLimited):
+            self._rate_limited += 1
+        elif issubclass(error, ClientDisconnect):
+            self._cancels += 1
 
     def text(self, may_see: Callable[[str], bool]) -> bytes:
         """Return the metrics in Prometheus' text format, without those of hidden models."""
@@ -100,7 +105,8 @@ class Metrics:
     def _collect(self, seen: Callable[[Mapping[Labels, object]], set[Labels]]) -> Iterator[Metric]:
         by_request = ("method", "path", "status")
         text = "Requests by status; 0: the client disconnected"
-        yield _counter("requests", text, by_request, self._requests)
+        requests = {(*of, str(status)): count for (*of, status), count in self._requests.items()}
+        yield _counter("requests", text, by_request, requests)
         yield _histogram("request_seconds", "Duration of a request", ("path",), self._durations)
         text = "Time spent waiting for a slot"
         yield _histogram("queue_wait_seconds", text, (), {(): self._queued})

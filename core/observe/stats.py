@@ -24,8 +24,12 @@ class Stats:
         self._models: dict[str, _Samples] = {}
         self._figures: list[ModelStats] | None = None
 
-    def observe(self, record: Record) -> None:
-        """Count a finished request."""
+    def observe(self, *records: Record) -> None:
+        """Count finished requests."""
+        for record in records:
+            self._observe(record)
+
+    def _observe(self, record: Record) -> None:
         if not record.model or not record.answered:
             return
         self._figures = None

@@ -33,8 +33,12 @@ class Traces:
         self._tracer = self._provider.get_tracer("ollama-web-api", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def observe(self, record: Record) -> None:
-        """Create the spans of a finished request, within its client's trace if there is one."""
+    def observe(self, *records: Record) -> None:
+        """Create the spans of finished requests, within their clients' traces if there are any."""
+        for record in records:
+            self._observe(record)
+
+    def _observe(self, record: Record) -> None:
         ended_at = _ns(record.ended_at)
         started_at = ended_at - _ns(record.duration_s)
         path = record.path.removesuffix("/") or "/"

@@ -40,7 +40,7 @@ def last_answer(error: ApiError) -> bytes:
 
 def log_refusal(error: ApiError, host: str, *, is_proxy: bool) -> None:
     """Log a refusal; a trusted proxy is not its cause, and the proxy's client is unknown."""
-    logs.log_request(
+    logs.log_requests(
         Record(
             request_id="",
             method="",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from core.context import Record
+from core.context import Caller, Record
 from core.contract.retryable import UsageUnavailable
 
 FLUSH_S = 4
@@ -86,19 +86,22 @@ class Ledger:
         self._thread: threading.Thread | None = None
         self._failing = False
 
-    def observe(self, record: Record) -> None:
-        """Count a finished request, if a model answered it."""
-        if not record.model or not record.caller or not record.answered:
-            return
-        day = _day(int(time.time()) // 86_400)
-        key = (day, caller_of(record.caller.id), record.model)
+    def observe(self, *records: Record) -> None:
+        """Count the finished requests that a model answered."""
         with self._lock:
-            counts = self._pending.setdefault(key, [0, 0, 0, 0.0])
-            counts[0] += 1
-            counts[1] += record.prompt_tokens
-            counts[2] += record.tokens
-            counts[3] += max(0.0, record.duration_s - record.queued_s)
-        self._start()
+            for record in records:
+                if record.model and record.caller and record.answered:
+                    self._count(record, record.caller)
+        if self._pending:
+            self._start()
+
+    def _count(self, record: Record, caller: Caller) -> None:
+        day = _day(int(record.ended_at) // 86_400)
+        counts = self._pending.setdefault((day, caller_of(caller.id), record.model), [0, 0, 0, 0.0])
+        counts[0] += 1
+        counts[1] += record.prompt_tokens
+        counts[2] += record.tokens
+        counts[3] += max(0.0, record.duration_s - record.queued_s)
 
     def keep_spent(self, key: str, end: int, spent: int) -> None:
         """Record that `spent` tokens of a budget's window are used, until its `end`."""

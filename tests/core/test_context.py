@@ -42,7 +42,7 @@ def new_scope() -> Scope:
 
 def test_a_request_is_in_flight_until_it_ends() -> None:
     seen: list[Record] = []
-    recorder = Recorder(seen.append)
+    recorder = Recorder(lambda *records: seen.extend(records))
     scope = new_scope()
     begun = recorder.begin(scope)
     assert (recorder.in_flight, Record.of(scope)) == (1, begun)
@@ -51,21 +51,21 @@ def test_a_request_is_in_flight_until_it_ends() -> None:
 
 
 async def test_ended_requests_are_observed_together_while_others_run() -> None:
-    seen: asyncio.Queue[Record] = asyncio.Queue()
+    seen: asyncio.Queue[tuple[Record, ...]] = asyncio.Queue()
     released: list[Record] = []
-    recorder = Recorder(seen.put_nowait, release=released.append)
+    recorder = Recorder(lambda *records: seen.put_nowait(records), release=released.append)
     running, *ended = [recorder.begin(new_scope()) for _ in range(3)]
     for record in ended:
         recorder.end(record)
     assert (seen.empty(), released) == (True, ended)
-    assert [await seen.get(), await seen.get()] == ended  # in a moment
+    assert await seen.get() == tuple(ended)  # in a moment
     recorder.end(running)
-    assert seen.get_nowait() is running
+    assert seen.get_nowait() == (running,)
 
 
 async def test_a_limited_number_of_ended_requests_waits() -> None:
     seen: list[Record] = []
-    recorder = Recorder(seen.append)
+    recorder = Recorder(lambda *records: seen.extend(records))
     recorder.begin(new_scope())
     ended = [recorder.begin(new_scope()) for _ in range(MAX_GATHERED + 1)]
     for record in ended:

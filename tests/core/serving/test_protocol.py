@@ -33,7 +33,7 @@ def chat(path: str = "/api/chat", version: str = "1.1") -> bytes:
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """Collect what the protocol logs."""
     records: list[Record] = []
-    monkeypatch.setattr(logs, "log_request", records.append)
+    monkeypatch.setattr(logs, "log_requests", records.append)
     return records
 
 

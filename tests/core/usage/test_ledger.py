@@ -2,6 +2,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ def record(caller: str = "key:ci", **fields: Any) -> Record:
         "prompt_tokens": 10,
         "tokens": 5,
         "duration_s": 3.0,
+        "ended_at": time.time(),
         "queued_s": 1.0,
     }
     return Record(**{**fixed, **fields})
