@@ -116,11 +116,12 @@ async def read_body(
         budget.check(size)
     record = Record.of(request.scope)
     chunk, more = _piece(await request.receive())
-    text = _Text(charset)
     if not more and len(chunk) <= min(limit, SMALL_BODY_BYTES):  # the usual case
-        chunk = text.feed(chunk, final=True)
+        if charset != "utf-8" or not chunk.isascii():
+            chunk = _Text(charset).feed(chunk, final=True)
         budget.hold(record, len(chunk))
         return chunk.removeprefix(_BOM)
+    text = _Text(charset)
     parts = PartsCounter(max_parts)
     body: bytes | bytearray = b""
     received = 0

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from msgspec import UNSET
+from starlette.datastructures import State
 from starlette.requests import Request
 
 from core.chat.body import SMALL_BODY_BYTES
@@ -21,33 +22,31 @@ from core.ollama.wire import Lines
 class Turn:
     """A valid, authorized request, to be answered once: whole or as a stream."""
 
-    def __init__(self, request: Request, pending: PendingChat, model: str) -> None:
-        """Note `model` in the request's record; the answer will wait for a slot."""
+    def __init__(self, request: Request, app: State, pending: PendingChat) -> None:
+        """Answer `pending` with the parts of `app`."""
         self.wants_stream = pending.stream
         self._pending = pending
-        self._model = model
+        self._app = app
         has_preferences = b"prefer" in fields_of(request.scope)
         self._preferred_s = preferred_heartbeat_s(request.headers) if has_preferences else 0
-        self._app = request.app.state
-        self._caller = Caller.of(request.scope)
         self._record = Record.of(request.scope)
-        self._record.model = model
+        self._caller = Caller.of(request.scope)
 
     @classmethod
     async def of(cls, request: Request) -> "Turn":
-        """Read and authorize the turn in `request`.
+        """Read and authorize the turn in `request`, and note its model in the record.
 
         Raises:
             ApiError: the request is invalid, or its client may not use the model.
         """
-        settings = request.app.state.settings
-        pending = await read_chat_request(request, settings, request.app.state.memory)
-        model = pending.model
+        app: State = request.app.state
+        turn = cls(request, app, await read_chat_request(request, app.settings, app.memory))
+        may_use = turn._caller.may_use
+        model = turn._pending.model
         if model is UNSET:
-            may_use = Caller.of(request.scope).may_use
-            model = await ollama_client(request.app.state).default.name(may_use)
-        turn = cls(request, pending, model)
-        if not turn._caller.may_use(model):
+            model = await ollama_client(app).default.name(may_use)
+        turn._record.model = model
+        if not may_use(model):
             raise ModelNotAllowed(
                 f"Your key may not use model '{model}'. GET /api/models lists those it may"
             )
@@ -61,7 +60,7 @@ class Turn:
                 chat = await self._pending.take()
                 self._record.mark_asked()
                 answer = await ollama_client(self._app).chat(
-                    chat, self._model, self._record.request_id
+                    chat, self._record.model, self._record.request_id
                 )
         except ModelNotFound:
             raise await self._not_found() from None
@@ -84,7 +83,9 @@ class Turn:
             async with slot:
                 chat = await self._pending.take()
                 self._record.mark_asked()
-                stream = ollama_client(self._app).stream(chat, self._model, self._record.request_id)
+                stream = ollama_client(self._app).stream(
+                    chat, self._record.model, self._record.request_id
+                )
                 said = bytearray()  # a list of strings would take ten times the memory
                 async with aclosing(stream) as batches:
                     async for lines in batches:
@@ -115,4 +116,4 @@ class Turn:
         installed = await ollama_client(self._app).models_for_hint()
         if installed is not None:
             installed = [name for name in installed if self._caller.may_use(name)]
-        return ModelNotFound(self._model, installed)
+        return ModelNotFound(self._record.model, installed)

@@ -185,11 +185,8 @@ def _admit(record: Record, text: str, rate: Rate, quota: Quota) -> None:
 
 
 def _headers(rate: Rate, quota: Quota) -> list[tuple[bytes, bytes]]:
-    left = f'"default";r={quota.remaining};t={_whole_seconds(quota.reset_s)}'
-    return [
-        _policy(rate),
-        (b"ratelimit", left.encode()),
-    ]
+    left = b'"default";r=%d;t=%d' % (quota.remaining, _whole_seconds(quota.reset_s))
+    return [_policy(rate), (b"ratelimit", left)]
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,6 @@
 """The request that Ollama's /api/chat gets."""
 
+from functools import lru_cache
 from typing import Literal, Self
 
 import msgspec
@@ -27,7 +28,7 @@ class OllamaRequest(Struct, kw_only=True):
         """Translate a chat request that has its whole conversation in `messages`."""
         assert chat.messages is not UNSET
         if chat.options is UNSET:
-            options = Options(num_predict=max_predict)
+            options = _limited_to(max_predict)
         else:
             wanted = 0 if chat.options.num_predict is UNSET else chat.options.num_predict
             limit = min(wanted, max_predict) if wanted > 0 else max_predict
@@ -40,3 +41,8 @@ class OllamaRequest(Struct, kw_only=True):
             options=options,
             format=chat.format,
         )
+
+
+@lru_cache(maxsize=1)
+def _limited_to(tokens: int) -> Options:
+    return Options(num_predict=tokens)
