@@ -32,6 +32,7 @@ class Protocol(HttpToolsProtocol):
     """Limits the time and size of a request's head, and answers malformed HTTP in JSON."""
 
     cycle: Cycle
+    flow: Flow
 
     __slots__ = (
         "_half_closed",
@@ -74,6 +75,7 @@ class Protocol(HttpToolsProtocol):
             self._half_closed.stop()
             self._half_closed = None
         super().connection_lost(exc)
+        self.flow.end()
 
     def close_idle(self, refusal: ApiError) -> None:
         """Close the connection; its first request may be on its way, and gets `refusal`."""
@@ -139,6 +141,7 @@ class Protocol(HttpToolsProtocol):
         self._end_head()
         self._late_bytes = 0
         add_request_line(self.scope, self.parser.get_method(), self.url)
+        self.scope["flow"] = self.flow  # type: ignore[typeddict-unknown-key]
         self.scope["http_version"] = self.parser.get_http_version()
         keep_alive = self.scope["http_version"] != "1.0" and self.parser.should_keep_alive()
         self.cycle = Cycle(self, keep_alive=keep_alive)
