@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         *("_buffered", "_chunks", "_complete", "_error", "_framed", "_head_size", "_headers"),
-        *("_keep_alive", "_parser", "_paused", "_poll", "_status", "_transport", "_waiter"),
+        *("_keep_alive", "_parser", "_paused", "_status", "_transport", "_waiter"),
         "idle_since",
     )
 
@@ -84,8 +84,6 @@ class Connection(asyncio.Protocol):
         """Store `transport`, and have TCP notice when the peer's machine is gone."""
         self._transport = transport
         sock = transport.get_extra_info("socket")
-        self._poll = select.poll()
-        self._poll.register(sock.fileno(), select.POLLIN)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
@@ -109,7 +107,7 @@ class Connection(asyncio.Protocol):
         self._buffered = self._head_size = 0
         self._transport.write(request)
         while not self._status:
-            await self._progress()
+            await self._next()
         head, self._headers = self._headers, []
         return self._status, head
 
@@ -122,7 +120,7 @@ class Connection(asyncio.Protocol):
         while not self._chunks:
             if self._complete:
                 return b""
-            await self._progress()
+            await self._next()
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
         self._buffered = 0
@@ -152,22 +150,23 @@ class Connection(asyncio.Protocol):
         """Return whether the upstream still has it open; a closed idle socket is readable."""
         if self._transport.is_closing():
             return False
-        return not self._poll.poll(0)
+        poll = select.poll()  # each takes half a kilobyte: none is kept
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
-    async def _progress(self) -> None:
+    def _next(self) -> asyncio.Future[None]:
+        """Return a future of the next event, or raise if there will be none."""
         if self._error:
             raise self._error
         if self._transport.is_closing():
             raise ConnectionBroken("the connection was closed")
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, error: UpstreamError) -> None:
         if not self._complete:

@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from collections.abc import Coroutine
 from contextlib import suppress
 
 from core.ollama.connection import (
@@ -118,6 +119,8 @@ class Pool:
 class Body:
     """The body of an answer; it must be closed, whether or not it was read."""
 
+    __slots__ = ("_connection", "_pool")
+
     def __init__(self, connection: Connection, pool: Pool) -> None:
         """Return `connection` to `pool` when closed."""
         self._connection = connection
@@ -128,13 +131,13 @@ class Body:
         """Whether it was read to its end."""
         return self._connection.ended()
 
-    async def read(self) -> bytes:
+    def read(self) -> Coroutine[None, None, bytes]:
         """Return its next bytes, as soon as there are any; empty at its end.
 
         Raises:
             UpstreamError: the rest will not arrive.
         """
-        return await self._connection.read()
+        return self._connection.read()
 
     async def drain(self, timeout_s: float) -> None:
         """Read what follows the last line: only a fully read connection can be reused."""
