@@ -67,10 +67,12 @@ class Flow(FlowControl):
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher.client_left()` once the client has left, unless `unwatch` comes first."""
-        self._watcher = watcher
-        self.resume_reading()  # or its leaving would go unseen
         if self._has_ended:
             watcher.client_left()
+            return
+        self._watcher = watcher
+        self._transport.get_protocol().rest()  # type: ignore[attr-defined] # it is a `Reader`
+        self.resume_reading()  # or its leaving would go unseen
 
     def unwatch(self) -> None:
         """Forget who watches."""

@@ -1,7 +1,7 @@
 """What cancels a request: its client, its deadline or the server, and none taken for another."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from starlette.requests import ClientDisconnect
@@ -19,7 +19,13 @@ class Client:
     def __init__(self, *, has_flow: bool) -> None:
         self.left = asyncio.Event()
         self.has_sent = False
-        self.flow = Flow(cast("asyncio.Transport", None)) if has_flow else None
+        self.flow = Flow(cast("asyncio.Transport", self)) if has_flow else None
+
+    def get_protocol(self) -> Self:
+        return self
+
+    def rest(self) -> None:
+        pass
 
     async def receive(self) -> Message:
         if not self.has_sent:
