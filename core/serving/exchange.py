@@ -135,10 +135,18 @@ class _Exchange(Waiting):
             message = {**message, "headers": headers + self._record.answer_headers}
             await self._send(message)  # may find a header invalid: then the answer is still due
             self._answer = _STREAMING if is_stream else _STARTED
+            if is_stream:
+                self._forget_headers()
             return
         if not message.get("more_body"):
             self._answer = _COMPLETE
         await self._send(message)
+
+    def _forget_headers(self) -> None:
+        """Free what nobody reads while a stream runs: a kilobyte."""
+        self._scope["headers"].clear()
+        self._scope.pop("fields", None)
+        self._record.answer_headers.clear()
 
     async def fail(self, error: ApiError) -> None:
         """Report `error` to the client in whatever way is still open, if it reads at all."""
