@@ -8,7 +8,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 
 from core.ollama.connection import (
@@ -23,6 +23,14 @@ IDLE_EXPIRY_S = 15
 """Seconds for which an idle connection may be reused; relays close theirs later."""
 MAX_IDLE = 256
 _SWEEP_EVERY_S = 1
+
+
+def request_bytes(
+    method: bytes, target: bytes, headers: Iterable[Header], content: bytes = b""
+) -> bytes:
+    """Return a request in wire format; `headers` must declare the length of `content`."""
+    lines = [b"%b: %b" % header for header in headers]
+    return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *lines, b"", content))
 
 
 class Pool:
@@ -131,7 +139,7 @@ class Body:
         """Whether it was read to its end."""
         return self._connection.ended()
 
-    def read(self) -> Coroutine[None, None, bytes]:
+    def read(self) -> Awaitable[bytes]:
         """Return its next bytes, as soon as there are any; empty at its end.
 
         Raises:
