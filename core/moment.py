@@ -1,64 +1,119 @@
-"""Timeouts that rarely fire: one timer serves all that start within the same moment.
+"""Timeouts that rarely fire, without a timer for each.
 
-Setting and cancelling a timer took a fiftieth of a plain chat's time, and a chat had three.
+Setting and cancelling a timer took a fiftieth of a plain chat's time, and a chat had three. Each of
+an open stream's timers took 750 bytes.
 """
 
 import asyncio
 import threading
-from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
 
 MOMENT_S = 0.01
-"""A callback is due after at least this time, and at most twice as long."""
+"""What takes a moment is late after at least this time, and at most twice as long."""
+_TICK_S = 0.001
+"""A timer of uvloop may fire this much too early."""
 
 
-class _Moments:
-    """The callbacks of one event loop: those of this moment, and those of the one before."""
+class Event(Protocol):
+    """Something that may be late."""
+
+    def late(self) -> None:
+        """Act on being late."""
+
+
+class _Events:
+    """The events of one event loop that are not over."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.new = dict[Callable[[], object], None]()
-        self.old = dict[Callable[[], object], None]()
-        self._is_running = False
+        self.new = dict[Event, None]()
+        """Those that began in this moment."""
+        self.old = dict[Event, None]()
+        """Those that began in the one before."""
+        self.due = dict[Event, float]()
+        """Those that are late at a certain time."""
+        self.is_ticking = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def run(self) -> None:
-        if not self._is_running:
-            self._is_running = True
-            self.loop.call_later(MOMENT_S, self._tick)
+        self.is_ticking = True
+        self.loop.call_later(MOMENT_S, self._tick)
 
     def _tick(self) -> None:
-        self._is_running = False
-        slow, self.old, self.new = self.old, self.new, {}
+        self.is_ticking = False
+        late, self.old, self.new = self.old, self.new, {}
         if self.old:
             self.run()
-        for callback in slow:
+        self._call(late)
+
+    def call_at(self, time: float) -> None:
+        """Look at `due` at `time`, or earlier."""
+        if self._timer:
+            if self._timer_at <= time:
+                return
+            self._timer.cancel()
+        self._timer_at = time
+        self._timer = self.loop.call_later(max(0.0, time - monotonic()) + _TICK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = monotonic()
+        late = {event: None for event, time in self.due.items() if time <= now}
+        for event in late:
+            del self.due[event]
+        self._call(late)
+        if self.due:
+            self.call_at(min(self.due.values()))
+
+    def _call(self, late: dict[Event, None]) -> None:
+        for event in late:
             try:
-                callback()
+                event.late()
             except Exception as error:
-                text = "A delayed callback failed"
+                text = "What is late cannot be told so"
                 self.loop.call_exception_handler({"message": text, "exception": error})
 
 
 class _Current(threading.local):
-    """The moments of the event loop that last used this module in this thread."""
+    """The events of the event loop that last used this module in this thread."""
 
-    moments: _Moments | None = None
+    events: _Events | None = None
 
 
 _current = _Current()
 
 
-def unless_over(callback: Callable[[], object]) -> None:
-    """Call `callback` in a moment, unless `over(callback)` is called first."""
+def begin(event: Event) -> None:
+    """Call `event.late()` in a moment, unless `over(event)` is called first."""
+    events = _events()
+    events.new[event] = None
+    if not events.is_ticking:
+        events.run()
+
+
+def at(time: float, event: Event) -> None:
+    """Call `event.late()` at `time`, by `time.monotonic`, unless `over(event)` is called first.
+
+    It replaces an earlier `time` for the same event.
+    """
+    events = _events()
+    events.due[event] = time
+    events.call_at(time)
+
+
+def over(event: Event) -> None:
+    """Forget `event`; if there is nothing to forget, do nothing."""
+    if events := _current.events:
+        events.new.pop(event, None)
+        events.old.pop(event, None)
+        events.due.pop(event, None)
+
+
+def _events() -> _Events:
     loop = asyncio.get_running_loop()
-    moments = _current.moments
-    if moments is None or moments.loop is not loop:
-        moments = _current.moments = _Moments(loop)
-    moments.new[callback] = None
-    moments.run()
-
-
-def over(callback: Callable[[], object]) -> None:
-    """Cancel `callback`; if it was called already, do nothing."""
-    if moments := _current.moments:
-        moments.new.pop(callback, None)
-        moments.old.pop(callback, None)
+    events = _current.events
+    if events is None or events.loop is not loop:
+        events = _current.events = _Events(loop)
+    return events

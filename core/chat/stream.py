@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from core.contract.responses import NDJSON, PREFERENCE_APPLIED
 from core.contract.schemas import Heartbeat, StreamToken
@@ -51,21 +51,26 @@ class StreamResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")]
-        if self.preferred_s:
-            headers.append((PREFERENCE_APPLIED, f"heartbeat={self.preferred_s}".encode()))
-        start = {"type": "http.response.start", "status": 200, "headers": headers}
-        async with aclosing(self.lines) as batches:
-            async for batch in batches:
-                if start:
-                    await send(start)
-                    start = {}
+        has_begun = False
+        try:
+            async for batch in self.lines:
+                if not has_begun:
+                    await send(self._start())
+                    has_begun = True
                 rest = _BEAT if batch is PREFERRED_HEARTBEAT else encoded(batch)
                 while rest:
                     piece, rest = cut(rest)
                     more = bool(rest) or not batch.end
                     await send({"type": "http.response.body", "body": piece, "more_body": more})
                 piece = b""  # or a kilobyte or more stays in memory until the next batch
+        finally:
+            await self.lines.aclose()
+
+    def _start(self) -> Message:
+        headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")]
+        if self.preferred_s:
+            headers.append((PREFERENCE_APPLIED, f"heartbeat={self.preferred_s}".encode()))
+        return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def encoded(lines: Lines) -> bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from msgspec import UNSET
 from starlette.datastructures import State
@@ -87,14 +86,16 @@ class Turn:
                     chat, self._record.model, self._record.request_id
                 )
                 said = bytearray()  # a list of strings would take ten times the memory
-                async with aclosing(stream) as batches:
-                    async for lines in batches:
+                try:
+                    async for lines in stream:
                         self._record.mark_first_token()
                         self._record.tokens += len(lines.pieces)  # if the client leaves
                         said += "".join(lines.pieces).encode()
                         if lines.end:
                             await self._complete(lines.end, chat, said.decode())
                         yield lines
+                finally:
+                    await stream.aclose()
         except ModelNotFound:
             raise await self._not_found() from None
         finally:

@@ -6,8 +6,7 @@ One network read is one chunk of the body: nothing is allocated per line of a st
 import asyncio
 import select
 import socket
-from collections.abc import Iterable
-from http import HTTPStatus
+from typing import Any
 
 import httptools
 
@@ -25,6 +24,7 @@ Its kernel acknowledges both while a model thinks, so only a dead machine or net
 MAX_HEAD_BYTES = 64 * 1024
 
 Header = tuple[bytes, bytes]
+Head = tuple[int, list[Header]]
 
 
 class UpstreamError(Exception):
@@ -51,21 +51,13 @@ class NotHTTP(InvalidAnswer):
     """The answer does not begin as HTTP does: another kind of server sent it."""
 
 
-def request_bytes(
-    method: bytes, target: bytes, headers: Iterable[Header], content: bytes = b""
-) -> bytes:
-    """Return a request in wire format; `headers` must declare the length of `content`."""
-    lines = [b"%b: %b" % header for header in headers]
-    return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *lines, b"", content))
-
-
 class Connection(asyncio.Protocol):
     """A connection, and the exchange in progress on it."""
 
     __slots__ = (
-        *("_buffered", "_chunks", "_complete", "_error", "_framed", "_head_size", "_headers"),
-        *("_keep_alive", "_parser", "_paused", "_poll", "_status", "_transport", "_waiter"),
-        "idle_since",
+        *("_awaits_head", "_buffered", "_chunks", "_complete", "_error", "_framed"),
+        *("_head_size", "_headers", "_keep_alive", "_parser", "_paused", "_status"),
+        *("_transport", "_waiter", "idle_since"),
     )
 
     def __init__(self) -> None:
@@ -73,19 +65,18 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         """When it was last used, by `time.monotonic`; maintained by its pool."""
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Any] | None = None
         self._complete = True
+        self._awaits_head = self._framed = False
         self._status = 0
-        self._framed = False
         self._error: UpstreamError | None = None
+        self._headers: list[Header] = []
         self._chunks: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Store `transport`, and have TCP notice when the peer's machine is gone."""
         self._transport = transport
         sock = transport.get_extra_info("socket")
-        self._poll = select.poll()
-        self._poll.register(sock.fileno(), select.POLLIN)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
@@ -96,7 +87,7 @@ class Connection(asyncio.Protocol):
             if option := getattr(socket, name, None):  # macOS has only some
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
-    async def exchange(self, request: bytes) -> tuple[int, list[Header]]:
+    def exchange(self, request: bytes) -> asyncio.Future[Head]:
         """Send `request`, and return the status and headers of its answer.
 
         Raises:
@@ -104,32 +95,20 @@ class Connection(asyncio.Protocol):
             InvalidAnswer: the answer is not HTTP, or is incomplete.
         """
         self._status = 0
-        self._headers: list[Header] = []
+        self._headers = []
         self._keep_alive = self._complete = self._framed = self._paused = False
+        self._awaits_head = True
         self._buffered = self._head_size = 0
         self._transport.write(request)
-        while not self._status:
-            await self._progress()
-        head, self._headers = self._headers, []
-        return self._status, head
+        return self._arrival()
 
-    async def read(self) -> bytes:
+    def read(self) -> asyncio.Future[bytes]:
         """Return the next bytes of the body, as soon as there are any; empty at its end.
 
         Raises:
             ConnectionBroken, InvalidAnswer: the rest of the body will not arrive.
         """
-        while not self._chunks:
-            if self._complete:
-                return b""
-            await self._progress()
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks = []
-        self._buffered = 0
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        return data
+        return self._arrival()
 
     def abort(self) -> None:
         """Close immediately."""
@@ -152,22 +131,42 @@ class Connection(asyncio.Protocol):
         """Return whether the upstream still has it open; a closed idle socket is readable."""
         if self._transport.is_closing():
             return False
-        return not self._poll.poll(0)
+        poll = select.poll()  # each takes half a kilobyte: none is kept
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
-    async def _progress(self) -> None:
-        if self._error:
-            raise self._error
-        if self._transport.is_closing():
-            raise ConnectionBroken("the connection was closed")
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _arrival(self) -> asyncio.Future[Any]:
+        """Return a future of what is to arrive next: a coroutine would take longer, and 200 B."""
+        self._waiter = future = asyncio.get_running_loop().create_future()
+        self._wake()
+        return future
 
     def _wake(self) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+        """Hand over what has arrived, or the reason why it will not."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if self._awaits_head and self._status:
+            self._awaits_head = False
+            waiter.set_result((self._status, self._headers))
+            self._headers = []
+        elif not self._awaits_head and (self._chunks or self._complete):
+            waiter.set_result(self._take())
+        elif self._error or self._transport.is_closing():
+            waiter.set_exception(self._error or ConnectionBroken("the connection was closed"))
+            waiter.exception()  # or asyncio would log it, should the waiting task be cancelled now
+        else:
+            return
+        self._waiter = None
+
+    def _take(self) -> bytes:
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
 
     def _fail(self, error: UpstreamError) -> None:
         if not self._complete:
@@ -227,10 +226,11 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Set the status, unless the answer is an interim one."""
-        if self._parser.get_status_code() < HTTPStatus.OK:
+        status = self._parser.get_status_code()
+        if status < 200:  # noqa: PLR2004 - an interim answer
             self._headers = []
         else:
-            self._status = self._parser.get_status_code()
+            self._status = status
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""

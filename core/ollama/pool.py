@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 
 from core.ollama.connection import (
@@ -22,6 +23,14 @@ IDLE_EXPIRY_S = 15
 """Seconds for which an idle connection may be reused; relays close theirs later."""
 MAX_IDLE = 256
 _SWEEP_EVERY_S = 1
+
+
+def request_bytes(
+    method: bytes, target: bytes, headers: Iterable[Header], content: bytes = b""
+) -> bytes:
+    """Return a request in wire format; `headers` must declare the length of `content`."""
+    lines = [b"%b: %b" % header for header in headers]
+    return b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *lines, b"", content))
 
 
 class Pool:
@@ -118,6 +127,8 @@ class Pool:
 class Body:
     """The body of an answer; it must be closed, whether or not it was read."""
 
+    __slots__ = ("_connection", "_pool")
+
     def __init__(self, connection: Connection, pool: Pool) -> None:
         """Return `connection` to `pool` when closed."""
         self._connection = connection
@@ -128,13 +139,13 @@ class Body:
         """Whether it was read to its end."""
         return self._connection.ended()
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """Return its next bytes, as soon as there are any; empty at its end.
 
         Raises:
             UpstreamError: the rest will not arrive.
         """
-        return await self._connection.read()
+        return self._connection.read()
 
     async def drain(self, timeout_s: float) -> None:
         """Read what follows the last line: only a fully read connection can be reused."""

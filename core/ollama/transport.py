@@ -11,9 +11,8 @@ from core.ollama.connection import (
     InvalidAnswer,
     NotHTTP,
     UpstreamError,
-    request_bytes,
 )
-from core.ollama.pool import Body, Pool
+from core.ollama.pool import Body, Pool, request_bytes
 
 
 class ForeignProtocol(httpx.RemoteProtocolError):

@@ -11,8 +11,8 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from core.ollama.connection import UpstreamError, request_bytes
-from core.ollama.pool import Pool
+from core.ollama.connection import UpstreamError
+from core.ollama.pool import Pool, request_bytes
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 

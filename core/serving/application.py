@@ -61,6 +61,14 @@ class Application:
         """Read the API keys again."""
         self._assembled.state.keys.reload()
 
+    def assembled(self) -> Starlette:
+        """Return what serves the requests.
+
+        Raises:
+            SettingsError: the settings are invalid.
+        """
+        return self._assembled
+
     @cached_property
     def _assembled(self) -> Starlette:
         return self._assemble()

@@ -1,58 +1,98 @@
-"""uvicorn's cycle of a request and its answer, with one write for a whole answer."""
+"""A request and its answer on their connection, with one write for a whole answer."""
 
-import re
-import urllib.parse
+import logging
 
-import httptools
-from uvicorn._types import ASGISendEvent, HTTPScope
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol
 
+from core.contract.errors import InternalError
+from core.gate.browsers import SecurityHeadersMiddleware
 from core.serving.flow import Signal
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
 _NO_BODY = {204, 304}
-_ORDINARY = re.compile(rb"(?:/[\w.-]+)+/?|/")
-"""A target that is just a path, without escapes."""
-_SHORT_TARGET = 1024
+_logger = logging.getLogger(__name__)
 
 
-class Cycle(RequestResponseCycle):
-    """Sends the head of an answer together with the start of its body.
+class Cycle:
+    """What uvicorn's `RequestResponseCycle` is to its protocol, in a third of the memory.
 
-    Until then the answer has not started: a refusal may still take its place.
+    It sends the head of an answer together with the start of its body. Until then the answer has
+    not started: a refusal may still take its place.
     """
 
-    _head: bytes | None = None
+    __slots__ = (
+        *("_awaits_continue", "_body", "_head", "_is_chunked", "_left", "disconnected", "flow"),
+        *("keep_alive", "message_event", "more_body", "on_response", "response_complete"),
+        *("response_started", "scope", "transport"),
+    )
 
-    def __init__(self, protocol: HttpToolsProtocol, *, keep_alive: bool) -> None:
-        """Begin the exchange of the request that `protocol` has parsed the head of."""
-        super().__init__(
-            scope=protocol.scope,
-            transport=protocol.transport,
-            flow=protocol.flow,
-            logger=protocol.logger,
-            access_logger=protocol.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=Signal(),  # type: ignore[arg-type]
-            expect_100_continue=protocol.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=protocol.on_response_complete,
-        )
+    def __init__(self, protocol: HttpToolsProtocol, scope: Scope, *, keep_alive: bool) -> None:
+        """Begin the exchange of the request in `scope`."""
+        self.scope = scope
+        self.transport = protocol.transport
+        self.flow = protocol.flow
+        self.message_event = Signal()
+        self.on_response = protocol.on_response_complete
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self._awaits_continue = protocol.expect_100_continue
+        self._body: bytes | bytearray = b""
+        self.more_body = True
+        self.response_started = self.response_complete = self._is_chunked = False
+        self._head: bytes | None = None
+        self._left = 0  # bytes of the answer that are still to come
+
+    async def run(self, app: ASGIApp) -> None:
+        """Let `app` answer the request."""
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.response_complete and not self.disconnected:
+                raise RuntimeError("The application returned without completing its answer")
+        except BaseException as error:
+            _logger.error("An application failed", exc_info=error)
+            if self.response_started:
+                self.transport.close()
+            else:
+                self.keep_alive = False
+                answer = InternalError("Internal error. Check the server's log").response()
+                await SecurityHeadersMiddleware(answer)(self.scope, self.receive, self.send)
+        finally:
+            self.on_response = _do_nothing  # leave no cycle
+
+    def feed(self, body: bytes) -> int:
+        """Add a piece of the request's body; return how many bytes of it wait to be received."""
+        if self._body:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        else:
+            self._body = body
+        self.message_event.set()
+        return len(self._body)
+
+    async def receive(self) -> Message:
+        """Return the next part of the request's body, or that there is nothing left to answer."""
+        if self._awaits_continue:
+            self._awaits_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self._body = self._body, b""
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
     def probe(self) -> bytes:
         """Return bytes that mean nothing at this point of the answer, if there are any."""
         if not self.response_started:
             return b"HTTP/1.1 100 Continue\r\n\r\n"
-        is_chunked = self.chunked_encoding and self.scope["method"] != "HEAD"
+        is_chunked = self._is_chunked and self.scope["method"] != "HEAD"
         return b"0" if is_chunked else b""  # a leading zero of the next chunk's size
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Message) -> None:
         """Send a part of the answer, once the client has read enough of what came before.
 
         Raises:
@@ -63,7 +103,7 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         if message["type"] == "http.response.start" and not self.response_started:
-            self.waiting_for_100_continue = False
+            self._awaits_continue = False
             self._head = self._head_of(message["status"], [*message.get("headers", ())])
         elif message["type"] == "http.response.body" and not self.response_complete:
             self._send_body(message.get("body", b""), more=message.get("more_body", False))
@@ -73,14 +113,14 @@ class Cycle(RequestResponseCycle):
     def _send_body(self, body: bytes, *, more: bool) -> None:
         data = body
         if self.scope["method"] == "HEAD":
-            self.expected_content_length = 0
+            self._left = 0
             data = b""
-        elif self.chunked_encoding:
+        elif self._is_chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             data += b"" if more else b"0\r\n\r\n"
         else:
-            self.expected_content_length -= len(body)
-        if self.expected_content_length < 0 or (self.expected_content_length and not more):
+            self._left -= len(body)
+        if self._left < 0 or (self._left and not more):
             raise RuntimeError("The content is not as long as Content-Length says")
         if not self.response_started:
             if self._head is None:
@@ -101,10 +141,10 @@ class Cycle(RequestResponseCycle):
         if HEADER_RE.search(b"".join(fields)):
             raise RuntimeError("Invalid HTTP header name.")
         length = fields.get(b"content-length")
-        self.expected_content_length = int(length or 0)
+        self._left = int(length or 0)
         has_body = self.scope["method"] != "HEAD" and status not in _NO_BODY
-        self.chunked_encoding = length is None and has_body
-        if self.chunked_encoding:
+        self._is_chunked = length is None and has_body
+        if self._is_chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         if b"close" in fields.get(b"connection", b"").lower():
             self.keep_alive = False
@@ -116,21 +156,5 @@ class Cycle(RequestResponseCycle):
         return b"%b%b\r\n" % (STATUS_LINE[status], lines)
 
 
-def add_request_line(scope: HTTPScope, method: bytes, target: bytes) -> None:
-    """Add to `scope` what a request's first line says.
-
-    Raises:
-        httptools.HttpParserInvalidURLError: the target is malformed.
-    """
-    raw_path, query = target, b""
-    if len(target) > _SHORT_TARGET or not _ORDINARY.fullmatch(target):
-        url = httptools.parse_url(target)
-        raw_path, query = url.path, url.query or b""
-    path = raw_path.decode("ascii")
-    if "%" in path:
-        # Decoded, %2f would be a separator, and another endpoint's path.
-        path = path.lower() if "%2f" in path.lower() else urllib.parse.unquote(path)
-    scope["method"] = method.decode("ascii")
-    scope["path"] = path
-    scope["raw_path"] = raw_path
-    scope["query_string"] = query
+def _do_nothing() -> None:
+    pass

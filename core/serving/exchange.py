@@ -12,25 +12,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core import moment
 from core.context import Record, Recorder
 from core.contract.dialects import dialect_of
 from core.contract.errors import (
     ApiError,
-    BodyTimeout,
     EndpointNotFound,
     InternalError,
     MethodNotAllowed,
-    RequestTimeout,
 )
 from core.contract.responses import PREFERENCE_APPLIED
 from core.contract.retryable import ServerStopping
 from core.gate.browsers import with_defaults
 from core.serving.aws import remaining_s
+from core.serving.waiting import Waiting
 
-BODY_TIMEOUT_S = 30
-"""How long a body may take to grow by MIN_PROGRESS_BYTES, or to end."""
-MIN_PROGRESS_BYTES = 16 * 1024
 LAST_WORDS_S = 5
 """How long a client that does not read may delay its error message."""
 LINGER_S = 2
@@ -65,23 +60,24 @@ class ExchangeMiddleware:
             await self.app(scope, receive, send)
             return
         record = self.recorder.begin(scope)
-        exchange = _Exchange(record, scope, receive, send)
+        exchange = _Exchange(record, scope, receive, send, self._timeout_s(scope))
         try:
             if self.recorder.draining:
                 raise ServerStopping
-            await exchange.run(self.app, self._timeout_s(scope))
+            await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect as error:
             record.error = type(error)
         except ApiError as error:
             await exchange.fail(error)
         except HTTPException as error:
             await exchange.fail(self._refusal_of_router(error, scope))
-        except asyncio.CancelledError:  # by the server, which is stopping
-            await exchange.fail(ServerStopping())
+        except asyncio.CancelledError:
+            await exchange.cancelled()
         except Exception:  # whatever it is, the client gets a JSON error
             _logger.exception("%s failed", record.request_id)
             await exchange.fail(InternalError("Internal error. Check the server's log"))
         finally:
+            exchange.stop()
             self.recorder.end(record)
 
     def _timeout_s(self, scope: Scope) -> float:
@@ -96,14 +92,6 @@ class ExchangeMiddleware:
         )
 
 
-class _Request(Enum):
-    UNREAD = auto()
-    ARRIVING = auto()
-    ARRIVED = auto()
-    GONE = auto()
-    """The client disconnected before the answer was complete."""
-
-
 class _Answer(Enum):
     DUE = auto()
     STARTED = auto()
@@ -112,67 +100,31 @@ class _Answer(Enum):
     COMPLETE = auto()
 
 
-class _Exchange:
-    __slots__ = (
-        *("_answer", "_arrived", "_body_due_at", "_deadline", "_dialect", "_ends_at"),
-        *("_has_heartbeats", "_receive", "_record", "_request", "_scope", "_send", "_watcher"),
-    )
+_DUE, _STARTED, _STREAMING, _COMPLETE = _Answer  # an enum's own attributes are slow
 
-    def __init__(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
-        self._record = record
-        self._scope = scope
-        self._receive, self._send = receive, send
+
+class _Exchange(Waiting):
+    __slots__ = ("_answer", "_dialect", "_has_heartbeats", "_send")
+
+    def __init__(
+        self, record: Record, scope: Scope, receive: Receive, send: Send, timeout_s: float
+    ) -> None:
+        super().__init__(record, scope, receive, timeout_s)
+        self._send = send
         self._dialect = dialect_of(record.path)
-        self._request = _Request.UNREAD
-        self._answer = _Answer.DUE
+        self._answer = _DUE
         self._has_heartbeats = False
-        self._watcher: asyncio.Task[None] | None = None
-        self._arrived = 0  # bytes of the body since `_body_due_at` was set
 
-    async def run(self, app: ASGIApp, timeout_s: float) -> None:
-        now = asyncio.get_running_loop().time()
-        self._ends_at = now + timeout_s
-        self._body_due_at = now + BODY_TIMEOUT_S
-        moment.unless_over(self._slow)
-        try:
-            async with asyncio.timeout(None) as self._deadline:
-                await app(self._scope, self.receive, self.send)
-        except TimeoutError:
-            if self._request is _Request.GONE:
-                raise ClientDisconnect from None
-            if not self._deadline.expired():
-                raise
-            if self._request is _Request.ARRIVING and self._body_due_at < self._ends_at:
-                raise BodyTimeout(MIN_PROGRESS_BYTES, BODY_TIMEOUT_S) from None
-            raise RequestTimeout(timeout_s) from None
-        finally:
-            moment.over(self._slow)
-            if self._watcher:
-                self._watcher.cancel()
-                self._watcher = None  # its traceback refers to this object: leave no cycle
+    def is_answered(self) -> bool:
+        return self._answer is _COMPLETE
 
-    async def receive(self) -> Message:
-        if self._request is _Request.UNREAD:
-            self._request = _Request.ARRIVING
-            if self._deadline.when() is not None:  # after a slow check of the gate
-                self._wait_for_body()
-        message = await self._receive()
-        if message["type"] == "http.request":
-            if message.get("more_body"):
-                self._arrived += len(message.get("body", b""))
-                if self._arrived >= MIN_PROGRESS_BYTES:
-                    self._wait_for_body()
-            else:
-                self._request = _Request.ARRIVED
-                if self._deadline.when() is not None:
-                    self._slow()
-        return message
-
-    def _wait_for_body(self) -> None:
-        self._arrived = 0
-        self._body_due_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
-        if self._deadline.when() is not None:
-            self._slow()
+    async def cancelled(self) -> None:
+        """Report why the application was cancelled."""
+        error = self.reason() or ServerStopping()
+        if isinstance(error, ApiError):
+            await self.fail(error)
+        else:
+            self._record.error = type(error)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -182,35 +134,29 @@ class _Exchange:
             self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
             message = {**message, "headers": headers + self._record.answer_headers}
             await self._send(message)  # may find a header invalid: then the answer is still due
-            self._answer = _Answer.STREAMING if is_stream else _Answer.STARTED
+            self._answer = _STREAMING if is_stream else _STARTED
+            if is_stream:
+                self._forget_headers()
             return
         if not message.get("more_body"):
-            self._answer = _Answer.COMPLETE
+            self._answer = _COMPLETE
         await self._send(message)
 
-    def _slow(self) -> None:
-        """Set a deadline, and watch for a disconnect: an immediate answer needs neither."""
-        due_at = self._body_due_at if self._request is _Request.ARRIVING else self._ends_at
-        self._deadline.reschedule(min(due_at, self._ends_at))
-        if self._request is _Request.ARRIVED:
-            self._watcher = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        """Wait for a disconnect, the only event after a request's body."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if self._answer is not _Answer.COMPLETE and not self._deadline.expired():
-            self._request = _Request.GONE
-            self._deadline.reschedule(0)
+    def _forget_headers(self) -> None:
+        """Free what nobody reads while a stream runs: a kilobyte."""
+        self._scope["headers"].clear()
+        self._scope.pop("fields", None)
+        self._record.answer_headers.clear()
 
     async def fail(self, error: ApiError) -> None:
         """Report `error` to the client in whatever way is still open, if it reads at all."""
+        self.stop()
         self._record.error = type(error)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
-                if self._answer is _Answer.DUE:
+                if self._answer is _DUE:
                     await self._refuse(error)
-                elif self._answer is _Answer.STREAMING:
+                elif self._answer is _STREAMING:
                     if self._has_heartbeats:
                         body = self._dialect.late_refusal(error)
                     else:
@@ -219,7 +165,7 @@ class _Exchange:
 
     async def _refuse(self, error: ApiError) -> None:
         headers = Headers(scope=self._scope)
-        if self._request is _Request.UNREAD and "expect" in headers:
+        if not self.has_begun and "expect" in headers:
             # The client waits for a "100 Continue" that will not come. Its next bytes could be
             # the body or another request: there is no telling which (RFC 9110, 10.1.1).
             error.headers = {**error.headers, "connection": "close"}
@@ -228,8 +174,7 @@ class _Exchange:
             # OpenAI's and Anthropic's SDKs would send the request again.
             error.headers = {**error.headers, "x-should-retry": "false"}
         response = self._dialect.response(error, self._record.request_id)
-        has_arrived = self._request in {_Request.ARRIVED, _Request.GONE}
-        if not has_arrived and (closes or self._scope.get("http_version") == "1.0"):
+        if not self.has_arrived and (closes or self._scope.get("http_version") == "1.0"):
             await response(self._scope, self._receive, self._send_and_linger)
         else:
             await response(self._scope, self._receive, self.send)

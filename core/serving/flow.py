@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -42,12 +42,45 @@ class Signal:
             self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
 
-class Flow(FlowControl):
-    """Pauses whoever writes faster than the client reads, and the client while nobody reads."""
+class Watcher(Protocol):
+    """Who wants to know that the client has left."""
 
-    __slots__ = ()
+    def client_left(self) -> None:
+        """Act on it."""
+
+
+class Flow(FlowControl):
+    """Pauses whoever writes faster than the client reads, and the client while nobody reads.
+
+    It also says that the client has left: `receive` says so only to a task that waits for it, and
+    such a task takes 1.3 KB.
+    """
+
+    __slots__ = ("_has_ended", "_watcher")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.read_paused = self.write_paused = False
         self._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
+        self._has_ended = False
+        self._watcher: Watcher | None = None
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call `watcher.client_left()` once the client has left, unless `unwatch` comes first."""
+        if self._has_ended:
+            watcher.client_left()
+            return
+        self._watcher = watcher
+        self._transport.get_protocol().rest()  # type: ignore[attr-defined] # it is a `Reader`
+        self.resume_reading()  # or its leaving would go unseen
+
+    def unwatch(self) -> None:
+        """Forget who watches."""
+        self._watcher = None
+
+    def end(self) -> None:
+        """Let whoever watches know that the client has left, and let writers go on."""
+        self._has_ended = True
+        self.resume_writing()
+        if self._watcher:
+            self._watcher.client_left()

@@ -1,33 +1,17 @@
 """Answers connections whose bytes are not an acceptable request, and logs the refusal."""
 
-from collections.abc import Sequence
 from time import time
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from core.context import Record
-from core.contract.errors import ApiError, BadRequest, CodingNotSupported
+from core.contract.errors import ApiError
 from core.gate.browsers import HEADERS
 from core.observe import logs
 from core.settings.networks import parse_address
 
 REFUSED_S = 1
 """How long a refused connection is still read: closing it earlier could lose the answer."""
-
-_BODY_HEADERS = {b"content-length", b"transfer-encoding"}
-
-
-def objection(headers: Sequence[tuple[bytes, bytes]], *, upgrades: bool) -> ApiError | None:
-    """Return why a request with these headers cannot be read, if it cannot."""
-    if _BODY_HEADERS.isdisjoint([name for name, _ in headers]):
-        return None
-    if upgrades:
-        # The parser would mistake the body for another request.
-        return BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
-    if codings not in ([], [b"chunked"]):
-        return CodingNotSupported("Transfer-Encoding may only be chunked. Send the body unencoded")
-    return None
 
 
 def last_answer(error: ApiError) -> bytes:

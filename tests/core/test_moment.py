@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import threading
+from time import monotonic
 from weakref import ref
 
 from core import moment
@@ -10,25 +11,25 @@ class Once:
     def __init__(self) -> None:
         self.called = asyncio.Event()
 
-    def slow(self) -> None:
+    def late(self) -> None:
         assert not self.called.is_set()
         self.called.set()
 
 
-async def test_a_callback_that_is_not_cancelled_is_called_once() -> None:
+async def test_what_is_not_over_is_late_once() -> None:
     first, second = Once(), Once()
-    moment.unless_over(first.slow)
+    moment.begin(first)
     await first.called.wait()
-    moment.unless_over(second.slow)
+    moment.begin(second)
     await second.called.wait()
-    moment.over(first.slow)  # too late, and no harm
+    moment.over(first)  # too late, and no harm
 
 
-async def test_what_is_over_is_not_called_and_not_kept() -> None:
+async def test_what_is_over_is_not_late_and_not_kept() -> None:
     over, other = Once(), Once()
-    moment.unless_over(over.slow)
-    moment.unless_over(other.slow)
-    moment.over(over.slow)
+    moment.begin(over)
+    moment.begin(other)
+    moment.over(over)
     await other.called.wait()
     assert not over.called.is_set()
     gone = ref(over)
@@ -37,14 +38,47 @@ async def test_what_is_over_is_not_called_and_not_kept() -> None:
     assert gone() is None
 
 
+async def test_each_is_late_at_its_own_time() -> None:
+    late = list[str]()
+    done = asyncio.Event()
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def late(self) -> None:
+            late.append(self.name)
+            if self.name == "last":
+                done.set()
+
+    start = monotonic()
+    over, moved = Named("over"), Named("moved")
+    moment.at(start + 0.3, Named("last"))
+    moment.at(start + 0.1, Named("first"))
+    moment.at(start + 0.05, over)
+    moment.at(start + 0.05, moved)
+    moment.at(start + 0.2, moved)
+    moment.over(over)
+    await done.wait()
+    assert late == ["first", "moved", "last"]
+    assert monotonic() >= start + 0.3
+
+
+async def test_what_is_past_is_late_at_once() -> None:
+    once = Once()
+    moment.at(monotonic() - 1, once)
+    async with asyncio.timeout(5):
+        await once.called.wait()
+
+
 def test_each_event_loop_has_its_own() -> None:
     async def wait() -> None:
         once = Once()
-        moment.unless_over(once.slow)
+        moment.begin(once)
         await once.called.wait()
 
     async def leave() -> None:
-        moment.unless_over(Once().slow)
+        moment.begin(Once())
 
     asyncio.run(leave())
     asyncio.run(wait())
@@ -56,11 +90,12 @@ async def test_one_that_fails_does_not_keep_the_others_from_being_called() -> No
     loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
     once = Once()
 
-    def fail() -> None:
-        raise ValueError("broken")
+    class Broken:
+        def late(self) -> None:
+            raise ValueError("broken")
 
-    moment.unless_over(fail)
-    moment.unless_over(once.slow)
+    moment.begin(Broken())
+    moment.begin(once)
     await once.called.wait()
     assert failures == ["broken"]
 
@@ -70,14 +105,14 @@ async def test_a_loop_in_another_thread_does_not_disturb() -> None:
 
     async def elsewhere() -> None:
         once = Once()
-        moment.unless_over(once.slow)
+        moment.begin(once)
         await once.called.wait()
 
-    moment.unless_over(over.slow)
+    moment.begin(over)
     thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
     thread.start()
     thread.join()
-    moment.over(over.slow)
-    moment.unless_over(other.slow)
+    moment.over(over)
+    moment.begin(other)
     await other.called.wait()
     assert not over.called.is_set()

@@ -11,7 +11,7 @@ import pytest
 from core.context import Record
 from core.keys.editing import create
 from core.observe import logs
-from core.serving import protocol
+from core.serving import reading
 from core.settings.networks import Networks
 from core.settings.schema import Settings
 from tests.conftest import Serve
@@ -41,7 +41,7 @@ async def test_each_kind_of_refusal_is_found(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.2)
     key = create(tmp_path / "keys.json", "ci")
     open_ = {"anonymous_clients": Networks("none"), "api_keys_file": str(tmp_path / "keys.json")}
     url = await serve(**open_, auth_failure_limit="2/hour")

@@ -24,7 +24,13 @@ CORE = {
     *("gate/tokens", "keys/records", "keys/secret", "keys/shared", "keys/store"),
     "observe/logs",
     *("ollama/connection", "ollama/pool", "ollama/upstream"),
-    *("serving/application", "serving/aws", "serving/exchange", "serving/routes"),
+    *(
+        "serving/application",
+        "serving/aws",
+        "serving/exchange",
+        "serving/routes",
+        "serving/waiting",
+    ),
     *("settings/environment", "settings/functions", "settings/networks", "settings/schema"),
     "settings/values",
 }

@@ -19,7 +19,7 @@ from core.app import create_app
 from core.gate.rates import RateLimit
 from core.ollama.connection import Header
 from core.ollama.pool import Body, Pool
-from core.serving import exchange
+from core.serving import waiting
 from core.settings.schema import Settings
 from handlers import asgi
 from tests.conftest import Serve
@@ -159,7 +159,7 @@ async def start(
 async def test_a_body_that_stops_arriving_is_a_408(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]
 ) -> None:
-    monkeypatch.setattr(exchange, "BODY_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(waiting, "BODY_TIMEOUT_S", 0.4)
     url = await serve(max_concurrent=1, max_queue=0)
     answer = await raw(url, head(1000), *pieces, wait_s=0.05)
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -172,7 +172,7 @@ async def test_a_body_that_stops_arriving_is_a_408(
 async def test_a_body_that_never_starts_is_a_408_even_behind_a_slow_gate(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "BODY_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(waiting, "BODY_TIMEOUT_S", 0.4)
     monkeypatch.setattr(RateLimit, "__call__", lambda *_: asyncio.sleep(0.1))
     url = await serve(request_timeout_s=60)
     async with asyncio.timeout(20):
@@ -183,8 +183,8 @@ async def test_a_body_that_never_starts_is_a_408_even_behind_a_slow_gate(
 async def test_a_slow_body_that_makes_progress_arrives(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "BODY_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(exchange, "MIN_PROGRESS_BYTES", 10)
+    monkeypatch.setattr(waiting, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(waiting, "MIN_PROGRESS_BYTES", 10)
     body = json.dumps({**CHAT, "message": "a" * 100}).encode()
     pieces = [body[at : at + 10] for at in range(0, len(body), 10)]
     answer = await raw(await serve(), head(len(body), CLOSE), *pieces, wait_s=0.1)
@@ -194,7 +194,7 @@ async def test_a_slow_body_that_makes_progress_arrives(
 async def test_an_answer_may_take_longer_than_a_body(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "BODY_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(waiting, "BODY_TIMEOUT_S", 0.4)
     fake.reply(tokens(["a"] * 6, pace_s=0.2))
     body = json.dumps(CHAT).encode()
     url = await serve()

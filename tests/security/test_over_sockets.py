@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.serving import protocol
+from core.serving import protocol, reading
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, never_answers, tokens
 from tests.metrics import until
@@ -31,7 +31,7 @@ def error_of(answer: bytes) -> str:
 async def test_a_slow_head_times_out(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.3)
     answer = await raw(await serve(), *parts, wait_s=0.05)
     if parts:
         assert answer.startswith(b"HTTP/1.1 408 ")
@@ -43,7 +43,7 @@ async def test_a_slow_head_times_out(
 async def test_a_slow_head_on_a_kept_alive_connection_times_out(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.3)
     request = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answer = await raw(await serve(), request, b"GET /api/he", wait_s=0.1)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -53,7 +53,7 @@ async def test_a_slow_head_on_a_kept_alive_connection_times_out(
 async def test_an_idle_connection_is_kept_longer_than_a_head_may_take(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.2)
     request = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
     answer = await raw(
         await serve(), request + b"\r\n", request + b"Connection: close\r\n\r\n", wait_s=0.5
@@ -90,7 +90,7 @@ def chat_request(body: bytes = json.dumps(CHAT).encode(), path: bytes = b"/api/c
 async def test_bytes_after_a_request_do_not_affect_its_answer(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, path: bytes, behind: bytes
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.1)
     fake.reply(tokens(pace_s=0.05))
     answer = await raw(await serve(), chat_request(path=path), behind, b"more", wait_s=0.1)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -250,7 +250,7 @@ async def test_a_refusal_reaches_a_client_that_closes_after_a_large_body(
 async def test_a_slow_body_after_its_refusal_is_not_a_slow_head(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.2)
     head = POST.replace(b"/api/chat", b"/api/models") + b"Transfer-Encoding: chunked\r\n\r\n"
     last = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     chunks = [b"5\r\n", b"xxxxx\r\n"] * 3

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from core.serving import protocol
+from core.serving import protocol, reading
 from tests.clients.powershell.wire import WINDOWS_POWERSHELL, Call, Connection
 from tests.conftest import Serve
 
@@ -25,7 +25,7 @@ async def test_a_connection_may_idle_for_longer_than_windows_powershell_keeps_it
 async def test_the_time_for_a_request_s_head_does_not_run_while_a_connection_idles(
     monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.5)
     call = Call("/api/health", method="GET")
     async with Connection(WINDOWS_POWERSHELL, await serve()) as connection:
         assert (await connection.call(call)).status == 200

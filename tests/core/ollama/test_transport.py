@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from core.ollama import pool as module
-from core.ollama.connection import ConnectionBroken, request_bytes
-from core.ollama.pool import Pool
+from core.ollama.connection import ConnectionBroken
+from core.ollama.pool import Pool, request_bytes
 from core.ollama.transport import ForeignProtocol, HTTPTransport
 from tests.fake_ollama import (
     Connection,

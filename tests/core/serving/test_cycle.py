@@ -13,8 +13,8 @@ from uvicorn.server import ServerState
 
 from core.context import Recorder
 from core.serving.connections import Connections
-from core.serving.cycle import add_request_line
 from core.serving.exchange import ExchangeMiddleware
+from core.serving.heads import parsed
 from core.serving.protocol import Protocol
 from core.settings.schema import Settings
 
@@ -268,8 +268,7 @@ async def test_an_answer_begins_with_its_head(connect: Connect, transport: Trans
         (b"http://localhost/api/chat?a", "/api/chat", b"a"),
     ],
 )
-def test_a_request_line_is_read_as_before(target: bytes, path: str, query: bytes) -> None:
-    scope: Any = {}
-    add_request_line(scope, b"GET", target)
-    assert (scope["method"], scope["path"], scope["query_string"]) == ("GET", path, query)
-    assert target.partition(b"?")[0].endswith(scope["raw_path"])
+def test_a_target_is_read_as_uvicorn_reads_it(target: bytes, path: str, query: bytes) -> None:
+    decoded, raw_path, query_string = parsed(target)
+    assert (decoded, query_string) == (path, query)
+    assert target.partition(b"?")[0].endswith(raw_path)

@@ -1,0 +1,72 @@
+"""Reads a request's head: what it asks for, and why its body cannot be read."""
+
+import re
+import urllib.parse
+
+import httptools
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from core.context import fields_of
+from core.contract.errors import ApiError, BadRequest, CodingNotSupported
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_ORDINARY = re.compile(rb"(?:/[\w.-]+)+/?|/")
+"""A target that is just a path, without escapes."""
+_SHORT_TARGET = 1024
+
+
+def scope_of(protocol: HttpToolsProtocol) -> Scope:
+    """Return the scope of the request that `protocol` has parsed the head of.
+
+    Raises:
+        httptools.HttpParserInvalidURLError: its target is malformed.
+    """
+    path, raw_path, query = parsed(protocol.url)
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": protocol.parser.get_http_version(),
+        "server": protocol.server,
+        "client": protocol.client,
+        "scheme": protocol.scheme,
+        "method": protocol.parser.get_method().decode("ascii"),
+        "root_path": protocol.root_path,
+        "path": path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": protocol.headers,
+        "state": protocol.app_state.copy(),
+        "flow": protocol.flow,
+    }
+
+
+def parsed(target: bytes) -> tuple[str, bytes, bytes]:
+    """Return a target's path, which is decoded, its raw path and its query.
+
+    Raises:
+        httptools.HttpParserInvalidURLError: the target is malformed.
+    """
+    raw_path, query = target, b""
+    if len(target) > _SHORT_TARGET or not _ORDINARY.fullmatch(target):
+        url = httptools.parse_url(target)
+        raw_path, query = url.path, url.query or b""
+    path = raw_path.decode("ascii")
+    if "%" in path:
+        # Decoded, %2f would be a separator, and another endpoint's path.
+        path = path.lower() if "%2f" in path.lower() else urllib.parse.unquote(path)
+    return path, raw_path, query
+
+
+def objection(scope: Scope, *, upgrades: bool) -> ApiError | None:
+    """Return why the request in `scope` cannot be read, if it cannot."""
+    fields = fields_of(scope)
+    has_coding = b"transfer-encoding" in fields
+    if upgrades and (has_coding or b"content-length" in fields):
+        # The parser would mistake the body for another request.
+        return BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
+    if has_coding and [
+        value.strip().lower() for name, value in scope["headers"] if name == b"transfer-encoding"
+    ] != [b"chunked"]:
+        return CodingNotSupported("Transfer-Encoding may only be chunked. Send the body unencoded")
+    return None
