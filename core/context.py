@@ -197,7 +197,11 @@ class Recorder:
         if not self.in_flight or len(self._ended) >= MAX_GATHERED:
             self.flush()
         elif len(self._ended) == 1:
-            moment.unless_over(self.flush)
+            moment.begin(self)
+
+    def late(self) -> None:
+        """Pass on the records of the last moment."""
+        self.flush()
 
     def flush(self) -> None:
         """Pass on the records that are still waiting."""
