@@ -6,7 +6,6 @@ with another model, on another server, and after a restart.
 """
 
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from typing import Annotated
@@ -27,14 +26,11 @@ _BYTES = 3  # in each integer after the head
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 _NUMBERS = {role: number for number, role in enumerate(_ROLES)}
 _PHRASES = PHRASES.encode()
-# Copied for each context: loading the phrases again would cost twice as much. Those for contexts of
-# fewer bytes take less memory, 24 and 64 KB, since the copy would evict a request from the CPU's
-# caches: with 64 KB for all, a plain chat cost a twentieth more.
-_DEFLATES = [
-    (512, zlib.compressobj(wbits=-12, memLevel=4, zdict=_PHRASES)),
-    (4096, zlib.compressobj(wbits=-13, memLevel=6, zdict=_PHRASES)),
-    (sys.maxsize, zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)),
-]
+_SHORT_BYTES = 4096
+# Copied for each context: loading the phrases again would cost twice as much. For a short context,
+# less memory gives the same result.
+_DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PHRASES)
+_DEFLATE_SHORT = zlib.compressobj(wbits=-13, memLevel=6, zdict=_PHRASES)
 _START_AGAIN = "Send the context of an answer unchanged, or start a new conversation"
 
 
@@ -97,16 +93,13 @@ def messages_of(chat: ChatRequest, limit: int) -> list[Message]:
 
 
 def context_of(messages: Sequence[Message], answer: str) -> list[int]:
-    """Return the context for continuing after `answer`; images and thinking are not part of it."""
-    said = [_Said(_NUMBERS[message.role], message.content) for message in messages]
-    said.append(_Said(_NUMBERS["assistant"], answer))
-    return encoded(said)
+    """Return the context for continuing after `answer`, compressed if that is shorter.
 
-
-def encoded(said: Sequence[_Said]) -> list[int]:
-    """Return `said` as integers, compressed if that is shorter."""
-    plain = _encode(said)
-    deflate = next(deflate for below, deflate in _DEFLATES if len(plain) < below).copy()
+    Images and thinking are not part of it.
+    """
+    said = [(_NUMBERS[message.role], message.content) for message in messages]
+    plain = _encode([*said, (_NUMBERS["assistant"], answer)])
+    deflate = (_DEFLATE_SHORT if len(plain) < _SHORT_BYTES else _DEFLATE).copy()
     packed = deflate.compress(plain) + deflate.flush()
     is_packed = len(packed) < len(plain)
     data = packed if is_packed else plain
@@ -115,8 +108,8 @@ def encoded(said: Sequence[_Said]) -> list[int]:
     spread = bytearray(4 * count)
     for index in range(_BYTES):
         spread[index::4] = padded[index::_BYTES]
-    head = (MARKER + VERSION, 2 * len(data) + is_packed, _checksum(data))
-    return [*head, *struct.unpack(f"<{count}I", spread)]
+    integers = struct.unpack(f"<{count}I", spread)
+    return [MARKER + VERSION, 2 * len(data) + is_packed, _checksum(data), *integers]
 
 
 def decoded(context: Sequence[int], limit: int) -> list[Message]:
