@@ -87,7 +87,7 @@ def messages_of(chat: ChatRequest, limit: int) -> list[Message]:
     if chat.system is not UNSET:
         new = [Message(role="system", content=chat.system)] if chat.system else []
         messages = [*new, *messages[messages[0].role == "system" :]]
-    if sum(len(message.content.encode()) for message in messages) > limit:
+    if sum([len(message.content.encode()) for message in messages]) > limit:
         raise too_long(limit)
     return messages
 
