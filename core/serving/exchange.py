@@ -64,7 +64,13 @@ class ExchangeMiddleware:
         try:
             if self.recorder.draining:
                 raise ServerStopping
-            await self.app(scope, exchange.receive, exchange.send)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+                if response := scope.pop("response", None):
+                    await response(scope, exchange.receive, exchange.send)
+            finally:
+                if record.settle:
+                    await record.settle(record)
         except ClientDisconnect as error:
             record.error = type(error)
         except ApiError as error:
