@@ -87,6 +87,7 @@ class Reader(HttpToolsProtocol):
             raise error
         self.end_head()
         self._late_bytes = 0
+        self.headers = None  # type: ignore[assignment] # they live as long as `scope` needs them
         self.begin(scope)
 
     def on_body(self, body: bytes) -> None:
