@@ -27,8 +27,9 @@ HSTS = "max-age=31536000"
 FULL_NAME_TIMEOUT_S = 1
 """How long a request waits for this machine's full name, since DNS can be slow."""
 
-_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-_SECURE_HEADERS = [*_RAW_HEADERS, (b"strict-transport-security", HSTS.encode())]
+RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_SECURE_HEADERS = [(b"strict-transport-security", HSTS.encode()), *RAW_HEADERS]
+_NAMES = frozenset(name for name, _ in _SECURE_HEADERS)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@\s]+?)\.?(?::\d*)?", re.IGNORECASE)
 _LOOPBACK_NAMES = ("localhost", "*.localhost")
 
@@ -36,10 +37,12 @@ _LOOPBACK_NAMES = ("localhost", "*.localhost")
 def with_defaults(
     headers: Iterable[tuple[bytes, bytes]], scope: Scope
 ) -> list[tuple[bytes, bytes]]:
-    """Return an answer's `headers`, and the security headers it lacks; HSTS only over TLS."""
+    """Return an answer's `headers`, then the security headers it lacks; HSTS only over TLS."""
     headers = [*headers]
     own = dict(headers)
-    defaults = _SECURE_HEADERS if scope["scheme"] == "https" else _RAW_HEADERS
+    defaults = _SECURE_HEADERS if scope["scheme"] == "https" else RAW_HEADERS
+    if _NAMES.isdisjoint(own):
+        return headers + defaults
     return headers + [header for header in defaults if header[0] not in own]
 
 

@@ -32,16 +32,10 @@ class GateMiddleware:
         Raises:
             ApiError: one does.
         """
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        record = Record.of(scope)
-        for check in self.checks:
-            pending = check(scope, record)
-            if pending is not None:
-                await pending
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            if record.settle:
-                await record.settle(record)
+        if scope["type"] != "lifespan":
+            record = Record.of(scope)
+            for check in self.checks:
+                pending = check(scope, record)
+                if pending is not None:
+                    await pending
+        await self.app(scope, receive, send)

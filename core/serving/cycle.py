@@ -1,12 +1,13 @@
 """A request and its answer on their connection, with one write for a whole answer."""
 
 import logging
+from collections.abc import Awaitable, Generator, Iterable
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol
 
 from core.contract.errors import InternalError
-from core.gate.browsers import SecurityHeadersMiddleware
+from core.gate.browsers import RAW_HEADERS, SecurityHeadersMiddleware
 from core.serving.flow import Signal
 
 _CONTROLS = bytes({*range(0x20), 0x7F} - {ord("\t")})
@@ -92,21 +93,29 @@ class Cycle:
         is_chunked = self._is_chunked and self.scope["method"] != "HEAD"
         return b"0" if is_chunked else b""  # a leading zero of the next chunk's size
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Send a part of the answer, once the client has read enough of what came before.
 
         Raises:
             RuntimeError: a header is invalid, or the parts do not make an answer.
         """
         if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+            return self._send_later(message)
+        self._send(message)
+        return _DONE
+
+    async def _send_later(self, message: Message) -> None:
+        await self.flow.drain()
+        self._send(message)
+
+    def _send(self, message: Message) -> None:
         if self.disconnected:
             return
-        if message["type"] == "http.response.start" and not self.response_started:
+        if message["type"] == "http.response.body" and not self.response_complete:
+            self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif message["type"] == "http.response.start" and not self.response_started:
             self._awaits_continue = False
             self._head = self._head_of(message["status"], [*message.get("headers", ())])
-        elif message["type"] == "http.response.body" and not self.response_complete:
-            self._send_body(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"Unexpected ASGI message '{message['type']}'")
 
@@ -137,6 +146,10 @@ class Cycle:
             self.on_response()
 
     def _head_of(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        defaults = b""
+        if headers[-len(RAW_HEADERS) :] == RAW_HEADERS:
+            del headers[-len(RAW_HEADERS) :]
+            defaults = _DEFAULTS
         fields = dict(headers)
         if HEADER_RE.search(b"".join(fields)):
             raise RuntimeError("Invalid HTTP header name.")
@@ -150,11 +163,26 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        lines = _lines(headers)
         if len(lines) - len(lines.translate(None, _CONTROLS)) != len(b"\r\n") * len(headers):
             raise RuntimeError("Invalid HTTP header value.")
-        return b"%b%b\r\n" % (STATUS_LINE[status], lines)
+        return b"".join((STATUS_LINE[status], lines, defaults, b"\r\n"))
+
+
+class _Done:
+    """What is done already."""
+
+    def __await__(self) -> Generator[None]:
+        return iter(())  # type: ignore[return-value] # a generator would be made each time
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _do_nothing() -> None:
     pass
+
+
+_DEFAULTS = _lines(RAW_HEADERS)
+_DONE = _Done()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from http import HTTPStatus
@@ -64,7 +64,13 @@ class ExchangeMiddleware:
         try:
             if self.recorder.draining:
                 raise ServerStopping
-            await self.app(scope, exchange.receive, exchange.send)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+                if response := scope.pop("response", None):
+                    await response(scope, exchange.receive, exchange.send)
+            finally:
+                if record.settle:
+                    await record.settle(record)
         except ClientDisconnect as error:
             record.error = type(error)
         except ApiError as error:
@@ -126,27 +132,29 @@ class _Exchange(Waiting):
         else:
             self._record.error = type(error)
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a part of the answer; a coroutine for each would take longer."""
         if message["type"] == "http.response.start":
-            self._record.status = message["status"]
-            headers = with_defaults(message.get("headers", ()), self._scope)
-            is_stream = (b"content-type", self._dialect.stream_type) in headers
-            self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in headers)
-            message = {**message, "headers": headers + self._record.answer_headers}
-            await self._send(message)  # may find a header invalid: then the answer is still due
-            self._answer = _STREAMING if is_stream else _STARTED
-            if is_stream:
-                self._forget_headers()
-            return
+            return self._start(message)
         if not message.get("more_body"):
             self._answer = _COMPLETE
-        await self._send(message)
+        return self._send(message)
 
-    def _forget_headers(self) -> None:
-        """Free what nobody reads while a stream runs: a kilobyte."""
-        self._scope["headers"].clear()
-        self._scope.pop("fields", None)
-        self._record.answer_headers.clear()
+    async def _start(self, message: Message) -> None:
+        record = self._record
+        record.status = message["status"]
+        own = [*message.get("headers", ()), *record.answer_headers]
+        headers = with_defaults(own, self._scope)
+        # It may find a header invalid: then the answer is still due.
+        await self._send({**message, "headers": headers})
+        self._answer = _STARTED
+        if (b"content-type", self._dialect.stream_type) in own:
+            self._answer = _STREAMING
+            self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in own)
+            # What nobody reads while a stream runs takes a kilobyte.
+            record.answer_headers = []
+            self._scope["headers"] = []
+            self._scope.pop("fields", None)
 
     async def fail(self, error: ApiError) -> None:
         """Report `error` to the client in whatever way is still open, if it reads at all."""

@@ -4,19 +4,17 @@ import asyncio
 from collections import deque
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
 NO_PIPELINE = deque[Any]()
 """The queue of pipelined requests: one for all, since it stays empty. Each takes 600 bytes."""
 
 
 class Signal:
-    """What uvicorn uses of an `asyncio.Event`, which takes 760 bytes; a connection has two."""
+    """What uvicorn uses of an `asyncio.Event`, which takes 760 bytes."""
 
     __slots__ = ("_is_set", "_waiters")
 
-    def __init__(self, *, is_set: bool = False) -> None:
-        self._is_set = is_set
+    def __init__(self) -> None:
+        self._is_set = False
         self._waiters: tuple[asyncio.Future[None], ...] = ()
 
     def set(self) -> None:
@@ -49,21 +47,49 @@ class Watcher(Protocol):
         """Act on it."""
 
 
-class Flow(FlowControl):
+class Flow:
     """Pauses whoever writes faster than the client reads, and the client while nobody reads.
 
-    It also says that the client has left: `receive` says so only to a task that waits for it, and
-    such a task takes 1.3 KB.
+    In place of uvicorn's `FlowControl`. It also says that the client has left: `receive` says so
+    only to a task that waits for it, and such a task takes 1.3 KB.
     """
 
-    __slots__ = ("_has_ended", "_watcher")
+    __slots__ = ("_has_ended", "_transport", "_watcher", "_writable", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self.read_paused = self.write_paused = False
-        self._is_writable_event = Signal(is_set=True)  # type: ignore[assignment]
-        self._has_ended = False
+        self._writable: Signal | None = None
+        self.read_paused = self.write_paused = self._has_ended = False
         self._watcher: Watcher | None = None
+
+    async def drain(self) -> None:
+        """Return when the client has read enough to be sent more."""
+        if self._writable:
+            await self._writable.wait()
+
+    def pause_reading(self) -> None:
+        """Let the client wait."""
+        if not self.read_paused:
+            self.read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let the client go on."""
+        if self.read_paused:
+            self.read_paused = False
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Let writers wait."""
+        self.write_paused = True
+        self._writable = self._writable or Signal()
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self.write_paused = False
+        if self._writable:
+            self._writable.set()
+            self._writable = None
 
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher.client_left()` once the client has left, unless `unwatch` comes first."""

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol for this API: connections from their start to their end."""
 
 import asyncio
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -23,6 +24,9 @@ STRANGER_KEEP_ALIVE_S = 10
 WRITE_TIMEOUT_S = 60
 """How long a client may leave its answer unread before Linux drops the connection."""
 
+_shared = lru_cache(lambda server: server)
+"""Every connection has an equal one, of 200 bytes."""
+
 
 class Protocol(Reader):
     """Runs requests, limits the time between them, and answers malformed HTTP in JSON."""
@@ -40,6 +44,7 @@ class Protocol(Reader):
         """Start waiting for the first request."""
         super().connection_made(transport)
         self.flow = Flow(transport)
+        self.server = _shared(self.server)
         limit_unread(transport, WRITE_TIMEOUT_S)
         self._known = self._limits.is_trusted(self._host)
         if refusal := self._limits.add(self, self._host):

@@ -25,7 +25,7 @@ class Reader(HttpToolsProtocol):
     """Limits the time and size of a request's head, and of a body that nobody asked for."""
 
     cycle: Cycle  # type: ignore[assignment] # has all that uvicorn's needs
-    flow: Flow
+    flow: Flow  # type: ignore[assignment] # the same
 
     __slots__ = ("_head_size", "_late_bytes", "head_timer", "in_head", "refused")
 
@@ -87,6 +87,7 @@ class Reader(HttpToolsProtocol):
             raise error
         self.end_head()
         self._late_bytes = 0
+        self.headers = None  # type: ignore[assignment] # they live as long as `scope` needs them
         self.begin(scope)
 
     def on_body(self, body: bytes) -> None:

@@ -56,10 +56,13 @@ class Shortcut:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the endpoint, and send its response."""
+        """Run the endpoint, and leave its response in `scope` for `ExchangeMiddleware` to send.
+
+        If this sent it, the coroutines in between would wait for the whole of a stream, each in
+        270 bytes.
+        """
         endpoint = scope["type"] == "http" and self._endpoints.get((scope["method"], scope["path"]))
-        if not endpoint or scope.get("root_path"):
+        if endpoint and not scope.get("root_path"):
+            scope["response"] = await endpoint(Request(scope, receive, send))
+        else:
             await self._router(scope, receive, send)
-            return
-        response = await endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
