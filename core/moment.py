@@ -13,6 +13,8 @@ MOMENT_S = 0.01
 """What takes a moment is late after at least this time, and at most twice as long."""
 _TICK_S = 0.001
 """A timer of uvloop may fire this much too early."""
+_PAUSE_S = 0.05
+"""The least time between two looks at all that is due: of thousands, each takes a millisecond."""
 
 
 class Event(Protocol):
@@ -65,7 +67,7 @@ class _Events:
             del self.due[event]
         self._call(late)
         if self.due:
-            self.call_at(min(self.due.values()))
+            self.call_at(max(min(self.due.values()), now + _PAUSE_S))
 
     def _call(self, late: dict[Event, None]) -> None:
         for event in late:
