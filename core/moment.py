@@ -74,7 +74,7 @@ class _Events:
             try:
                 event.late()
             except Exception as error:
-                text = "What is late cannot be told so"
+                text = "Acting on a late event failed"
                 self.loop.call_exception_handler({"message": text, "exception": error})
 
 
