@@ -113,9 +113,13 @@ def over(event: Event) -> None:
         events.due.pop(event, None)
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return what `asyncio.get_running_loop` does, without the system call that it makes."""
+    return _events().loop
+
+
 def _events() -> _Events:
-    loop = asyncio.get_running_loop()
     events = _current.events
-    if events is None or events.loop is not loop:
-        events = _current.events = _Events(loop)
+    if events is None or not events.loop.is_running():  # only one can be running in a thread
+        events = _current.events = _Events(asyncio.get_running_loop())
     return events
