@@ -10,6 +10,8 @@ from typing import Any
 
 import httptools
 
+from core.moment import running_loop
+
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a body is buffered for a slow reader before the upstream is paused."""
 KEEPALIVE_IDLE_S = 10
@@ -137,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def _arrival(self) -> asyncio.Future[Any]:
         """Return a future of what is to arrive next: a coroutine would take longer, and 200 B."""
-        self._waiter = future = asyncio.get_running_loop().create_future()
+        self._waiter = future = running_loop().create_future()
         self._wake()
         return future
 

@@ -55,7 +55,7 @@ class Waiting:
         self._watcher: asyncio.Task[None] | None = None
         self._body_since = record.started_at
         self._arrived = 0  # bytes of the body since `_body_since`
-        task = asyncio.current_task()
+        task = asyncio.current_task(moment.running_loop())
         assert task
         self._task = task
         self._cancelled_before = task.cancelling()

@@ -4,6 +4,8 @@ import threading
 from time import monotonic
 from weakref import ref
 
+import pytest
+
 from core import moment
 
 
@@ -82,6 +84,19 @@ def test_each_event_loop_has_its_own() -> None:
 
     asyncio.run(leave())
     asyncio.run(wait())
+
+
+def test_the_running_loop_is_the_one_that_asyncio_knows() -> None:
+    async def check() -> None:
+        assert moment.running_loop() is asyncio.get_running_loop()
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    for loop in (first, second, first):
+        loop.run_until_complete(check())
+    for loop in (first, second):
+        loop.close()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        moment.running_loop()
 
 
 async def test_one_that_fails_does_not_keep_the_others_from_being_called() -> None:

@@ -1,6 +1,7 @@
 import asyncio
+from typing import Any, cast
 
-from core.serving.flow import Signal
+from core.serving.flow import Flow, Signal
 
 
 async def test_a_signal_lets_all_go_on_that_wait_until_it_is_cleared() -> None:
@@ -18,3 +19,58 @@ async def test_a_signal_lets_all_go_on_that_wait_until_it_is_cleared() -> None:
     assert not late.done()
     signal.set()
     await late
+
+
+class Transport:
+    """Notes what a flow does to it, and is its own protocol."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def get_protocol(self) -> Any:
+        return self
+
+    def rest(self) -> None:
+        self.done.append("rest")
+
+    def pause_reading(self) -> None:
+        self.done.append("pause")
+
+    def resume_reading(self) -> None:
+        self.done.append("resume")
+
+
+class Watcher:
+    left = 0
+
+    def client_left(self) -> None:
+        self.left += 1
+
+
+async def test_a_client_that_was_paused_is_read_again_so_that_its_leaving_is_seen() -> None:
+    transport, watcher = Transport(), Watcher()
+    flow = Flow(cast("asyncio.Transport", transport))
+    flow.pause_reading()
+    flow.pause_reading()
+    flow.watch(watcher)
+    assert transport.done == ["pause", "rest", "resume"]
+    flow.end()
+    assert watcher.left == 1
+    late = Watcher()
+    flow.watch(late)
+    assert late.left == 1
+
+
+async def test_writers_wait_for_a_client_that_does_not_read() -> None:
+    flow = Flow(cast("asyncio.Transport", Transport()))
+    await flow.drain()
+    for let_go_on in (flow.resume_writing, flow.end):
+        flow.pause_writing()
+        flow.pause_writing()
+        writer = asyncio.create_task(flow.drain())
+        await asyncio.sleep(0)
+        assert flow.write_paused
+        assert not writer.done()
+        let_go_on()
+        await writer
+        assert not flow.write_paused

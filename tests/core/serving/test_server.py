@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.processes import bundle, fake_ollama, running, wait_for
 
@@ -257,6 +258,34 @@ def test_https_picks_up_a_renewed_certificate_without_a_restart(
             process.send_signal(signal.SIGHUP)
             wait_for(process.stdout, "The certificate cannot be loaded, keeping the old one")
             assert client.get(f"{url}/api/health").status_code == 200
+
+
+def test_a_connection_over_tls_serves_another_request_after_a_slow_one(
+    slow_ollama: str, certificate: Path
+) -> None:
+    with serving(slow_ollama, SSL_CERTFILE=str(certificate)) as (_, url):
+        context = ssl.create_default_context(cafile=certificate)
+        with httpx.Client(verify=context, trust_env=False) as client:
+            for _ in range(2):
+                answer = client.post(f"{url}/api/chat/stream", json={"message": "hi"})
+                assert json.loads(answer.text.splitlines()[-1])["done"] is True
+                assert "error" not in answer.text
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_with_asyncios_own_loop_it_is_the_same(
+    serve: Serve, fake: FakeOllama, certificate: Path, tls: bool
+) -> None:
+    url = await serve(ssl_certfile=str(certificate) if tls else "")
+    scheme = "https" if tls else "http"
+    context = ssl.create_default_context(cafile=certificate)
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        for _ in range(2):
+            fake.reply(tokens(["a", "b"], pace_s=0.1))
+            endpoint = url.replace("http", scheme, 1) + "/api/chat/stream"
+            answer = await client.post(endpoint, json={"message": "hi"})
+            assert json.loads(answer.text.splitlines()[-1])["done"] is True
+            assert "error" not in answer.text
 
 
 def test_a_certificate_without_its_key_keeps_the_old_pair(
