@@ -2,6 +2,14 @@
 # Installs what is missing, then serves the API on PORT and the chat page on WEB_PORT. The README lists the settings.
 set -euo pipefail
 cd "$(dirname "$0")"
+if [ -z "${PYTHON:-}" ] && [ ! -e .venv ]; then # chats cost less on newer ones
+    for version in 3.14 3.13 3.12; do
+        if "python$version" -c 'import ensurepip' 2>/dev/null; then
+            export PYTHON=python$version
+            break
+        fi
+    done
+fi
 source deploy/python.sh
 
 # Report problems before downloading or loading anything.

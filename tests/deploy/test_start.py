@@ -83,6 +83,17 @@ def test_a_python_that_is_not_there_or_does_not_run(project: Path, tmp_path: Pat
     assert "does not run" in line
 
 
+@pytest.mark.parametrize("newest", ["3.14", "3.13", "3.12"])
+def test_the_newest_python_is_used(project: Path, tmp_path: Path, newest: str) -> None:
+    for version in ("3.12", "3.13", "3.14"):
+        python = tmp_path / f"python{version}"
+        answer = version > newest  # to the question whether it can make a .venv; it cannot do more
+        python.write_text(f'#!/bin/sh\n[ "$2" = "import ensurepip" ] && exit {answer:d}\nexit 1\n')
+        python.chmod(0o755)
+    (line,) = start(project, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert line.startswith(f'"python{newest}" does not run')
+
+
 @pytest.mark.timeout(300)
 def test_a_venv_whose_python_is_gone_is_rebuilt(project: Path) -> None:
     (project / ".venv/bin").mkdir(parents=True)
