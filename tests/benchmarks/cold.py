@@ -11,7 +11,7 @@ from tests.benchmarks.servers import Failed
 
 MODULES = ("health", "models", "chat", "chat_stream")
 OURS, EAGER, BARE = "first answer", "first answer of the eager stack", "bare Python"
-_AS_PACKED = "import sys; sys.modules.update(dict.fromkeys(('click', 'pygments', 'rich')))"
+AS_PACKED = "import sys; sys.modules.update(dict.fromkeys(('click', 'pygments', 'rich')))"
 """A packaged function does not contain what httpx imports for its command line."""
 _EVENT = {
     "version": "2.0",
@@ -66,7 +66,7 @@ def measure(upstream_port: int, folder: Path, rounds: int) -> dict[str, list[flo
 
 def _milliseconds(code: str, environ: Mapping[str, str]) -> float:
     """Return the time from starting Python until `code` has run."""
-    command = [sys.executable, "-c", f"{_AS_PACKED}\n{code}\nprint('over', flush=True)"]
+    command = [sys.executable, "-c", f"{AS_PACKED}\n{code}\nprint('over', flush=True)"]
     started = time.perf_counter()
     with running(command, SERVER_CORE, environ) as process:
         assert process.stdout

@@ -12,13 +12,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
+from tests.benchmarks.cold import AS_PACKED
+
 FUNCTIONS = ("health", "models", "chat")
 OWN, STANDARD = "this project", "the rest of the standard library"
 PACKAGES = ("asyncio", "msgspec", "httptools", "httpx", "mangum", "starlette")
 GROUPS = (*PACKAGES, STANDARD, OWN)
 _LINE = re.compile(r"import time: +(\d+) \| +\d+ \| ( *)(\S+)")
-_AS_PACKED = "import sys; sys.modules.update(dict.fromkeys(('click', 'pygments', 'rich')))\n"
-"""A packaged function does not contain what httpx imports for its command line."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def measure(function: str) -> dict[str, float]:
 def _imports(code: str) -> Iterator[tuple[str, int, list[str]]]:
     """Yield each module that `code` imports, its microseconds, and who asked for it."""
     ended = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", _AS_PACKED + code],
+        [sys.executable, "-X", "importtime", "-c", f"{AS_PACKED}\n{code}"],
         env={**os.environ, "AWS_LAMBDA_FUNCTION_NAME": "benchmark"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
