@@ -23,6 +23,7 @@ OPEN_GATE = {
     "RATE_LIMIT": "off",
     "MAX_CONCURRENT": "100000",
     "MAX_QUEUE": "100000",
+    "MAX_CONNECTIONS": "100000",
     "QUEUE_TIMEOUT_S": "300",
 }
 """The bundle's settings: its gate does all its work but lets everything through."""
