@@ -80,6 +80,7 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with _warm_up(app):
             yield
+        recorder.flush()  # before its observers close
         app.state.close_traces()
         upstream.pool.close()
         await limiter.aclose()

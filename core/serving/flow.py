@@ -100,9 +100,10 @@ class Flow:
         self._transport.get_protocol().rest()  # type: ignore[attr-defined] # it is a `Reader`
         self.resume_reading()  # or its leaving would go unseen
 
-    def unwatch(self) -> None:
-        """Forget who watches."""
-        self._watcher = None
+    def unwatch(self, watcher: Watcher) -> None:
+        """Forget `watcher`, unless that of the connection's next request has taken its place."""
+        if self._watcher is watcher:
+            self._watcher = None
 
     def end(self) -> None:
         """Let whoever watches know that the client has left, and let writers go on."""

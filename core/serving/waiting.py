@@ -111,7 +111,7 @@ class Waiting:
         """Stop waiting."""
         moment.over(self)
         if self._flow:
-            self._flow.unwatch()
+            self._flow.unwatch(self)
         if self._watcher:
             self._watcher.cancel()
             self._watcher = None  # its traceback refers to this object: leave no cycle
@@ -157,5 +157,6 @@ class Waiting:
         self.client_left()
 
     def _cancel(self) -> None:
-        self._has_expired = True
-        self._task.cancel()
+        if not self._has_expired:  # a second time would interrupt what the first has led to
+            self._has_expired = True
+            self._task.cancel()

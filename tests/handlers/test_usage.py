@@ -3,10 +3,14 @@ from pathlib import Path
 
 import httpx
 
+from core.app import create_app
+from core.settings.schema import Settings
 from core.usage.ledger import read_file
+from handlers import asgi
 from tests.compatible import HEADERS, KEYS
 from tests.conftest import Serve
 from tests.fake_ollama import COMPATIBLE, FakeOllama
+from tests.gateway import shut_down
 
 CHAT = {"message": "비밀", "model": "smollm2:135m"}
 
@@ -33,6 +37,20 @@ async def test_a_caller_reads_its_own_usage_and_no_other_s(
     assert wrong.status_code == 400
     assert "비밀".encode() not in path.read_bytes()
     assert sum(row.requests for row in read_file(str(path))) == 3
+
+
+async def test_a_request_that_has_just_ended_counts_even_if_the_server_stops(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    path = tmp_path / "usage.db"
+    settings = Settings(ollama_base_url=fake.url, usage_file=str(path))
+    app = create_app(asgi.routes, settings, instrumented=True)
+    app.recorder.in_flight = 1  # another request, which takes too long to stop
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.post("/api/chat", json=CHAT)).status_code == 200
+    await shut_down(app)
+    assert sum(row.requests for row in read_file(str(path))) == 1
 
 
 async def test_every_compatible_path_counts(serve: Serve, tmp_path: Path) -> None:

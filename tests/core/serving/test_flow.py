@@ -61,6 +61,16 @@ async def test_a_client_that_was_paused_is_read_again_so_that_its_leaving_is_see
     assert late.left == 1
 
 
+async def test_the_end_of_a_request_leaves_the_watcher_of_the_next_one() -> None:
+    flow = Flow(cast("asyncio.Transport", Transport()))
+    first, second = Watcher(), Watcher()
+    flow.watch(first)
+    flow.watch(second)
+    flow.unwatch(first)
+    flow.end()
+    assert (first.left, second.left) == (0, 1)
+
+
 async def test_writers_wait_for_a_client_that_does_not_read() -> None:
     flow = Flow(cast("asyncio.Transport", Transport()))
     await flow.drain()

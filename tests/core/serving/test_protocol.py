@@ -13,16 +13,26 @@ import pytest
 
 from core.context import Record
 from core.observe import logs
+from core.ollama import client
 from core.serving import half_closed, protocol, reading
 from core.settings.networks import Networks
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Request,
+    never_answers,
+    said,
+    stalls_after,
+    tokens,
+)
 from tests.processes import bundle, fake_ollama
 from tests.sockets import raw
 
 GET = b"GET /api/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEALTH = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-BODY = json.dumps({"message": "hi", "model": "smollm2:135m"}).encode()
+MODEL = "smollm2:135m"
+BODY = json.dumps({"message": "hi", "model": MODEL}).encode()
 
 
 def chat(path: str = "/api/chat", version: str = "1.1") -> bytes:
@@ -229,6 +239,30 @@ async def test_bytes_during_a_slow_answer_do_not_harm_it(serve: Serve, fake: Fak
     answer = await raw(await serve(), chat("/api/chat/stream"), b"\r\n", GET[:9], GET, wait_s=0.1)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b'"done":true' in answer
+
+
+async def test_a_client_may_leave_whose_previous_answer_has_just_been_cleared_up(
+    serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "END_TIMEOUT_S", 0.3)
+
+    async def lingers(connection: Connection, request: Request) -> None:
+        connection.send_head()
+        connection.send_line({"model": MODEL, **said(""), "done": True, "done_reason": "stop"})
+        await connection.hang()
+
+    fake.reply(lingers, never_answers)
+    url = httpx.URL(await serve())
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(chat("/api/chat/stream"))
+    await reader.readuntil(b"0\r\n\r\n")
+    writer.write(chat())
+    second = await fake.wait_for(2)
+    await fake.asked()[0].disconnected.wait()
+    await asyncio.sleep(0.05)  # so that the first request has ended
+    writer.close()
+    async with asyncio.timeout(20):
+        await second.disconnected.wait()
 
 
 # Idle connections

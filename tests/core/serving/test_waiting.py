@@ -76,6 +76,18 @@ async def test_a_client_that_leaves_cancels_its_request(
     await asyncio.sleep(0)  # the cancellation is undone
 
 
+async def test_a_deadline_does_not_interrupt_what_follows_a_disconnect(client: Client) -> None:
+    waiting = begin(client, timeout_s=0.2)
+    await waiting.receive()
+    asyncio.get_running_loop().call_later(0.05, client.leave)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(20)
+    waiting.late()  # the deadline, while something is released
+    await asyncio.sleep(0)
+    waiting.stop()
+    assert isinstance(waiting.reason(), ClientDisconnect)
+
+
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
