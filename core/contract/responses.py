@@ -10,15 +10,13 @@ NDJSON = "application/x-ndjson; charset=utf-8"
 PREFERENCE_APPLIED = b"preference-applied"
 """A header of streams whose client asked for heartbeats (RFC 7240)."""
 
-_JSON = b"application/json; charset=utf-8"
-
 _encode = msgspec.json.Encoder().encode
 
 
 class JSONResponse(Response):
     """A schema object as JSON in UTF-8."""
 
-    media_type = _JSON.decode()
+    media_type = "application/json; charset=utf-8"
 
     def render(self, content: Any) -> bytes:
         """Encode `content`, any object that msgspec supports."""
@@ -29,5 +27,7 @@ class JSONResponse(Response):
         if headers:
             super().init_headers(headers)
         else:
-            length = b"%d" % len(self.body)
-            self.raw_headers = [(b"content-length", length), (b"content-type", _JSON)]
+            self.raw_headers = [
+                (b"content-length", b"%d" % len(self.body)),
+                (b"content-type", self.media_type.encode()),
+            ]

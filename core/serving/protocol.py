@@ -112,7 +112,7 @@ class Protocol(Reader):
 
     def late(self) -> None:
         """Close the connection, unless a request is in progress or on its way."""
-        if self.is_idle() and not self.in_head:
+        if self.is_idle() and (not self.in_head or self.cycle.more_body):
             self.transport.close()
 
     def await_request(self) -> None:
