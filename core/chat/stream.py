@@ -35,6 +35,8 @@ class StreamResponse:
     to the client.
     """
 
+    __slots__ = ("lines", "preferred_s")
+
     def __init__(
         self, lines: AsyncGenerator[Lines], *, heartbeat_s: float = 0, preferred_s: int = 0
     ) -> None:

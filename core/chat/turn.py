@@ -21,6 +21,8 @@ from core.ollama.wire import Lines
 class Turn:
     """A valid, authorized request, to be answered once: whole or as a stream."""
 
+    __slots__ = ("_app", "_caller", "_pending", "_preferred_s", "_record", "wants_stream")
+
     def __init__(self, request: Request, app: State, pending: PendingChat) -> None:
         """Answer `pending` with the parts of `app`."""
         self.wants_stream = pending.stream

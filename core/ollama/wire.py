@@ -98,6 +98,8 @@ class LineSplitter:
     U+0085 and U+2028 appear unescaped in Ollama's text, which rules out `splitlines`.
     """
 
+    __slots__ = ("_rest",)
+
     def __init__(self) -> None:
         self._rest: list[bytes] = []
 
@@ -125,6 +127,8 @@ class LineSplitter:
 
 class AnswerReader:
     """Turns the bytes of a streamed answer into the lines to send to the client."""
+
+    __slots__ = ("_splitter", "_thinking", "finished")
 
     def __init__(self, *, thinking: bool) -> None:
         """Send the model's thinking with the last line if `thinking`, else omit it."""
