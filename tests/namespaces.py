@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.network import changing
 from tests.processes import running
 from tests.programs import program
 
@@ -46,21 +47,25 @@ def machine() -> Iterator[Machine]:
     """Make a namespace, or skip the test where that is not allowed."""
     number = os.getpid() % 250
     name, subnet = f"owa-{os.getpid()}", f"10.213.{number}"
-    try:
-        _ip("netns", "add", name)
-        _ip("link", "add", f"owa{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
-    except subprocess.CalledProcessError as error:
-        _ip("netns", "del", name, check=False)
-        pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
-    try:
+    with changing():
+        try:
+            _ip("netns", "add", name)
+            peer = ("type", "veth", "peer", "name", "eth0", "netns", name)
+            _ip("link", "add", f"owa{number}", *peer)
+        except subprocess.CalledProcessError as error:
+            _ip("netns", "del", name, check=False)
+            pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
         _ip("addr", "add", f"{subnet}.1/24", "dev", f"owa{number}")
         _ip("link", "set", f"owa{number}", "up")
         _ip("-n", name, "addr", "add", f"{subnet}.2/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", name, "link", "set", device, "up")
+    try:
         yield Machine(name, subnet)
     finally:
-        _ip("netns", "del", name)
+        with changing():
+            _ip("link", "del", f"owa{number}")  # or it would go some time after its namespace
+            _ip("netns", "del", name)
 
 
 @contextmanager

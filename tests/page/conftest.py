@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Serve
+from tests.network import unchanged
 from tests.page import firefox
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,11 +36,13 @@ async def browser(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     playwright_api = pytest.importorskip(
         "playwright.async_api", reason="Playwright is not installed (PyPI: playwright)"
     )
-    async with playwright_api.async_playwright() as playwright:
-        launch = _launch_firefox if getattr(request, "param", "") == "firefox" else _launch_chromium
-        browser = await launch(playwright, tmp_path)
-        yield browser
-        await browser.close()
+    with unchanged():
+        async with playwright_api.async_playwright() as playwright:
+            is_firefox = getattr(request, "param", "") == "firefox"
+            launch = _launch_firefox if is_firefox else _launch_chromium
+            browser = await launch(playwright, tmp_path)
+            yield browser
+            await browser.close()
 
 
 async def _launch_chromium(playwright: Any, _: Path) -> Any:

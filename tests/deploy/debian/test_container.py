@@ -16,6 +16,7 @@ import yaml
 
 from tests.deploy.debian.conftest import Debian
 from tests.fake_ollama import FakeOllama
+from tests.network import changing
 from tests.programs import ROOT, free_ports, program
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the image to be made
@@ -69,11 +70,12 @@ class Podman:
         command = " ".join([self._podman, *self._options])
         podman.write_text(f'#!/bin/sh\nexec {command} "$@"\n', "utf-8")
         podman.chmod(0o700)
-        return self._run(
-            *(sys.executable, "-m", "podman_compose", "--podman-path", podman),
-            *("--file", ROOT / "deploy/compose.yaml", "--file", folder / "test.yaml"),
-            *arguments,
-        )
+        with changing():
+            return self._run(
+                *(sys.executable, "-m", "podman_compose", "--podman-path", podman),
+                *("--file", ROOT / "deploy/compose.yaml", "--file", folder / "test.yaml"),
+                *arguments,
+            )
 
     @staticmethod
     def _run(*command: str | Path) -> str:
