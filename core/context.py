@@ -117,7 +117,7 @@ class Record(msgspec.Struct, kw_only=True):
     body_bytes: int = 0
     """How many bytes of its body are in memory."""
     settle: Callable[["Record"], Awaitable[None]] | None = None
-    """What the gate calls with the record, and awaits, when the request has ended."""
+    """What the gate wants called with the record, and awaited, when the request has ended."""
 
     @classmethod
     def of(cls, scope: Scope) -> "Record":

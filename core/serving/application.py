@@ -45,7 +45,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; if the settings are invalid, with a 500 and a log line."""
         try:
-            application = self._assembled
+            application = self.assembled
         except SettingsError as error:
             await _refuse(error, scope, receive, send)
         else:
@@ -54,23 +54,20 @@ class Application:
     @property
     def recorder(self) -> Recorder:
         """The recorder, which knows the requests in progress."""
-        recorder: Recorder = self._assembled.state.recorder
+        recorder: Recorder = self.assembled.state.recorder
         return recorder
 
     def reload(self) -> None:
         """Read the API keys again."""
-        self._assembled.state.keys.reload()
+        self.assembled.state.keys.reload()
 
+    @cached_property
     def assembled(self) -> Starlette:
-        """Return what serves the requests.
+        """What serves the requests.
 
         Raises:
             SettingsError: the settings are invalid.
         """
-        return self._assembled
-
-    @cached_property
-    def _assembled(self) -> Starlette:
         return self._assemble()
 
 

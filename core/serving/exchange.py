@@ -110,12 +110,13 @@ _DUE, _STARTED, _STREAMING, _COMPLETE = _Answer  # an enum's own attributes are 
 
 
 class _Exchange(Waiting):
-    __slots__ = ("_answer", "_dialect", "_has_heartbeats", "_send")
+    __slots__ = ("_answer", "_dialect", "_has_heartbeats", "_scope", "_send")
 
     def __init__(
         self, record: Record, scope: Scope, receive: Receive, send: Send, timeout_s: float
     ) -> None:
         super().__init__(record, scope, receive, timeout_s)
+        self._scope = scope
         self._send = send
         self._dialect = dialect_of(record.path)
         self._answer = _DUE

@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
                 start.
         """
         # Without a coroutine that only awaits another, each open stream takes 270 bytes less.
-        self.config.loaded_app = self._app.assembled()
+        self.config.loaded_app = self._app.assembled
         if self._model:
             await self._model.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)

@@ -40,13 +40,12 @@ class Waiting:
 
     __slots__ = (
         *("_arrived", "_body_since", "_cancelled_before", "_flow", "_has_expired", "_is_slow"),
-        *("_receive", "_record", "_request", "_scope", "_task", "_timeout_s", "_watcher"),
+        *("_receive", "_record", "_request", "_task", "_timeout_s", "_watcher"),
     )
 
     def __init__(self, record: Record, scope: Scope, receive: Receive, timeout_s: float) -> None:
         """Wait until `stop`, but no longer than `timeout_s`."""
         self._record = record
-        self._scope = scope
         self._receive = receive
         self._timeout_s = timeout_s
         self._request = _UNREAD

@@ -149,7 +149,7 @@ def test_a_store_needs_packages_that_its_own_option_packs(
     code = f"""
 import sys; sys.path.insert(0, ".")
 from handlers.{function} import app
-app._assembled
+app.assembled
 """
     ended = subprocess.run(
         [str(python), "-I", "-S", "-c", code],

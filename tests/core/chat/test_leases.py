@@ -387,5 +387,5 @@ async def test_functions_share_a_queue_and_processes_if_asked_to(
     values: dict[str, Any], shared: bool
 ) -> None:
     settings = Settings(**{"rate_limit_storage": "redis://localhost", **values})
-    queue = create_app([], settings)._assembled.state.queue
+    queue = create_app([], settings).assembled.state.queue
     assert isinstance(queue, LeasedQueue if shared else FairQueue)
