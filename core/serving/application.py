@@ -30,7 +30,7 @@ class BareStarlette(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return the router wrapped in the given middleware only."""
-        app: ASGIApp = Shortcut(self.router)
+        app: ASGIApp = Shortcut(self.router, self.state.recorder)
         for class_, args, kwargs in reversed(self.user_middleware):
             app = class_(app, *args, **kwargs)
         return app

@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
+from core.context import Recorder
+
 
 def paths(routes: Sequence[BaseRoute]) -> list[str]:
     """Return the paths of `routes`."""
@@ -41,9 +43,10 @@ def _first_match(router: Router, method: str, path: str) -> BaseRoute | None:
 class Shortcut:
     """Looks up the endpoint of a plain path: asking each route would take as long as the gate."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, recorder: Recorder) -> None:
         """Leave to `router` all but the exact paths and methods of its routes."""
         self._router = router
+        self._others = recorder.others
         self._endpoints = {
             (method, route.path): route.endpoint
             for route in router.routes
@@ -63,6 +66,8 @@ class Shortcut:
         """
         endpoint = scope["type"] == "http" and self._endpoints.get((scope["method"], scope["path"]))
         if endpoint and not scope.get("root_path"):
+            await self._others()
             scope["response"] = await endpoint(Request(scope, receive, send))
+            await self._others()
         else:
             await self._router(scope, receive, send)
