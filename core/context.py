@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from time import monotonic, time
@@ -11,6 +11,7 @@ import msgspec
 from starlette.types import Scope
 
 from core import moment
+from core.awaitables import DONE, PAUSE
 from core.settings.networks import UNKNOWN
 
 MAX_GATHERED = 64
@@ -140,18 +141,6 @@ class Record(msgspec.Struct, kw_only=True):
             self.first_token_s = monotonic() - self.started_at
 
 
-class _Pause:
-    """One round of the event loop, without the coroutine of `asyncio.sleep(0)`."""
-
-    def __await__(self) -> Generator[None]:
-        yield
-
-
-class _NoPause:
-    def __await__(self) -> Generator[None]:
-        return iter(())  # type: ignore[return-value] # a generator would be made each time
-
-
 class Recorder:
     """Records each request, and passes the records of those that have ended to `observers`.
 
@@ -217,7 +206,7 @@ class Recorder:
         A chat runs through more code than the CPU's caches hold. Requests that take one step
         after another together load the code of each step once.
         """
-        return _PAUSE if self.in_flight > 1 else _NO_PAUSE
+        return PAUSE if self.in_flight > 1 else DONE
 
     def late(self) -> None:
         """Pass on the records of the last moment."""
@@ -228,6 +217,3 @@ class Recorder:
         ended, self._ended = self._ended, []
         for observe in self.observers:
             observe(*ended)
-
-
-_PAUSE, _NO_PAUSE = _Pause(), _NoPause()

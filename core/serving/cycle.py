@@ -1,11 +1,12 @@
 """A request and its answer on their connection, with one write for a whole answer."""
 
 import logging
-from collections.abc import Awaitable, Generator, Iterable
+from collections.abc import Awaitable, Iterable
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol
 
+from core.awaitables import DONE
 from core.contract.errors import InternalError
 from core.gate.browsers import RAW_HEADERS, SecurityHeadersMiddleware
 from core.serving.flow import Signal
@@ -102,7 +103,7 @@ class Cycle:
         if self.flow.write_paused and not self.disconnected:
             return self._send_later(message)
         self._send(message)
-        return _DONE
+        return DONE
 
     async def _send_later(self, message: Message) -> None:
         await self.flow.drain()
@@ -169,13 +170,6 @@ class Cycle:
         return b"".join((STATUS_LINE[status], lines, defaults, b"\r\n"))
 
 
-class _Done:
-    """What is done already."""
-
-    def __await__(self) -> Generator[None]:
-        return iter(())  # type: ignore[return-value] # a generator would be made each time
-
-
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
@@ -185,4 +179,3 @@ def _do_nothing() -> None:
 
 
 _DEFAULTS = _lines(RAW_HEADERS)
-_DONE = _Done()

@@ -1,0 +1,19 @@
+"""What is awaited without a coroutine: a request would make some twenty that never wait."""
+
+from collections.abc import Generator
+
+
+class _Done:
+    def __await__(self) -> Generator[None]:
+        return iter(())  # type: ignore[return-value] # a generator would be made each time
+
+
+class _Pause:
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+DONE = _Done()
+"""What is done already."""
+PAUSE = _Pause()
+"""The rest of a round of the event loop, as `asyncio.sleep(0)` waits for it."""
