@@ -144,9 +144,9 @@ class Record(msgspec.Struct, kw_only=True):
 class Recorder:
     """Records each request, and passes the records of those that have ended to `observers`.
 
-    While others are in progress, those that have ended are gathered for a moment: one at a time,
-    observing them would take four times as long, because requests and observers would push each
-    other out of the CPU's caches.
+    Those that end within a moment may be gathered: one at a time, observing them would take four
+    times as long, because requests and observers would push each other out of the CPU's caches.
+    And it would delay the next request of a client that waits for each answer.
     """
 
     def __init__(
@@ -160,6 +160,8 @@ class Recorder:
         """
         self.observers = observers
         self.in_flight = 0
+        self.gathers = False
+        """Whether records may wait for a moment although nothing else is in progress."""
         self.traced = False
         """Whether requests are traced, as part of their clients' traces."""
         self.draining = False
@@ -195,7 +197,8 @@ class Recorder:
         if self._release:
             self._release(record)
         self._ended.append(record)
-        if not self.in_flight or len(self._ended) >= MAX_GATHERED:
+        is_last = not self.in_flight and (self.draining or not self.gathers)
+        if is_last or len(self._ended) >= MAX_GATHERED:
             self.flush()
         elif len(self._ended) == 1:
             moment.begin(self)
@@ -215,5 +218,5 @@ class Recorder:
     def flush(self) -> None:
         """Pass on the records that are still waiting."""
         ended, self._ended = self._ended, []
-        for observe in self.observers:
+        for observe in self.observers if ended else ():
             observe(*ended)

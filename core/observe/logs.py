@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +17,12 @@ from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029]")
+"""Those that JSON may contain."""
 _MAX_PATH = 200
 _FIXED = 3  # fields of a `_Line` that the console shows otherwise
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+_encode = msgspec.json.Encoder(enc_hook=str).encode_lines
 
 
 def configure(settings: Settings) -> None:
@@ -61,12 +64,12 @@ def _handler(settings: Settings) -> logging.Handler:
 def log_requests(*records: Record) -> None:
     """Log finished requests, to the handlers that `configure` has set up.
 
-    The records bypass `LogRecord`: building one took a fifth of a plain chat's time.
+    They bypass `LogRecord`: building one took a fifth of a plain chat's time. And they are handled
+    all at once, which takes half the time.
     """
     for handler in logging.root.handlers:
         if isinstance(handler.formatter, JSONFormatter | ConsoleFormatter):
-            for record in records:
-                handler.handle(cast("logging.LogRecord", record))
+            handler.handle(cast("logging.LogRecord", records))
 
 
 class _Line(Struct, kw_only=True):
@@ -113,11 +116,9 @@ class _Line(Struct, kw_only=True):
 class JSONFormatter(logging.Formatter):
     """Formats each record as one line of JSON; no content can start a new line."""
 
-    def format(self, record: logging.LogRecord | Record) -> str:
-        """Return the line for `record`, without a line break."""
-        if isinstance(record, Record):
-            data = _encode(_Line.of(record))
-        else:
+    def format(self, record: logging.LogRecord | Sequence[Record]) -> str:
+        """Return the line for `record`, or those of several requests; the last has no break."""
+        if isinstance(record, logging.LogRecord):
             entry = {
                 "time": _utc(record.created),
                 "level": record.levelname.lower(),
@@ -126,27 +127,34 @@ class JSONFormatter(logging.Formatter):
             }
             if record.exc_info:
                 entry["exception"] = self.formatException(record.exc_info)
-            data = _encode(entry)
-        text = data.decode("utf-8")
-        if data.isascii() and b"\x7f" not in data:  # JSON has escaped the other controls
+            data = _encode([entry])
+        else:
+            data = _encode([_Line.of(request) for request in record])
+        text = data[:-1].decode("utf-8")
+        if data.isascii() and b"\x7f" not in data:
             return text
-        return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class ConsoleFormatter(logging.Formatter):
     """Formats each record as a line of plain text."""
 
-    def format(self, record: logging.LogRecord | Record) -> str:
-        """Return the line for `record`, with any traceback."""
-        if isinstance(record, Record):
-            level, trace, seconds = "INFO", "", record.ended_at
-            line = msgspec.to_builtins(_Line.of(record))
-            message = " ".join(f"{name}={value}" for name, value in [*line.items()][_FIXED:])
-        else:
-            level, message, seconds = record.levelname, record.getMessage(), record.created
+    def format(self, record: logging.LogRecord | Sequence[Record]) -> str:
+        """Return the line for `record`, with any traceback, or the lines of several requests."""
+        if isinstance(record, logging.LogRecord):
             trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        safe = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", message)
-        return f"{datetime.fromtimestamp(seconds).astimezone():%H:%M:%S} {level:7} {safe}{trace}"
+            return _shown(record.created, record.levelname, record.getMessage()) + trace
+        return "\n".join(map(self._format_request, record))
+
+    def _format_request(self, record: Record) -> str:
+        line = msgspec.to_builtins(_Line.of(record))
+        message = " ".join(f"{name}={value}" for name, value in [*line.items()][_FIXED:])
+        return _shown(record.ended_at, "INFO", message)
+
+
+def _shown(seconds: float, level: str, message: str) -> str:
+    safe = _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", message)
+    return f"{datetime.fromtimestamp(seconds).astimezone():%H:%M:%S} {level:7} {safe}"
 
 
 def _utc(seconds: float) -> str:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 MAX_PENDING_BYTES = 8 * 2**20
@@ -66,7 +66,7 @@ class LogFile:
 
 
 class LogWriter(logging.Handler):
-    """Formats each record immediately, and leaves the writing to a thread.
+    """Formats records immediately, and leaves the writing to a thread.
 
     What cannot be written goes to standard error, after one line that says why.
     """
@@ -89,21 +89,21 @@ class LogWriter(logging.Handler):
         return self._overflowed + self._lost
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the line for `record`, unless too much is waiting."""
+        """Queue the lines for `record`, unless too much is waiting."""
         try:
-            line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+            lines = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:  # a mistake in a log call must not fail the request
             self.handleError(record)
         else:
-            self.add(line)
+            self.add(lines)
 
-    def add(self, line: bytes) -> None:
-        """Queue `line`, unless too much is waiting."""
-        if self._accepted + len(line) - self._written > MAX_PENDING_BYTES:
-            self._overflowed += 1
+    def add(self, lines: bytes) -> None:
+        """Queue whole lines, unless too much is waiting."""
+        if self._accepted + len(lines) - self._written > MAX_PENDING_BYTES:
+            self._overflowed += lines.count(b"\n")
             return
-        self._accepted += len(line)
-        self._add(line)
+        self._accepted += len(lines)
+        self._add(lines)
 
     def flush(self) -> None:
         """Wait until everything queued so far is written, for at most FLUSH_S."""
@@ -122,10 +122,10 @@ class LogWriter(logging.Handler):
             time.sleep(GATHER_S)
             self._awake.clear()  # before looking: what comes later starts a batch of its own
             batch = [self._pending.popleft() for _ in range(len(self._pending))]
-            lines = [item for item in batch if isinstance(item, bytes)]
+            lines = b"".join([item for item in batch if isinstance(item, bytes)])
             for block in _blocks(lines):
                 self._write(block)
-            self._written += sum(map(len, lines))
+            self._written += len(lines)
             if self._overflowed > self._reported and not self._failing:
                 self._report()
             for item in batch:
@@ -166,14 +166,12 @@ def _write(descriptor: int, data: bytes) -> None:
             poll.poll()
 
 
-def _blocks(lines: Sequence[bytes]) -> Iterator[bytes]:
-    block: list[bytes] = []
-    size = 0
-    for line in lines:
-        if block and size + len(line) > BLOCK_BYTES:
-            yield b"".join(block)
-            block, size = [], 0
-        block.append(line)
-        size += len(line)
-    if block:
-        yield b"".join(block)
+def _blocks(lines: bytes) -> Iterator[bytes]:
+    """Yield `lines` in blocks of whole lines, of BLOCK_BYTES at most unless one line is longer."""
+    start = 0
+    while len(lines) - start > BLOCK_BYTES:
+        end = lines.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+    if start < len(lines):
+        yield lines[start:]

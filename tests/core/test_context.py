@@ -73,3 +73,41 @@ async def test_a_limited_number_of_ended_requests_waits() -> None:
     assert seen == ended[:-1]
     recorder.flush()
     assert seen == ended
+
+
+async def test_the_last_of_several_may_wait_too() -> None:
+    seen: asyncio.Queue[tuple[Record, ...]] = asyncio.Queue()
+    recorder = Recorder(lambda *records: seen.put_nowait(records))
+    recorder.gathers = True
+    record = recorder.begin(new_scope())
+    recorder.end(record)
+    assert seen.empty()
+    assert await seen.get() == (record,)
+    recorder.draining = True  # there may be no next moment
+    record = recorder.begin(new_scope())
+    recorder.end(record)
+    assert seen.get_nowait() == (record,)
+
+
+async def test_nothing_is_passed_on_where_nothing_has_ended() -> None:
+    seen: list[tuple[Record, ...]] = []
+    Recorder(lambda *records: seen.append(records)).flush()
+    assert seen == []
+
+
+async def test_requests_take_turns_unless_there_is_only_one() -> None:
+    recorder = Recorder()
+    steps: list[str] = []
+
+    async def run(name: str) -> None:
+        for step in range(2):
+            steps.append(f"{name}{step}")
+            await recorder.others()
+
+    recorder.begin(new_scope())
+    await asyncio.gather(run("a"), run("b"))
+    assert steps == ["a0", "a1", "b0", "b1"]
+    recorder.begin(new_scope())
+    steps.clear()
+    await asyncio.gather(run("a"), run("b"))
+    assert steps == ["a0", "b0", "a1", "b1"]

@@ -103,7 +103,7 @@ def test_no_line_without_an_address_bans_anybody(tmp_path: Path) -> None:
             request_id="", method="", path="", started_at=0, status=401, address=address
         )
         with log.open("a") as file:
-            file.write(formatter.format(record) + "\n")
+            file.write(formatter.format([record]) + "\n")
     assert [json.loads(line)["address"] for line in banned(log)] == ["192.0.2.1", "2001:db8::1"]
 
 
