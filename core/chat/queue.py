@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections import Counter
 from time import monotonic
 from typing import Self
 
@@ -31,7 +30,7 @@ class FairQueue:
         self.timeout_s = settings.queue_timeout_s
         self.max_per_client = settings.max_concurrent_per_client
         self._running: set[Slot] = set()
-        self._running_of = Counter[str]()
+        self._running_of: dict[str, int] = {}  # by client
         self._lines: dict[str, dict[Slot, None]] = {}  # by client; the first is served next
         self._service_s = ASSUMED_SERVICE_S
 
@@ -51,10 +50,14 @@ class FairQueue:
         return Slot(self, client.id, limit or self.max_concurrent)
 
     def start(self, slot: "Slot") -> bool:
-        """Return whether `slot` may be used already."""
-        if not self._has_room_for(slot):
+        """Start `slot` if there is room for it, and return whether there was."""
+        running = self._running_of.get(slot.client_id, 0)
+        if running >= slot.limit or len(self._running) >= self.max_concurrent:
             return False
-        self._start(slot)
+        self._running.add(slot)
+        self._running_of[slot.client_id] = running + 1
+        slot.started_at = monotonic()
+        slot.held = True
         return True
 
     async def wait(self, slot: "Slot") -> None:
@@ -86,35 +89,21 @@ class FairQueue:
         """Release `slot`, and start whichever requests are next."""
         slot.held = False
         self._running.discard(slot)
-        self._running_of[slot.client_id] -= 1
-        if not self._running_of[slot.client_id]:
-            del self._running_of[slot.client_id]
+        if left := self._running_of.pop(slot.client_id) - 1:
+            self._running_of[slot.client_id] = left
         self._service_s += _SMOOTHING * (monotonic() - slot.started_at - self._service_s)
         while self._lines and (following := self._next()):
             self._leave(following)
             if line := self._lines.pop(following.client_id, None):
                 self._lines[following.client_id] = line  # behind the other clients
-            self._start(following)
             following.turn.set_result(None)
 
-    def _has_room_for(self, slot: "Slot") -> bool:
-        return (
-            len(self._running) < self.max_concurrent
-            and self._running_of[slot.client_id] < slot.limit
-        )
-
-    def _start(self, slot: "Slot") -> None:
-        self._running.add(slot)
-        self._running_of[slot.client_id] += 1
-        slot.started_at = monotonic()
-        slot.held = True
-
     def _next(self) -> "Slot | None":
-        """Return the first slot that may run now, looking at the front of each client's line."""
+        """Start and return the first slot that may run, of those in front of a client's line."""
         for line in self._lines.values():
             # The task of a cancelled waiter removes it from its line when it resumes.
             slot = next((slot for slot in line if not slot.turn.done()), None)
-            if slot and self._has_room_for(slot):
+            if slot and self.start(slot):
                 return slot
         return None
 

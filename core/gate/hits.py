@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 _FIRST_SWEEP = 1024
 
 
@@ -15,7 +17,7 @@ class Rate(NamedTuple):
     window_s: int
 
 
-class Quota(NamedTuple):
+class Quota(Struct, frozen=True, gc=False):
     """What is left of a key's rate."""
 
     allowed: bool
@@ -73,25 +75,24 @@ class MemoryStore(Store):
     def count(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""
         now = monotonic()
-        hits = self._current(key, rate, now)
+        start = now - rate.window_s
+        hits = self._hits.get((key, rate))
+        if hits is None:
+            hits = deque[float]()
+        while hits and hits[0] <= start:
+            hits.popleft()
         if allowed := len(hits) < rate.amount:
             hits.append(now)
-            self._hits[key, rate] = hits
-            if len(self._hits) >= self._sweep_at:
-                self._sweep(now)
-        return _quota(hits, rate, now, allowed=allowed)
+            if len(hits) == 1:
+                self._hits[key, rate] = hits
+                if len(self._hits) >= self._sweep_at:
+                    self._sweep(now)
+        oldest = hits[0] if hits else now
+        return Quota(allowed, rate.amount - len(hits), oldest - start)
 
     async def aclose(self) -> None:
         """Forget all hits."""
         self._hits.clear()
-
-    def _current(self, key: str, rate: Rate, now: float) -> deque[float]:
-        hits = self._hits.get((key, rate))
-        if hits is None:
-            return deque[float]()
-        while hits and hits[0] <= now - rate.window_s:
-            hits.popleft()
-        return hits
 
     def _sweep(self, now: float) -> None:
         """Drop the keys whose hits have all expired."""
@@ -101,8 +102,3 @@ class MemoryStore(Store):
             if hits and hits[-1] > now - rate.window_s
         }
         self._sweep_at = max(_FIRST_SWEEP, 2 * len(self._hits))
-
-
-def _quota(hits: deque[float], rate: Rate, now: float, *, allowed: bool) -> Quota:
-    oldest = hits[0] if hits else now
-    return Quota(allowed, rate.amount - len(hits), oldest + rate.window_s - now)

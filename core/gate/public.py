@@ -2,6 +2,8 @@
 
 from starlette.types import Scope
 
+_SAFE = {"GET", "HEAD"}
+_OPEN = {"/", "/service-worker.js", "/api/health", "/api/health/"}
 _PROBES = {"/api/ready", "/api/ready/", "/metrics", "/metrics/"}
 
 
@@ -11,13 +13,12 @@ def is_public(scope: Scope) -> bool:
     That is the health check, which load balancers and scripts poll, and the chat page, which
     asks for a key itself.
     """
-    path = scope["path"]
-    return scope["method"] in {"GET", "HEAD"} and (
-        path in {"/", "/service-worker.js", "/api/health", "/api/health/"}
-        or path.startswith("/static/")
-    )
+    if scope["method"] not in _SAFE:
+        return False
+    path: str = scope["path"]
+    return path in _OPEN or path.startswith("/static/")
 
 
 def is_probe(scope: Scope) -> bool:
     """Return whether a request is what load balancers and Prometheus send every few seconds."""
-    return scope["method"] in {"GET", "HEAD"} and scope["path"] in _PROBES
+    return scope["method"] in _SAFE and scope["path"] in _PROBES
