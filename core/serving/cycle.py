@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Iterable
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol
@@ -152,7 +153,7 @@ class Cycle:
             del headers[-len(RAW_HEADERS) :]
             defaults = _DEFAULTS
         fields = dict(headers)
-        if HEADER_RE.search(b"".join(fields)):
+        if _is_invalid(tuple(fields)):
             raise RuntimeError("Invalid HTTP header name.")
         length = fields.get(b"content-length")
         self._left = int(length or 0)
@@ -160,7 +161,7 @@ class Cycle:
         self._is_chunked = length is None and has_body
         if self._is_chunked:
             headers.append((b"transfer-encoding", b"chunked"))
-        if b"close" in fields.get(b"connection", b"").lower():
+        if b"connection" in fields and b"close" in fields[b"connection"].lower():
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
@@ -168,6 +169,11 @@ class Cycle:
         if len(lines) - len(lines.translate(None, _CONTROLS)) != len(b"\r\n") * len(headers):
             raise RuntimeError("Invalid HTTP header value.")
         return b"".join((STATUS_LINE[status], lines, defaults, b"\r\n"))
+
+
+@lru_cache(maxsize=64)
+def _is_invalid(names: tuple[bytes, ...]) -> bool:
+    return bool(HEADER_RE.search(b"".join(names)))
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
