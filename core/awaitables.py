@@ -1,4 +1,4 @@
-"""What is awaited without a coroutine: a request would make some twenty that never wait."""
+"""What can be awaited without making a coroutine each time."""
 
 from collections.abc import Generator
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"contract", "settings", "moment"},
+    {"contract", "settings", "moment", "awaitables"},
     {"context"},
     {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},

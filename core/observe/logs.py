@@ -18,7 +18,7 @@ from core.settings.schema import Settings
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029]")
-"""Those that JSON may contain."""
+"""Those that JSON does not escape."""
 _MAX_PATH = 200
 _FIXED = 3  # fields of a `_Line` that the console shows otherwise
 

@@ -1,8 +1,8 @@
 """Reads a request's head: what it asks for, and why its body cannot be read."""
 
 import re
-from functools import lru_cache
 import urllib.parse
+from functools import lru_cache
 
 import httptools
 from starlette.types import Scope
@@ -42,7 +42,7 @@ def scope_of(protocol: HttpToolsProtocol) -> Scope:
     }
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def parsed(target: bytes) -> tuple[str, bytes, bytes]:
     """Return a target's path, which is decoded, its raw path and its query.
 

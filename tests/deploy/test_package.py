@@ -16,7 +16,7 @@ RELAYED = {
 }
 FUNCTIONS = ("health", "models", "v1_models", "chat", "chat_stream", *sorted(RELAYED))
 CORE = {
-    *("app", "context", "moment"),
+    *("app", "awaitables", "context", "moment"),
     *("chat/queue", "contract/dialects", "contract/errors"),
     *("contract/responses", "contract/retryable", "contract/schemas", "gate/budgets"),
     *("gate/addresses", "gate/auth", "gate/browsers", "gate/checks", "gate/hits", "gate/public"),
