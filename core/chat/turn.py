@@ -85,20 +85,21 @@ class Turn:
             async with slot:
                 chat = await self._pending.take()
                 self._record.mark_asked()
-                stream = ollama_client(self._app).stream(
+                stream = await ollama_client(self._app).stream(
                     chat, self._record.model, self._record.request_id
                 )
                 said = bytearray()  # a list of strings would take ten times the memory
                 try:
-                    async for lines in stream:
-                        self._record.mark_first_token()
-                        self._record.tokens += len(lines.pieces)  # if the client leaves
-                        said += "".join(lines.pieces).encode()
-                        if lines.end:
-                            await self._complete(lines.end, chat, said.decode())
-                        yield lines
+                    while batches := await stream.read():
+                        for lines in batches:
+                            self._record.mark_first_token()
+                            self._record.tokens += len(lines.pieces)  # if the client leaves
+                            said += "".join(lines.pieces).encode()
+                            if lines.end:
+                                await self._complete(lines.end, chat, said.decode())
+                            yield lines
                 finally:
-                    await stream.aclose()
+                    stream.close()
         except ModelNotFound:
             raise await self._not_found() from None
         finally:

@@ -1,7 +1,7 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import httpx
@@ -137,30 +137,10 @@ class OllamaClient:
         read_whole = read_streamed_answer if self._is_far else read_answer
         return read_whole(await read_body(body), chat, model)
 
-    async def stream(
-        self, chat: ChatRequest, model: str, request_id: str = ""
-    ) -> AsyncGenerator[Lines]:
-        """Yield the lines of the answer to `chat`, in batches as they arrive.
-
-        The last batch has the end, without its `context`. Closing this generator closes the
-        connection, which stops the model.
-
-        Raises:
-            ApiError: as for `chat`; all lines before it have been yielded.
-        """
-        reader = AnswerReader(thinking=bool(chat.think))
+    async def stream(self, chat: ChatRequest, model: str, request_id: str = "") -> "AnswerStream":
+        """Return the answer to `chat` once it has begun, to be closed; raises what `chat` does."""
         body = await self._answer(chat, model, request_id, stream=True)
-        try:
-            while not reader.finished and (data := await body.read()):
-                for lines in reader.feed(data):
-                    yield lines
-            for lines in reader.end():
-                yield lines
-            await body.drain(END_TIMEOUT_S)
-        except UpstreamError as error:
-            raise_explained(error)
-        finally:
-            body.close()
+        return AnswerStream(body, AnswerReader(thinking=bool(chat.think)))
 
     async def _answer(
         self, chat: ChatRequest, model: str, request_id: str, *, stream: bool
@@ -218,6 +198,37 @@ class OllamaClient:
                 f"images: model '{model}' cannot see images. GET /api/models?capabilities=true "
                 "lists the models with vision"
             )
+
+
+class AnswerStream:
+    """A streamed answer; an asynchronous generator would take longer, and more memory."""
+
+    __slots__ = ("_body", "_reader")
+
+    def __init__(self, body: Body, reader: AnswerReader) -> None:
+        self._body = body
+        self._reader = reader
+
+    async def read(self) -> Iterator[Lines] | None:
+        """Return the lines that arrive next, in batches; None at the end.
+
+        The last batch has the end of the answer, without its `context`.
+
+        Raises:
+            ApiError: the rest will not arrive; the iterator raises it behind the last good line.
+        """
+        if self._reader.finished:
+            await self._body.drain(END_TIMEOUT_S)
+            return None
+        try:
+            data = await self._body.read()
+        except UpstreamError as error:
+            raise_explained(error)
+        return self._reader.feed(data) if data else self._reader.end()
+
+    def close(self) -> None:
+        """Close the connection, which stops the model, unless the answer was read to its end."""
+        self._body.close()
 
 
 def ollama_client(state: State) -> OllamaClient:
