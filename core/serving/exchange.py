@@ -151,7 +151,7 @@ class _Exchange(Waiting):
         self._answer = _STARTED
         if (b"content-type", self._dialect.stream_type) in own:
             self._answer = _STREAMING
-            self._has_heartbeats = any(name == PREFERENCE_APPLIED for name, _ in own)
+            self._has_heartbeats = PREFERENCE_APPLIED in dict(own)
             # What nobody reads while a stream runs takes a kilobyte.
             record.answer_headers = []
             self._scope["headers"] = []
