@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 class _Done:
     def __await__(self) -> Generator[None]:
-        return iter(())  # type: ignore[return-value] # a generator would be made each time
+        return iter(())  # type: ignore[return-value] # cheaper than a generator
 
 
 class _Pause:
@@ -14,6 +14,6 @@ class _Pause:
 
 
 DONE = _Done()
-"""What is done already."""
+"""For a function that has nothing to wait for, and whose result is awaited."""
 PAUSE = _Pause()
-"""The rest of a round of the event loop, as `asyncio.sleep(0)` waits for it."""
+"""Lets everything else that is ready run once, as `asyncio.sleep(0)` does."""

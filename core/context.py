@@ -26,7 +26,7 @@ def _known(address: str) -> str:
     return "" if address == _UNKNOWN else address
 
 
-def _encodable(path: str) -> str:
+def encodable(path: str) -> str:
     """Return `path` with lone surrogates escaped: AWS may send them, UTF-8 cannot encode them."""
     return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
@@ -144,9 +144,9 @@ class Record(msgspec.Struct, kw_only=True):
 class Recorder:
     """Records each request, and passes the records of those that have ended to `observers`.
 
-    Those that end within a moment may be gathered: one at a time, observing them would take four
-    times as long, because requests and observers would push each other out of the CPU's caches.
-    And it would delay the next request of a client that waits for each answer.
+    Those that end within a moment are observed together. Observing them one at a time would take
+    four times as long, because requests and observers would push each other out of the CPU's
+    caches; and it would delay the next request of a client that waits for each answer.
     """
 
     def __init__(
@@ -160,8 +160,11 @@ class Recorder:
         """
         self.observers = observers
         self.in_flight = 0
-        self.gathers = False
-        """Whether records may wait for a moment although nothing else is in progress."""
+        self.freezes = True
+        """Whether the process may be frozen as soon as nothing is in progress, as functions are.
+
+        Then no record may wait for the next moment.
+        """
         self.traced = False
         """Whether requests are traced, as part of their clients' traces."""
         self.draining = False
@@ -178,7 +181,7 @@ class Recorder:
         record = Record(
             request_id=request_id,
             method=scope["method"],
-            path=_encodable(scope["path"]),
+            path=encodable(scope["path"]),
             started_at=monotonic(),
             address=_known((scope.get("client") or ("",))[0]),
             answer_headers=[(b"x-request-id", request_id.encode())],
@@ -197,17 +200,17 @@ class Recorder:
         if self._release:
             self._release(record)
         self._ended.append(record)
-        is_last = not self.in_flight and (self.draining or not self.gathers)
-        if is_last or len(self._ended) >= MAX_GATHERED:
+        at_once = not self.in_flight and (self.freezes or self.draining)
+        if at_once or len(self._ended) >= MAX_GATHERED:
             self.flush()
-        elif len(self._ended) == 1:
+        else:
             moment.begin(self)
 
-    def others(self) -> Awaitable[None]:
-        """Let the other requests in progress, if there are any, come as far as this one.
+    def let_others_run(self) -> Awaitable[None]:
+        """Pause for one round of the event loop, unless no other request is in progress.
 
-        A chat runs through more code than the CPU's caches hold. Requests that take one step
-        after another together load the code of each step once.
+        A chat runs through more code than the CPU's caches hold. If those that are ready run it
+        step by step, each step is loaded once for all of them, and all are answered sooner.
         """
         return PAUSE if self.in_flight > 1 else DONE
 

@@ -50,7 +50,7 @@ def instrument(app: Starlette, paths: Sequence[str], limiter: RateLimiter, ledge
         ],
     )
     _trace(app, paths)
-    recorder.gathers = True
+    recorder.freezes = False
     recorder.observers = (
         *recorder.observers,
         app.state.metrics.observe,

@@ -1,4 +1,4 @@
-"""Timeouts that rarely fire, without a timer for each.
+"""Timeouts, most of which never fire, without a timer for each.
 
 Setting and cancelling a timer took a fiftieth of a plain chat's time, and a chat had three. Each of
 an open stream's timers took 750 bytes.

@@ -92,14 +92,14 @@ class FairQueue:
         if left := self._running_of.pop(slot.client_id) - 1:
             self._running_of[slot.client_id] = left
         self._service_s += _SMOOTHING * (monotonic() - slot.started_at - self._service_s)
-        while self._lines and (following := self._next()):
+        while self._lines and (following := self._start_next()):
             self._leave(following)
             if line := self._lines.pop(following.client_id, None):
                 self._lines[following.client_id] = line  # behind the other clients
             following.turn.set_result(None)
 
-    def _next(self) -> "Slot | None":
-        """Start and return the first slot that may run, of those in front of a client's line."""
+    def _start_next(self) -> "Slot | None":
+        """Start and return the first slot that may run, looking at the front of each line."""
         for line in self._lines.values():
             # The task of a cancelled waiter removes it from its line when it resumes.
             slot = next((slot for slot in line if not slot.turn.done()), None)

@@ -42,7 +42,7 @@ class Turn:
         """
         app: State = request.app.state
         turn = cls(request, app, await read_chat_request(request, app.settings, app.memory))
-        await app.recorder.others()
+        await app.recorder.let_others_run()
         may_use = turn._caller.may_use
         model = turn._pending.model
         if model is UNSET:

@@ -83,7 +83,7 @@ class MemoryStore(Store):
             hits.popleft()
         if allowed := len(hits) < rate.amount:
             hits.append(now)
-            if len(hits) == 1:
+            if len(hits) == 1:  # a new key, or one whose earlier hits have expired
                 self._hits[key, rate] = hits
                 if len(self._hits) >= self._sweep_at:
                     self._sweep(now)

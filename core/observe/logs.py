@@ -12,13 +12,13 @@ from typing import cast
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from core.context import Record
+from core.context import Record, encodable
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029]")
-"""Those that JSON does not escape."""
+"""The controls that JSON does not escape."""
 _MAX_PATH = 200
 _FIXED = 3  # fields of a `_Line` that the console shows otherwise
 
@@ -64,8 +64,8 @@ def _handler(settings: Settings) -> logging.Handler:
 def log_requests(*records: Record) -> None:
     """Log finished requests, to the handlers that `configure` has set up.
 
-    They bypass `LogRecord`: building one took a fifth of a plain chat's time. And they are handled
-    all at once, which takes half the time.
+    Handlers and formatters get all of them in place of a `LogRecord`: building one took a fifth of
+    a plain chat's time, and handling one record at a time takes twice as long.
     """
     for handler in logging.root.handlers:
         if isinstance(handler.formatter, JSONFormatter | ConsoleFormatter):
@@ -104,7 +104,7 @@ class _Line(Struct, kw_only=True):
             path=record.path[:_MAX_PATH],
             status=record.status,
             refused_key=record.refused_key or UNSET,
-            model=record.model or UNSET,
+            model=encodable(record.model) or UNSET,
             queue_ms=round(record.queued_s * 1000) if record.model else UNSET,
             tokens=record.tokens if record.model else UNSET,
             first_token_ms=UNSET if first_token_s is None else round(first_token_s * 1000),

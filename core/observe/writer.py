@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MAX_PENDING_BYTES = 8 * 2**20
@@ -89,7 +89,7 @@ class LogWriter(logging.Handler):
         return self._overflowed + self._lost
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the lines for `record`, unless too much is waiting."""
+        """Queue the lines for `record`, or for several requests, unless too much is waiting."""
         try:
             lines = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:  # a mistake in a log call must not fail the request
@@ -122,10 +122,10 @@ class LogWriter(logging.Handler):
             time.sleep(GATHER_S)
             self._awake.clear()  # before looking: what comes later starts a batch of its own
             batch = [self._pending.popleft() for _ in range(len(self._pending))]
-            lines = b"".join([item for item in batch if isinstance(item, bytes)])
-            for block in _blocks(lines):
+            texts = [item for item in batch if isinstance(item, bytes)]
+            for block in _blocks(texts):
                 self._write(block)
-            self._written += len(lines)
+            self._written += sum(map(len, texts))
             if self._overflowed > self._reported and not self._failing:
                 self._report()
             for item in batch:
@@ -166,12 +166,22 @@ def _write(descriptor: int, data: bytes) -> None:
             poll.poll()
 
 
-def _blocks(lines: bytes) -> Iterator[bytes]:
-    """Yield `lines` in blocks of whole lines, of BLOCK_BYTES at most unless one line is longer."""
-    start = 0
-    while len(lines) - start > BLOCK_BYTES:
-        end = lines.rfind(b"\n", start, start + BLOCK_BYTES) + 1 or lines.index(b"\n", start) + 1
-        yield lines[start:end]
-        start = end
-    if start < len(lines):
-        yield lines[start:]
+def _blocks(items: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield `items` in blocks of BLOCK_BYTES at most: cut behind a line if one does not fit.
+
+    A longer line is a block of its own.
+    """
+    block = b""
+    for item in items:
+        if len(block) + len(item) <= BLOCK_BYTES:
+            block += item
+            continue
+        if block:
+            yield block
+        block = item
+        while len(block) > BLOCK_BYTES:
+            end = block.rfind(b"\n", 0, BLOCK_BYTES) + 1 or block.index(b"\n") + 1
+            yield block[:end]
+            block = block[end:]
+    if block:
+        yield block

@@ -13,7 +13,6 @@ from core.contract.errors import ApiError, BadRequest, CodingNotSupported
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _ORDINARY = re.compile(rb"(?:/[\w.-]+)+/?|/")
-"""A target that is just a path, without escapes."""
 _SHORT_TARGET = 1024
 
 
@@ -42,22 +41,26 @@ def scope_of(protocol: HttpToolsProtocol) -> Scope:
     }
 
 
-@lru_cache(maxsize=32)
 def parsed(target: bytes) -> tuple[str, bytes, bytes]:
     """Return a target's path, which is decoded, its raw path and its query.
 
     Raises:
         httptools.HttpParserInvalidURLError: the target is malformed.
     """
-    raw_path, query = target, b""
-    if len(target) > _SHORT_TARGET or not _ORDINARY.fullmatch(target):
-        url = httptools.parse_url(target)
-        raw_path, query = url.path, url.query or b""
-    path = raw_path.decode("ascii")
+    if len(target) <= _SHORT_TARGET and b"?" not in target and (path := _plain(target)):
+        return path, target, b""
+    url = httptools.parse_url(target)
+    path = url.path.decode("ascii")
     if "%" in path:
         # Decoded, %2f would be a separator, and another endpoint's path.
         path = path.lower() if "%2f" in path.lower() else urllib.parse.unquote(path)
-    return path, raw_path, query
+    return path, url.path, url.query or b""
+
+
+@lru_cache(maxsize=64)
+def _plain(target: bytes) -> str:
+    """Return the path that a target is, if it is just a path without escapes; else ""."""
+    return target.decode("ascii") if _ORDINARY.fullmatch(target) else ""
 
 
 def objection(scope: Scope, *, upgrades: bool) -> ApiError | None:

@@ -75,10 +75,10 @@ async def test_a_limited_number_of_ended_requests_waits() -> None:
     assert seen == ended
 
 
-async def test_the_last_of_several_may_wait_too() -> None:
+async def test_the_last_one_waits_too_where_the_process_is_not_frozen() -> None:
     seen: asyncio.Queue[tuple[Record, ...]] = asyncio.Queue()
     recorder = Recorder(lambda *records: seen.put_nowait(records))
-    recorder.gathers = True
+    recorder.freezes = False
     record = recorder.begin(new_scope())
     recorder.end(record)
     assert seen.empty()
@@ -87,6 +87,24 @@ async def test_the_last_of_several_may_wait_too() -> None:
     record = recorder.begin(new_scope())
     recorder.end(record)
     assert seen.get_nowait() == (record,)
+
+
+def test_records_of_a_loop_that_has_ended_are_passed_on_with_the_next_ones() -> None:
+    seen: asyncio.Queue[tuple[Record, ...]] = asyncio.Queue()
+    recorder = Recorder(lambda *records: seen.put_nowait(records))
+    recorder.freezes = False
+
+    async def run() -> Record:
+        record = recorder.begin(new_scope())
+        recorder.end(record)
+        return record
+
+    async def run_and_see() -> tuple[Record, tuple[Record, ...]]:
+        return await run(), await seen.get()
+
+    first = asyncio.run(run())
+    second, together = asyncio.run(run_and_see())
+    assert together == (first, second)
 
 
 async def test_nothing_is_passed_on_where_nothing_has_ended() -> None:
@@ -102,7 +120,7 @@ async def test_requests_take_turns_unless_there_is_only_one() -> None:
     async def run(name: str) -> None:
         for step in range(2):
             steps.append(f"{name}{step}")
-            await recorder.others()
+            await recorder.let_others_run()
 
     recorder.begin(new_scope())
     await asyncio.gather(run("a"), run("b"))

@@ -161,6 +161,16 @@ def test_the_console_shows_a_human_readable_line() -> None:
     )
 
 
+@pytest.mark.parametrize("formatter", [logs.JSONFormatter(), logs.ConsoleFormatter()])
+def test_a_name_that_is_no_unicode_is_escaped_and_takes_no_other_line_with_it(
+    formatter: logging.Formatter,
+) -> None:
+    records = [record(model=model, path="/\x7f") for model in ("a", "\udcff", "\u2028")]
+    text = formatter.format(records)  # type: ignore[arg-type]
+    assert len(text.encode().splitlines()) == len(text.splitlines()) == 3
+    assert "\\udcff" in text
+
+
 def test_a_traceback_is_part_of_the_line() -> None:
     try:
         _ = 1 / 0

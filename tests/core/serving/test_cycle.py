@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -272,3 +273,16 @@ def test_a_target_is_read_as_uvicorn_reads_it(target: bytes, path: str, query: b
     decoded, raw_path, query_string = parsed(target)
     assert (decoded, query_string) == (path, query)
     assert target.partition(b"?")[0].endswith(raw_path)
+
+
+def test_no_long_target_stays_in_memory() -> None:
+    parsed(b"/")
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            parsed(b"/%d" % number + b"a" * 60_000)
+            parsed(b"/%d" % number + b"a" * 60_000 + b"%F0%9F%98%80?b")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
