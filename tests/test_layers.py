@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"contract", "settings", "moment", "awaitables"},
+    {"contract", "settings", "moment"},
+    {"awaitables"},
     {"context"},
     {"ollama", "keys", "observe", "usage"},
     {"gate", "chat"},

@@ -42,7 +42,7 @@ class Turn:
         """
         app: State = request.app.state
         turn = cls(request, app, await read_chat_request(request, app.settings, app.memory))
-        await app.recorder.let_others_run()
+        await app.recorder.let_others_catch_up()
         may_use = turn._caller.may_use
         model = turn._pending.model
         if model is UNSET:

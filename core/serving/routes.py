@@ -46,7 +46,7 @@ class Shortcut:
     def __init__(self, router: Router, recorder: Recorder) -> None:
         """Leave to `router` all but the exact paths and methods of its routes."""
         self._router = router
-        self._let_others_run = recorder.let_others_run
+        self._let_others_catch_up = recorder.let_others_catch_up
         self._endpoints = {
             (method, route.path): route.endpoint
             for route in router.routes
@@ -66,8 +66,8 @@ class Shortcut:
         """
         endpoint = scope["type"] == "http" and self._endpoints.get((scope["method"], scope["path"]))
         if endpoint and not scope.get("root_path"):
-            await self._let_others_run()
+            await self._let_others_catch_up()
             scope["response"] = await endpoint(Request(scope, receive, send))
-            await self._let_others_run()
+            await self._let_others_catch_up()
         else:
             await self._router(scope, receive, send)

@@ -120,7 +120,7 @@ async def test_requests_take_turns_unless_there_is_only_one() -> None:
     async def run(name: str) -> None:
         for step in range(2):
             steps.append(f"{name}{step}")
-            await recorder.let_others_run()
+            await recorder.let_others_catch_up()
 
     recorder.begin(new_scope())
     await asyncio.gather(run("a"), run("b"))
