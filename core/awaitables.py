@@ -5,8 +5,10 @@ from collections.abc import Generator
 
 from core.moment import running_loop
 
-MAX_TOGETHER = 64
-"""How many tasks of a cohort go on at once: what more of them need fits into no cache."""
+ROUNDS = 3
+"""How many rounds of the event loop a cohort waits at most: with busy streams, one takes long."""
+ENOUGH = 64
+"""How many are enough for a cohort: what more of them need fits into no cache."""
 
 
 class _Done:
@@ -19,7 +21,7 @@ DONE = _Done()
 
 
 class Cohort:
-    """Tasks that wait until no more of them come, and go on together.
+    """Tasks that wait a little for more of them, and go on together.
 
     A chat runs through more code than the CPU's caches hold. Where many run it step by step, each
     step is loaded once for all of them.
@@ -30,19 +32,19 @@ class Cohort:
         self._waiting: list[asyncio.Future[None]] = []
 
     def join(self) -> asyncio.Future[None]:
-        """Return what to await: a round of the event loop, or more while each brings others."""
+        """Return what to await: one round of the event loop, or up to ROUNDS if others come."""
         loop = running_loop()
         if loop is not self._loop:
             self._loop, self._waiting = loop, []  # nobody returns to a loop that has ended
         future = loop.create_future()
         self._waiting.append(future)
         if len(self._waiting) == 1:
-            loop.call_soon(self._go_on, loop, 1)
+            loop.call_soon(self._end_round, loop, 1, 1)
         return future
 
-    def _go_on(self, loop: asyncio.AbstractEventLoop, joined: int) -> None:
-        if joined < len(self._waiting) < MAX_TOGETHER:
-            loop.call_soon(self._go_on, loop, len(self._waiting))
+    def _end_round(self, loop: asyncio.AbstractEventLoop, number: int, joined: int) -> None:
+        if number < ROUNDS and joined < len(self._waiting) < ENOUGH:
+            loop.call_soon(self._end_round, loop, number + 1, len(self._waiting))
             return
         waiting, self._waiting = self._waiting, []
         for future in waiting:

@@ -99,6 +99,8 @@ class Record(msgspec.Struct, kw_only=True):
     model: str = ""
     status: int = 0
     """The HTTP status of the answer; 0 until it starts."""
+    is_stream: bool = False
+    """Whether its answer has begun, as a stream."""
     may_have_run: bool = False
     """Whether Ollama may have seen a relayed request: repeating it could run a model twice."""
     error: type[BaseException] | None = None
@@ -172,6 +174,7 @@ class Recorder:
         self._release = release
         self._ended: list[Record] = []
         self._cohort = Cohort()
+        self._streams = 0  # of those in flight
 
     def begin(self, scope: Scope) -> Record:
         """Start the record of the request in `scope`; `Record.of` finds it there."""
@@ -196,6 +199,7 @@ class Recorder:
     def end(self, record: Record) -> None:
         """Complete `record`, and pass it on soon."""
         self.in_flight -= 1
+        self._streams -= record.is_stream
         record.duration_s = monotonic() - record.started_at
         record.ended_at = time()
         if self._release:
@@ -208,8 +212,13 @@ class Recorder:
             moment.begin(self)
 
     def let_others_catch_up(self) -> Awaitable[None]:
-        """Let other requests in progress come as far as this one: together, all are faster."""
-        return self._cohort.join() if self.in_flight > 1 else DONE
+        """Let others come as far as this request, if there are any: together, they are faster."""
+        return self._cohort.join() if self.in_flight - self._streams > 1 else DONE
+
+    def begin_stream(self, record: Record) -> None:
+        """Note that the answer has begun, as a stream: nobody waits for it any more."""
+        record.is_stream = True
+        self._streams += 1
 
     def late(self) -> None:
         """Pass on the records of the last moment."""

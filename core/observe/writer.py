@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 MAX_PENDING_BYTES = 8 * 2**20
@@ -95,10 +95,12 @@ class LogWriter(logging.Handler):
         except Exception:  # a mistake in a log call must not fail the request
             self.handleError(record)
         else:
-            self.add(lines)
+            is_one = isinstance(record, logging.LogRecord)  # with any traceback
+            for text in [lines] if is_one else _cut(lines):
+                self.add(text)
 
     def add(self, lines: bytes) -> None:
-        """Queue whole lines, unless too much is waiting."""
+        """Queue whole lines, to be written in one piece, unless too much is waiting."""
         if self._accepted + len(lines) - self._written > MAX_PENDING_BYTES:
             self._overflowed += lines.count(b"\n")
             return
@@ -166,22 +168,25 @@ def _write(descriptor: int, data: bytes) -> None:
             poll.poll()
 
 
-def _blocks(items: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield `items` in blocks of BLOCK_BYTES at most: cut behind a line if one does not fit.
+def _cut(lines: bytes) -> Iterator[bytes]:
+    """Yield `lines` in pieces of BLOCK_BYTES at most, unless one line is longer."""
+    while len(lines) > BLOCK_BYTES:
+        end = lines.rfind(b"\n", 0, BLOCK_BYTES) + 1 or lines.index(b"\n") + 1
+        yield lines[:end]
+        lines = lines[end:]
+    if lines:
+        yield lines
 
-    A longer line is a block of its own.
-    """
-    block = b""
-    for item in items:
-        if len(block) + len(item) <= BLOCK_BYTES:
-            block += item
-            continue
-        if block:
-            yield block
-        block = item
-        while len(block) > BLOCK_BYTES:
-            end = block.rfind(b"\n", 0, BLOCK_BYTES) + 1 or block.index(b"\n") + 1
-            yield block[:end]
-            block = block[end:]
+
+def _blocks(texts: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield whole `texts` in blocks of BLOCK_BYTES at most, unless one text is longer."""
+    block: list[bytes] = []
+    size = 0
+    for text in texts:
+        if block and size + len(text) > BLOCK_BYTES:
+            yield b"".join(block)
+            block, size = [], 0
+        block.append(text)
+        size += len(text)
     if block:
-        yield block
+        yield b"".join(block)

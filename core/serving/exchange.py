@@ -60,7 +60,7 @@ class ExchangeMiddleware:
             await self.app(scope, receive, send)
             return
         record = self.recorder.begin(scope)
-        exchange = _Exchange(record, scope, receive, send, self._timeout_s(scope))
+        exchange = _Exchange(self.recorder, scope, receive, send, self._timeout_s(scope))
         try:
             if self.recorder.draining:
                 raise ServerStopping
@@ -110,12 +110,14 @@ _DUE, _STARTED, _STREAMING, _COMPLETE = _Answer  # an enum's own attributes are 
 
 
 class _Exchange(Waiting):
-    __slots__ = ("_answer", "_dialect", "_has_heartbeats", "_scope", "_send")
+    __slots__ = ("_answer", "_dialect", "_has_heartbeats", "_recorder", "_scope", "_send")
 
     def __init__(
-        self, record: Record, scope: Scope, receive: Receive, send: Send, timeout_s: float
+        self, recorder: Recorder, scope: Scope, receive: Receive, send: Send, timeout_s: float
     ) -> None:
+        record = Record.of(scope)
         super().__init__(record, scope, receive, timeout_s)
+        self._recorder = recorder
         self._scope = scope
         self._send = send
         self._dialect = dialect_of(record.path)
@@ -151,6 +153,7 @@ class _Exchange(Waiting):
         self._answer = _STARTED
         if (b"content-type", self._dialect.stream_type) in own:
             self._answer = _STREAMING
+            self._recorder.begin_stream(record)
             self._has_heartbeats = PREFERENCE_APPLIED in dict(own)
             # What nobody reads while a stream runs takes a kilobyte.
             record.answer_headers = []

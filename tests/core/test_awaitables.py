@@ -1,6 +1,6 @@
 import asyncio
 
-from core.awaitables import DONE, MAX_TOGETHER, Cohort
+from core.awaitables import DONE, ROUNDS, Cohort
 
 
 async def test_what_is_done_lets_nobody_else_run() -> None:
@@ -22,7 +22,7 @@ async def test_a_cohort_waits_for_those_who_come_round_by_round() -> None:
         await cohort.join()
         steps.append(f"{name} goes on")
 
-    await asyncio.gather(run("a", 0), run("b", 0), run("c", 1), run("late", 9))
+    await asyncio.gather(run("a", 0), run("b", 0), run("c", 1), run("late", ROUNDS + 6))
     names = ("a", "b", "c")
     assert steps == [
         *(f"{name} joins" for name in names),
@@ -31,18 +31,14 @@ async def test_a_cohort_waits_for_those_who_come_round_by_round() -> None:
     ]
 
 
-async def test_a_cohort_has_a_largest_size() -> None:
+async def test_a_cohort_waits_for_few_rounds() -> None:
     cohort = Cohort()
     waiting: list[asyncio.Future[None]] = []
-
-    async def join_each_round() -> None:
+    async with asyncio.timeout(10):
         while not any(future.done() for future in waiting):
             waiting.append(cohort.join())
             await asyncio.sleep(0)
-
-    async with asyncio.timeout(10):
-        await join_each_round()
-    assert len(waiting) <= MAX_TOGETHER + 1
+    assert len(waiting) <= ROUNDS + 1
 
 
 async def test_a_task_that_is_cancelled_holds_up_nobody() -> None:

@@ -122,10 +122,17 @@ async def test_requests_take_turns_unless_there_is_only_one() -> None:
             steps.append(f"{name}{step}")
             await recorder.let_others_catch_up()
 
-    recorder.begin(new_scope())
+    streaming, one = [recorder.begin(new_scope()) for _ in range(2)]
+    recorder.begin_stream(streaming)  # nobody waits for it
     await asyncio.gather(run("a"), run("b"))
     assert steps == ["a0", "a1", "b0", "b1"]
-    recorder.begin(new_scope())
+    another = recorder.begin(new_scope())
+    recorder.end(streaming)
     steps.clear()
     await asyncio.gather(run("a"), run("b"))
     assert steps == ["a0", "b0", "a1", "b1"]
+    recorder.end(another)
+    steps.clear()
+    await asyncio.gather(run("a"), run("b"))
+    assert steps == ["a0", "a1", "b0", "b1"]
+    assert not one.is_stream
