@@ -165,7 +165,10 @@ async def test_an_ollama_that_is_not_running(
 ) -> None:
     await fake.stop()
     text = await verdict(relay)
-    assert "no tunnel" not in text
+    async with asyncio.timeout(20):
+        # nginx may see the end of a connection before its start: then it counts as none.
+        while "no tunnel" in text:
+            text = await verdict(relay)
     assert "Is Ollama running" in text
 
 
