@@ -26,9 +26,12 @@ def _known(address: str) -> str:
     return "" if address == _UNKNOWN else address
 
 
-def encodable(path: str) -> str:
-    """Return `path` with lone surrogates escaped: AWS may send them, UTF-8 cannot encode them."""
-    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
+def encodable(text: str) -> str:
+    """Return `text` with lone surrogates escaped: UTF-8 cannot encode them.
+
+    AWS may send them in a path, and settings that are no UTF-8 have them.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def fields_of(scope: Scope) -> dict[bytes, bytes]:

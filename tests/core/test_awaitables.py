@@ -1,6 +1,6 @@
 import asyncio
 
-from core.awaitables import DONE, ROUNDS, Cohort
+from core.awaitables import DONE, ENOUGH, ROUNDS, Cohort
 
 
 async def test_what_is_done_lets_nobody_else_run() -> None:
@@ -39,6 +39,15 @@ async def test_a_cohort_waits_for_few_rounds() -> None:
             waiting.append(cohort.join())
             await asyncio.sleep(0)
     assert len(waiting) <= ROUNDS + 1
+
+
+async def test_many_wait_for_nobody_else() -> None:
+    cohort = Cohort()
+    waiting = [cohort.join() for _ in range(ENOUGH)]
+    await asyncio.sleep(0)
+    cohort.join()
+    await asyncio.sleep(0)
+    assert all(future.done() for future in waiting)
 
 
 async def test_a_task_that_is_cancelled_holds_up_nobody() -> None:

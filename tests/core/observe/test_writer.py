@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
 
+from core.context import Record
 from core.observe import writer
+from core.observe.logs import ConsoleFormatter
 from tests.processes import fake_ollama
 from tests.programs import free_ports
 
@@ -195,10 +198,26 @@ def test_a_moved_file_is_reopened(tmp_path: Path) -> None:
     ]
 
 
-def test_no_write_ends_within_a_traceback_or_a_line() -> None:
-    line, traceback, long = b"x" * 199 + b"\n", b"a\n" * 3000, b"y" * 5000 + b"\n"
-    texts = [*[line] * 10, traceback, *writer._cut(line * 50 + long + line)]
-    blocks = [*writer._blocks(texts)]
-    assert b"".join(blocks) == line * 10 + traceback + line * 50 + long + line
-    assert all(len(block) <= writer.BLOCK_BYTES or block in {long, traceback} for block in blocks)
+def test_no_write_ends_within_a_traceback_or_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks: list[bytes] = []
+    monkeypatch.setattr(writer, "_write", lambda _, data: blocks.append(data))
+    handler = writer.LogWriter(writer.LogFile(tmp_path / "log"))
+    handler.setFormatter(ConsoleFormatter())
+    traceback = "a\n" * 3000
+    requests = [
+        Record(request_id=f"r{n}", method="GET", path=LONG, started_at=0) for n in range(64)
+    ]
+    handler.handle(logging.makeLogRecord({"msg": "x", "exc_info": (None, None, None)}))
+    handler.handle(cast("logging.LogRecord", requests))
+    monkeypatch.setattr(ConsoleFormatter, "formatException", lambda *_: traceback)
+    handler.handle(logging.makeLogRecord({"msg": "y", "exc_info": (None, None, None)}))
+    handler.flush()
+    text = b"".join(blocks)
+    assert [text.count(b"id=r%d " % number) for number in range(64)] == [1] * 64
     assert all(block.endswith(b"\n") for block in blocks)
+    (whole,) = [block for block in blocks if traceback.encode() in block]
+    others = [block for block in blocks if block is not whole]
+    assert len(others) > 1
+    assert all(len(block) <= writer.BLOCK_BYTES for block in others)

@@ -164,12 +164,10 @@ async def test_an_ollama_that_is_not_running(
     relay: Relay, tunnel: Tunnel, fake: FakeOllama
 ) -> None:
     await fake.stop()
-    text = await verdict(relay)
-    async with asyncio.timeout(20):
-        # nginx may see the end of a connection before its start: then it counts as none.
-        while "no tunnel" in text:
-            text = await verdict(relay)
-    assert "Is Ollama running" in text
+    texts = [await verdict(relay) for _ in range(3)]
+    # nginx may see a connection's end before its start, and then says that there was none.
+    assert any("Is Ollama running" in text for text in texts)
+    assert sum("no tunnel" in text for text in texts) <= 1
 
 
 async def test_another_program_at_the_tunnels_port(relay: Relay) -> None:
