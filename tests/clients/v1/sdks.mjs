@@ -6,7 +6,13 @@ import process from 'node:process';
 const [client, url, givenKey, model, ...calls] = process.argv.slice(2);
 const messages = [{ role: 'user', content: '안녕하세요!' }];
 const parameters = { type: 'object', properties: {} };
-const schema = { type: 'object', properties: { capital: { type: 'string', maxLength: 10 } }, required: ['capital'] };
+// Without additionalProperties, a model may go on with properties of its own until it is cut off.
+const schema = {
+  type: 'object',
+  properties: { capital: { type: 'string', maxLength: 10 } },
+  required: ['capital'],
+  additionalProperties: false,
+};
 const PATIENCE_MS = 300_000;
 
 // Each returns how its SDK makes the calls; `stream` yields texts.

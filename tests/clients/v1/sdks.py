@@ -21,6 +21,7 @@ PATIENCE_S, IMPATIENCE_S = 300, 1
 class Capital(pydantic.BaseModel):
     """The capital of a country."""
 
+    model_config = pydantic.ConfigDict(extra="forbid")  # or a model may go on with more properties
     capital: str = pydantic.Field(max_length=10)
 
 
