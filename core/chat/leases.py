@@ -63,7 +63,7 @@ class LeasedQueue:
         """How many slots this process holds."""
         self.waiting = 0
         """How many of its requests are waiting for a slot."""
-        self._max_concurrent = settings.max_concurrent
+        self.max_concurrent = settings.max_concurrent
         self._max_waiting = settings.max_queue
         self._refuses = settings.rate_limit_fail_closed or settings.is_function
         self._down_since: float | None = None  # None: the store is up, as far as is known
@@ -123,7 +123,7 @@ class LeasedQueue:
         """Do a step of the script; return `held`, `waiting` or `gone`."""
         if self._down_since is not None and monotonic() < self._retry_at:
             raise StoreDown
-        sizes = (lease.slot.limit, self._max_concurrent, self._max_waiting)
+        sizes = (lease.slot.limit, self.max_concurrent, self._max_waiting)
         times = (LEASE_S, PATIENCE_S, SETTLE_S, service_s)
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -166,7 +166,7 @@ class LeasedQueue:
         status = await self._insist("join", lease)
         while status != "held":
             if status == "gone":
-                slots, waiting = self._max_concurrent, self._waiting_everywhere
+                slots, waiting = self.max_concurrent, self._waiting_everywhere
                 raise self._full(f"The queue is full: {waiting} requests wait for {slots} slots")
             if monotonic() >= deadline:
                 raise self._full(f"No slot became free within {self.timeout_s:g} seconds")
@@ -180,7 +180,7 @@ class LeasedQueue:
             problem,
             max(
                 1,
-                math.ceil((self._waiting_everywhere + 1) * self._service_s / self._max_concurrent),
+                math.ceil((self._waiting_everywhere + 1) * self._service_s / self.max_concurrent),
             ),
         )
 

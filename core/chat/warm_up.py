@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from core.chat.queue import FairQueue
 from core.context import Caller
@@ -10,6 +11,9 @@ from core.contract.errors import ApiError
 from core.ollama.client import OllamaClient
 from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from core.chat.leases import LeasedQueue
 
 WATCH_S = 2
 """Seconds between two checks on an Ollama that answers, and on whether it is idle."""
@@ -26,7 +30,9 @@ class WarmUp:
     Ollama keeps or unloads them like all others: nothing is pinned.
     """
 
-    def __init__(self, settings: Settings, queue: FairQueue, client: OllamaClient) -> None:
+    def __init__(
+        self, settings: Settings, queue: "FairQueue | LeasedQueue", client: OllamaClient
+    ) -> None:
         self._models: Sequence[str] = settings.warm_up
         self._patience_s = settings.queue_timeout_s
         self._timeout_s = settings.request_timeout_s

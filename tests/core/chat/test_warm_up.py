@@ -9,6 +9,7 @@ import pytest
 from core.chat import warm_up
 from tests.conftest import Serve
 from tests.fake_ollama import Connection, FakeOllama, Request, error, never_answers, no_tokens
+from tests.redis_server import RedisServer
 
 MODEL = "smollm2:135m"
 CHAT = {"message": "안녕", "model": MODEL}
@@ -163,3 +164,11 @@ async def test_without_it_nothing_is_loaded(
     url = await serve()
     await ready(client, url)
     assert fake.asked() == []
+
+
+async def test_models_are_loaded_where_processes_share_a_queue(
+    serve: Serve, fake: FakeOllama, redis: RedisServer, client: httpx.AsyncClient
+) -> None:
+    url = await serve(warm_up=(MODEL,), rate_limit_storage=redis.url, share_queue="always")
+    await ready(client, url)
+    assert len(fake.asked()) == 1
