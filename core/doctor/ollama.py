@@ -1,5 +1,6 @@
 """Checks on Ollama: whether it answers, its version, its models, its GPU."""
 
+import asyncio
 import re
 import sys
 import time
@@ -53,10 +54,9 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             base_url=settings.ollama_base_url,
             transport=HTTPTransport(upstream.pool),
             headers=headers,
-            timeout=TIMEOUT_S,
         ) as client:
             try:
-                answer = await client.get("/api/version")
+                answer = await _get(client, "/api/version")
                 version = parse(answer, answer.content, _Version).version
             except (httpx.HTTPError, ApiError) as error:
                 yield _unreachable(settings, error)
@@ -167,5 +167,14 @@ def _untagged(name: str) -> str:
 
 
 async def _list(client: httpx.AsyncClient, path: str) -> list[_Model]:
-    answer = await client.get(path)
+    answer = await _get(client, path)
     return parse(answer, answer.content, _Models).models
+
+
+async def _get(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    """Return the answer; `HTTPTransport` leaves the time limit to its caller."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await client.get(path)
+    except TimeoutError:
+        raise httpx.ReadTimeout(f"no answer within {TIMEOUT_S} seconds") from None

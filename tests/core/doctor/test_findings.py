@@ -22,7 +22,7 @@ from core.doctor.__main__ import main
 from core.keys.editing import create
 from tests.conftest import Serve
 from tests.core.doctor.test_main import MODEL, always, make_certificate
-from tests.fake_ollama import FakeOllama, error, whole
+from tests.fake_ollama import FakeOllama, error, never_answers, whole
 from tests.programs import ROOT, free_ports
 
 OLLAMAS_TIME = datetime(2026, 11, 23, 7, 47, 56, tzinfo=UTC)
@@ -62,6 +62,11 @@ def having(**environ: str) -> Callable[[Site], object]:
 def down(site: Site) -> None:
     (port,) = free_ports(1)
     site.environ["OLLAMA_BASE_URL"] = f"http://127.0.0.1:{port}"
+
+
+def silent(site: Site) -> None:
+    site.patch.setattr(ollama, "TIMEOUT_S", 0.2)
+    always(site.fake, "/api/version", never_answers)
 
 
 def tunnel_down(site: Site) -> None:
@@ -113,6 +118,7 @@ CAUSES = [
         having(OLLAMA_CA_FILE="/none", OLLAMA_BASE_URL="https://x"),
     ),
     Cause("ollama", "problem", "no Ollama answers at", down, "systemctl status ollama"),
+    Cause("ollama", "problem", "no answer within 0.2 seconds", silent, "systemctl status ollama"),
     Cause("ollama", "problem", "no Ollama answers at", tunnel_down, "it is behind a tunnel"),
     Cause(
         *("ollama", "warning", "but is old (0.24.0)"),
