@@ -15,7 +15,6 @@ if __name__ == "__main__":  # these signals may arrive during the imports, which
 from core import __version__
 from core.contract.errors import ApiError
 from core.ollama.client import OllamaClient
-from core.ollama.transport import HTTPTransport
 from core.ollama.upstream import Upstream
 from core.serving.server import serve
 from core.settings.environment import SettingsError
@@ -48,7 +47,7 @@ async def _warn(settings: Settings) -> None:
     """Warn on stderr if Ollama does not answer, or the default model is not as expected."""
     logging.getLogger("core").addHandler(logging.NullHandler())  # no log is configured yet
     upstream = Upstream(settings)
-    client = OllamaClient(settings, HTTPTransport(upstream.pool), upstream.headers)
+    client = OllamaClient(settings, upstream)
     problem: object = None
     try:
         async with asyncio.timeout(WARNING_TIMEOUT_S):

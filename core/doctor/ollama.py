@@ -48,12 +48,11 @@ class _Models(msgspec.Struct):
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Check the Ollama at OLLAMA_BASE_URL, by the calls that the gateway makes."""
     upstream = Upstream(settings)
-    headers = [(name.decode(), value.decode()) for name, value in upstream.headers]
     try:
         async with httpx.AsyncClient(
             base_url=settings.ollama_base_url,
             transport=HTTPTransport(upstream.pool),
-            headers=headers,
+            headers=upstream.headers,
         ) as client:
             try:
                 answer = await _get(client, "/api/version")

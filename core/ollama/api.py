@@ -1,4 +1,4 @@
-"""Ollama's HTTP API over httpx: each call sends JSON, and every failure is an ApiError."""
+"""Ollama's HTTP API: each call sends JSON, and every failure is an ApiError."""
 
 import asyncio
 import errno
@@ -14,8 +14,8 @@ import msgspec
 from core.contract.errors import OllamaError, RequestTimeout
 from core.ollama.connection import Header, UpstreamError
 from core.ollama.failures import failed_response, not_ollama
-from core.ollama.pool import Body
-from core.ollama.transport import ForeignProtocol, HTTPTransport, as_httpx
+from core.ollama.pool import Body, Pool
+from core.ollama.transport import ForeignProtocol, as_httpx
 
 METADATA_TIMEOUT_S = 10
 """For requests that Ollama answers from memory, within milliseconds."""
@@ -23,6 +23,7 @@ END_TIMEOUT_S = 1
 """How long to wait for an answer to end after its last line, so the connection can be reused."""
 
 _T = TypeVar("_T")
+_JSON = b"content-type: application/json\r\n"
 _encode = msgspec.json.Encoder().encode
 _logger = logging.getLogger(__name__)
 
@@ -31,27 +32,22 @@ class OllamaAPI:
     """Sends requests to one Ollama server, any number at once."""
 
     def __init__(
-        self,
-        base_url: str,
-        transport: HTTPTransport,
-        headers: Sequence[Header],
-        *,
-        built_in: bool = False,
+        self, base_url: str, pool: Pool, headers: Sequence[Header], *, built_in: bool
     ) -> None:
-        """Call `base_url` through `transport`, with `headers` on every request.
+        """Call `base_url` through `pool`, with `headers` on every request.
 
         `built_in`: it is the built-in model, which this server restarts itself.
         """
+        self._base_url = base_url.rstrip("/")
+        self._pool = pool
+        self._headers = headers
         self._built_in = built_in
-        self._url = lru_cache(lambda path: httpx.URL(base_url.rstrip("/") + path))
-        self._transport = transport
-        self._headers = list(headers)
         self._head = lru_cache(self._head_of)
 
-    async def post(
-        self, path: str, body: object, request_id: str
+    async def send(
+        self, path: str, body: object = None, request_id: str = ""
     ) -> tuple[int, list[Header], Body]:
-        """Return the status, the headers and the body of an answer; the body must be closed.
+        """POST `body`, or GET `path` if it is None; return the answer, whose body must be closed.
 
         It goes to the pool directly: httpx would take a sixth of a plain chat's time.
 
@@ -60,63 +56,27 @@ class OllamaAPI:
         """
         try:
             # Nothing here may refer to the request: its megabytes would stay until the answer.
-            return await self._transport.pool.send(self._post_bytes(path, body, request_id))
+            return await self._pool.send(self._request(path, body, request_id))
         except UpstreamError as error:
             raise_explained(error, built_in=self._built_in)
 
-    def _post_bytes(self, path: str, body: object, request_id: str) -> bytes:
+    def _request(self, path: str, body: object, request_id: str) -> bytes:
+        if body is None:
+            return self._head("GET", path) + b"\r\n"
         content = _encode(body)
         id_ = b"x-request-id: %b\r\n" % request_id.encode() if request_id else b""
-        head = self._head(path)
         length = b"content-length: %d\r\n\r\n" % len(content)
-        return b"".join((head, id_, length, content))  # `%b` would allocate more
+        head = self._head("POST", path)
+        return b"".join((head, _JSON, id_, length, content))  # `%b` would allocate more
 
-    def _head_of(self, path: str) -> bytes:
-        """Return the start of a POST's head, which is the same each time."""
-        request = httpx.Request(
-            "POST", self._url(path), headers=self._headers, stream=httpx.ByteStream(b"")
-        )
-        headers = [*request.headers.raw, (b"content-type", b"application/json")]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        return b"POST %b HTTP/1.1\r\n%b" % (request.url.raw_path, lines)
+    def _head_of(self, method: str, path: str) -> bytes:
+        """Return the start of a request's head, which is the same each time."""
+        target = httpx.URL(self._base_url + path).raw_path
+        lines = b"".join(b"%b: %b\r\n" % header for header in self._headers)
+        return b"%b %b HTTP/1.1\r\n%b" % (method.encode(), target, lines)
 
-    async def send(
-        self, method: str, path: str, body: object = None, request_id: str = ""
-    ) -> httpx.Response:
-        """Return the response once its head has arrived; the caller must close its `stream`.
-
-        Raises:
-            OllamaError: no response arrived.
-        """
-        try:
-            # Nothing here may refer to the request: its megabytes would stay until the answer.
-            return await self._transport.handle_async_request(
-                self._request(method, path, body, request_id)
-            )
-        except httpx.TransportError as error:
-            raise_explained(error, built_in=self._built_in)
-
-    def _request(self, method: str, path: str, body: object, request_id: str) -> httpx.Request:
-        # Request and response streams bypass httpx's handling of content.
-        content, headers = b"", self._headers
-        if body is not None:
-            content = _encode(body)
-            length = b"%d" % len(content)
-            headers = [
-                *headers,
-                (b"content-type", b"application/json"),
-                (b"content-length", length),
-            ]
-        if request_id:
-            headers = [*headers, (b"x-request-id", request_id.encode())]
-        return httpx.Request(
-            method, self._url(path), headers=headers, stream=httpx.ByteStream(content)
-        )
-
-    async def ask(
-        self, method: str, path: str, body: object = None
-    ) -> tuple[httpx.Response, bytes]:
-        """Return the response and its body, for a request that Ollama can answer immediately.
+    async def ask(self, path: str, body: object = None) -> tuple[httpx.Response, bytes]:
+        """Do as `send` for a request that Ollama can answer immediately, and read its answer.
 
         Raises:
             OllamaError: no complete response arrived.
@@ -124,8 +84,8 @@ class OllamaAPI:
         """
         try:
             async with asyncio.timeout(METADATA_TIMEOUT_S):
-                response = await self.send(method, path, body)
-                return response, await read(response.stream)
+                status, headers, answer = await self.send(path, body)
+                return httpx.Response(status, headers=headers), await read_body(answer)
         except TimeoutError:
             raise RequestTimeout(
                 METADATA_TIMEOUT_S,
@@ -147,21 +107,6 @@ def parse(response: httpx.Response, content: bytes, type_: type[_T]) -> _T:
         raise not_ollama() from None
 
 
-async def read(stream: httpx.AsyncByteStream | httpx.SyncByteStream) -> bytes:
-    """Read all of `stream`, and close it.
-
-    Raises:
-        OllamaError: the connection broke.
-    """
-    assert isinstance(stream, httpx.AsyncByteStream)
-    try:
-        return b"".join([data async for data in stream])
-    except httpx.TransportError as error:
-        raise_explained(error)
-    finally:
-        await stream.aclose()
-
-
 async def read_body(body: Body) -> bytes:
     """Read all of `body`, and close it.
 
@@ -179,16 +124,13 @@ async def read_body(body: Body) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def raise_explained(
-    error: UpstreamError | httpx.TransportError, *, built_in: bool = False
-) -> NoReturn:
+def raise_explained(failure: UpstreamError, *, built_in: bool = False) -> NoReturn:
     """Log a failure of the network, and raise what explains it to the client.
 
     Raises:
-        OllamaError: always; its cause is httpx's error.
+        OllamaError: always; its cause is httpx's counterpart of `failure`.
     """
-    if isinstance(error, UpstreamError):
-        error = as_httpx(error)
+    error = as_httpx(failure)
     _logger.warning("%s: %s", type(error).__name__, error)
     raise OllamaError(_explanation(error, built_in=built_in)) from error
 

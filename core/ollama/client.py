@@ -11,14 +11,14 @@ from starlette.datastructures import State
 
 from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
-from core.ollama.api import END_TIMEOUT_S, OllamaAPI, parse, raise_explained, read, read_body
+from core.ollama.api import END_TIMEOUT_S, OllamaAPI, parse, raise_explained, read_body
 from core.ollama.connection import Header, UpstreamError
 from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
 from core.ollama.models import ModelFacts
 from core.ollama.pool import Body
 from core.ollama.request import OllamaRequest
-from core.ollama.transport import HTTPTransport
+from core.ollama.upstream import Upstream
 from core.ollama.wire import AnswerReader, Lines, read_answer, read_streamed_answer
 from core.settings.schema import Settings
 
@@ -42,16 +42,14 @@ class _Tags(msgspec.Struct):
 class OllamaClient:
     """Calls one Ollama server; any number of requests may run at once."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        transport: HTTPTransport,
-        headers: Sequence[tuple[bytes, bytes]],
-    ) -> None:
-        """Call OLLAMA_BASE_URL through `transport`, with `headers` on every request."""
+    def __init__(self, settings: Settings, upstream: Upstream) -> None:
+        """Call OLLAMA_BASE_URL over the connections of `upstream`."""
         self._settings = settings
         self._api = OllamaAPI(
-            settings.ollama_base_url, transport, headers, built_in=settings.built_in_model
+            settings.ollama_base_url,
+            upstream.pool,
+            upstream.headers,
+            built_in=settings.built_in_model,
         )
         self._facts = ModelFacts(self._api)
         self.default = DefaultModel(self, settings.default_model)
@@ -74,7 +72,7 @@ class OllamaClient:
             OllamaError: Ollama cannot be reached, or fails.
             RequestTimeout: it does not answer.
         """
-        tags = parse(*await self._api.ask("GET", "/api/tags"), _Tags)
+        tags = parse(*await self._api.ask("/api/tags"), _Tags)
         self._facts.learn({tag.name: tag.capabilities for tag in tags.models if tag.capabilities})
         return [
             tag
@@ -97,7 +95,7 @@ class OllamaClient:
     async def loaded(self) -> list[str]:
         """Return the names of the models in memory; none if Ollama or a relay does not say."""
         try:
-            return [tag.name for tag in parse(*await self._api.ask("GET", "/api/ps"), _Tags).models]
+            return [tag.name for tag in parse(*await self._api.ask("/api/ps"), _Tags).models]
         except ApiError:
             return []
 
@@ -116,14 +114,11 @@ class OllamaClient:
         """
         if not self._settings.allow_cloud_models:
             await self.check_place(model)
-        response = await self._api.send(
-            "POST", "/api/chat", {"model": model, "messages": [], "stream": False}
-        )
-        body = await read(response.stream)
-        if response.status_code != httpx.codes.OK:
-            if says_model_is_missing(response, body):
-                raise ModelNotFound(model, None)
-            raise failed_response(response, body)
+        request = {"model": model, "messages": [], "stream": False}
+        status, headers, body = await self._api.send("/api/chat", request)
+        if status != httpx.codes.OK:
+            raise await _failure(model, status, headers, body)
+        await read_body(body)
 
     async def chat(self, chat: ChatRequest, model: str, request_id: str = "") -> ChatAnswer:
         """Return the whole answer of `model` to `chat`, without its `context`.
@@ -154,13 +149,9 @@ class OllamaClient:
                 break
         max_predict = self._settings.max_predict
         request = OllamaRequest.from_chat(chat, model, max_predict, stream=stream)
-        status, headers, body = await self._api.post("/api/chat", request, request_id)
+        status, headers, body = await self._api.send("/api/chat", request, request_id)
         if status != httpx.codes.OK:
-            content = await read_body(body)
-            response = httpx.Response(status, headers=headers)
-            if says_model_is_missing(response, content):
-                raise ModelNotFound(model, None)
-            raise failed_response(response, content)
+            raise await _failure(model, status, headers, body)
         return body
 
     async def relay(
@@ -171,7 +162,7 @@ class OllamaClient:
         Raises:
             OllamaError: no response arrived.
         """
-        return await self._api.post(path, msgspec.Raw(body), request_id)
+        return await self._api.send(path, msgspec.Raw(body), request_id)
 
     async def check_place(self, model: str) -> None:
         """Refuse a cloud model, even a copy under a local name.
@@ -238,10 +229,16 @@ def ollama_client(state: State) -> OllamaClient:
     """
     client: OllamaClient | None = getattr(state, "ollama", None)
     if client is None:
-        transport = HTTPTransport(state.upstream.pool)
-        client = OllamaClient(state.settings, transport, state.upstream.headers)
-        state.ollama = client
+        client = state.ollama = OllamaClient(state.settings, state.upstream)
     return client
+
+
+async def _failure(model: str, status: int, headers: list[Header], body: Body) -> ApiError:
+    """Return the error for an answer of /api/chat that is not a 200."""
+    response, content = httpx.Response(status, headers=headers), await read_body(body)
+    if says_model_is_missing(response, content):
+        return ModelNotFound(model, None)
+    return failed_response(response, content)
 
 
 def _is_cloud(model: str) -> bool:

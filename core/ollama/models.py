@@ -149,7 +149,7 @@ class ModelFacts:
 
     async def _loaded(self) -> dict[str, int | None]:
         """Return the context length of each model that is loaded now."""
-        answer = parse(*await self._api.ask("GET", "/api/ps"), _LoadedModels)
+        answer = parse(*await self._api.ask("/api/ps"), _LoadedModels)
         return {model.name: model.context_length for model in answer.models}
 
     def _is_known(self, key: str) -> bool:
@@ -161,7 +161,7 @@ class ModelFacts:
         self._known[name.lower()] = model, now + (KNOWN_FOR_S if model else UNKNOWN_FOR_S)
 
     async def _show(self, name: str) -> Model | None:
-        response, content = await self._api.ask("POST", "/api/show", {"model": name})
+        response, content = await self._api.ask("/api/show", {"model": name})
         if httpx.codes.is_server_error(response.status_code):
             raise failed_response(response, content)
         try:

@@ -1,4 +1,4 @@
-"""The Ollama client's httpx transport: httpx's types and errors on top of a `Pool`."""
+"""An httpx transport over a `Pool`, for clients of httpx; and httpx's errors for the pool's."""
 
 from collections.abc import AsyncIterator
 
@@ -41,11 +41,6 @@ class HTTPTransport(httpx.AsyncBaseTransport):
     def __init__(self, pool: Pool) -> None:
         """Send through `pool`, which its creator must close."""
         self._pool = pool
-
-    @property
-    def pool(self) -> Pool:
-        """The connections, for calls that bypass httpx."""
-        return self._pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`, whose body is in memory, and return its response, the body still unread.

@@ -1,14 +1,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from core.contract.errors import ModelNotFound, OllamaError
 from core.contract.schemas import ChatRequest, Message
 from core.ollama.client import OllamaClient
-from core.ollama.pool import Pool
-from core.ollama.transport import HTTPTransport
+from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
 from tests.fake_ollama import (
     Connection,
@@ -25,17 +23,21 @@ HI = [Message(role="user", content="hi")]
 
 
 @pytest.fixture
-async def near(fake: FakeOllama) -> AsyncIterator[OllamaClient]:
-    url = httpx.URL(fake.url)
-    pool = Pool(url.host, url.port or 80, connect_timeout_s=2)
-    yield OllamaClient(Settings(ollama_base_url=fake.url), HTTPTransport(pool), [])
-    pool.close()
+async def upstream(fake: FakeOllama) -> AsyncIterator[Upstream]:
+    upstream = Upstream(Settings(ollama_base_url=fake.url))
+    yield upstream
+    upstream.pool.close()
 
 
 @pytest.fixture
-async def far(near: OllamaClient) -> OllamaClient:
-    """Return a client of the same server with an internet URL; TLS is the transport's business."""
-    return OllamaClient(Settings(ollama_base_url="https://relay.example"), near._api._transport, [])
+def near(fake: FakeOllama, upstream: Upstream) -> OllamaClient:
+    return OllamaClient(Settings(ollama_base_url=fake.url), upstream)
+
+
+@pytest.fixture
+def far(upstream: Upstream) -> OllamaClient:
+    """Return a client of the same server with an internet URL; TLS is the connection's business."""
+    return OllamaClient(Settings(ollama_base_url="https://relay.example"), upstream)
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,16 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
-async def transport(fake: FakeOllama) -> AsyncIterator[HTTPTransport]:
+async def pool(fake: FakeOllama) -> AsyncIterator[Pool]:
     url = httpx.URL(fake.url)
     pool = Pool(url.host, url.port or 80, connect_timeout_s=2)
-    yield HTTPTransport(pool)
+    yield pool
     pool.close()
+
+
+@pytest.fixture
+def transport(pool: Pool) -> HTTPTransport:
+    return HTTPTransport(pool)
 
 
 def raw(*parts: bytes, close: bool = False) -> Callable[[Connection, Request], Awaitable[None]]:
@@ -171,13 +176,13 @@ async def test_connections_are_reused(fake: FakeOllama, transport: HTTPTransport
 
 
 async def test_a_body_that_is_closed_twice_leaves_its_connection_to_the_next_request(
-    fake: FakeOllama, transport: HTTPTransport
+    fake: FakeOllama, pool: Pool
 ) -> None:
     request = request_bytes(b"GET", b"/api/version", [(b"host", b"127.0.0.1")])
-    _, _, first = await transport.pool.send(request)
+    _, _, first = await pool.send(request)
     await first.drain(5)
     first.close()
-    second = asyncio.create_task(transport.pool.send(request))
+    second = asyncio.create_task(pool.send(request))
     await asyncio.sleep(0)  # it has taken the connection
     first.close()
     _, _, body = await second
