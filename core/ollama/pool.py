@@ -64,7 +64,9 @@ class Pool:
         """
         connection = self._take_idle() or await self._connect()
         try:
-            status, head = await connection.exchange(request)
+            arrival = connection.exchange(request)
+            del request  # or its megabytes stay in memory while the model thinks
+            status, head = await arrival
         except BaseException:
             connection.abort()
             raise

@@ -55,7 +55,6 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         content = b"".join([part async for part in request.stream])
         method, target = request.method.encode(), request.url.raw_path
         data = request_bytes(method, target, request.headers.raw, content)
-        del request, content  # or they stay in memory while the model thinks
         try:
             status, headers, body = await self._pool.send(data)
         except UpstreamError as error:

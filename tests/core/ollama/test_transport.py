@@ -1,5 +1,6 @@
 import asyncio
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -330,6 +331,20 @@ async def test_a_large_body_is_sent_whole(fake: FakeOllama, transport: HTTPTrans
     response = await transport.handle_async_request(request)
     await response.aclose()
     assert fake.asked("/x")[0].body == body
+
+
+async def test_a_request_leaves_the_memory_before_its_answer_comes(
+    fake: FakeOllama, pool: Pool
+) -> None:
+    body = bytes(2**20)
+    request = request_bytes(b"POST", b"/x", [(b"content-length", b"%d" % len(body))], body)
+    references = sys.getrefcount(request)
+    fake.reply(never_answers, path="/x")
+    task = asyncio.create_task(pool.send(request))
+    await fake.wait_for(1, "/x")
+    assert sys.getrefcount(request) == references
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_a_connection_lost_before_its_request_fails_the_request(
