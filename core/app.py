@@ -5,7 +5,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -91,7 +91,9 @@ def _assemble(routes: Sequence[BaseRoute], settings: Settings, *, instrumented: 
 
     app = BareStarlette(
         routes=[*routes, *with_slash(routes)],
-        middleware=_middleware(routes, _Parts(settings, keys, limiter, recorder, ledger)),
+        middleware=_middleware(
+            routes, settings, recorder, _checks(settings, keys, limiter, ledger)
+        ),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # Invoke-RestMethod would not resend its body
@@ -150,27 +152,17 @@ def _require_redis() -> None:
         )
 
 
-class _Parts(NamedTuple):
-    """What middleware and endpoints share."""
-
-    settings: Settings
-    keys: KeyStore
-    limiter: RateLimiter
-    recorder: Recorder
-    ledger: "Ledger | None"
-
-
-def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
+def _middleware(
+    routes: Sequence[BaseRoute], settings: Settings, recorder: Recorder, checks: Sequence[Check]
+) -> list[Middleware]:
     """Return the middleware, outermost first."""
-    settings, recorder = parts.settings, parts.recorder
-    function = settings.is_function
     gateway = [Middleware(GatewayMiddleware, base_path=settings.api_gateway_base_path)]
     cors = [
         Middleware(SecurityHeadersMiddleware),
         Middleware(CORSMiddleware, origins=settings.cors_origins),
     ]
     return [
-        *(gateway if function else []),
+        *(gateway if settings.is_function else []),
         Middleware(ClientAddressMiddleware, trusted_proxies=settings.trusted_proxies),
         *(cors if settings.cors_origins else []),  # outermost, so pages can read errors
         Middleware(
@@ -179,13 +171,14 @@ def _middleware(routes: Sequence[BaseRoute], parts: _Parts) -> list[Middleware]:
             recorder=recorder,
             endpoints=endpoints(routes),
         ),
-        Middleware(GateMiddleware, checks=_checks(parts)),
+        Middleware(GateMiddleware, checks=checks),
     ]
 
 
-def _checks(parts: _Parts) -> list[Check]:
+def _checks(
+    settings: Settings, keys: KeyStore, limiter: RateLimiter, ledger: "Ledger | None"
+) -> list[Check]:
     """Return the gate's checks, in order."""
-    settings, keys, limiter, _, ledger = parts
     function = settings.is_function
     return [
         AllowedHosts(allowed_hosts=settings.allowed_hosts, behind_gateway=function),
