@@ -1,6 +1,7 @@
 """Response times by model: the specification's table, live."""
 
 from collections import deque
+from math import ceil
 
 from core.context import Record
 from core.contract.reports import ModelStats
@@ -76,4 +77,4 @@ def _mean(values: deque[float]) -> float | None:
 def _percentile(values: deque[float], share: float) -> float | None:
     """Return the smallest value that at least `share` of all values do not exceed."""
     ordered = sorted(values)
-    return round(ordered[max(0, -int(-share * len(ordered) // 1) - 1)], 3) if ordered else None
+    return round(ordered[ceil(share * len(ordered)) - 1], 3) if ordered else None
