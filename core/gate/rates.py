@@ -40,25 +40,21 @@ class RateLimiter:
     """
 
     def __init__(self, settings: Settings, spent: Mapping[str, tuple[int, int]] = {}) -> None:
-        """Defer importing and connecting to the store until the first hit.
+        """Defer importing and connecting to a store elsewhere until the first hit.
 
         Args:
             settings: where the store is.
             spent: for a store in memory, the sums from before a restart, each with the seconds
                 for which it still counts.
         """
-        self._spent = spent
         self._url = settings.rate_limit_storage
         self._is_function = settings.is_function
+        self.memory = MemoryStore(spent) if self._url == "memory://" else None
+        """The store, if it is in memory: it never fails, and can be asked without waiting."""
         self._fail_closed = settings.rate_limit_fail_closed
         self._retry_at: float | None = None  # None: the store is up, as far as we know
         self.uncounted = 0
         """Hits since startup that went uncounted because the store was down."""
-
-    @cached_property
-    def memory(self) -> MemoryStore | None:
-        """The store, if it is in memory: it never fails, and can be asked without waiting."""
-        return MemoryStore(self._spent) if self._url == "memory://" else None
 
     @cached_property
     def _store(self) -> Store:
