@@ -9,7 +9,8 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from core.contract.responses import NDJSON, PREFERENCE_APPLIED
+from core.contract.dialects import Dialect
+from core.contract.responses import PREFERENCE_APPLIED
 from core.contract.schemas import Heartbeat, StreamToken
 from core.ollama.wire import Lines
 
@@ -69,7 +70,7 @@ class StreamResponse:
             await self.lines.aclose()
 
     def _start(self) -> Message:
-        headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")]
+        headers = [(b"content-type", Dialect.stream_type), (b"cache-control", b"no-store")]
         if self.preferred_s:
             headers.append((PREFERENCE_APPLIED, f"heartbeat={self.preferred_s}".encode()))
         return {"type": "http.response.start", "status": 200, "headers": headers}

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-NDJSON = "application/x-ndjson; charset=utf-8"
 PREFERENCE_APPLIED = b"preference-applied"
 """A header of streams whose client asked for heartbeats (RFC 7240)."""
 
