@@ -101,7 +101,7 @@ class ClientAddressMiddleware:
             scope["client"] = (str(UNKNOWN if peer.is_loopback else peer), 0)
             return
         scope["client"] = (str(self._client(headers, peer)), 0)
-        scheme = _entries(headers, "x-forwarded-proto")[-1:]
+        scheme = entries(headers, "x-forwarded-proto")[-1:]
         scope["scheme"] = "https" if scheme == ["https"] else "http"
 
     def _client(self, headers: Headers, proxy: Address) -> Address:
@@ -109,18 +109,18 @@ class ClientAddressMiddleware:
 
         A loopback address becomes UNKNOWN: a client may have written it, and a proxy passed it on.
         """
-        entries = [*map(parse_address, _entries(headers, "x-forwarded-for"))]
-        if not entries:
+        forwarded = [*map(parse_address, entries(headers, "x-forwarded-for"))]
+        if not forwarded:
             sent = sorted(PROXY_HEADERS.intersection(name for name, _ in headers.raw))
             self._warn(_UNNAMED, proxy, b", ".join(sent).decode())
             return UNKNOWN
         trusted = self.trusted_proxies
-        real = map(parse_address, _entries(headers, "x-real-ip"))
-        if any(address not in entries and address not in trusted for address in real):
+        real = map(parse_address, entries(headers, "x-real-ip"))
+        if any(address not in forwarded and address not in trusted for address in real):
             self._warn(_CONTRADICTORY, proxy)
             return UNKNOWN
         client = proxy
-        for entry in reversed(entries):
+        for entry in reversed(forwarded):
             if client == UNKNOWN or client not in trusted:
                 break
             reporter, client = client, entry
@@ -140,6 +140,7 @@ def _normal(host: str) -> str:
     return str(parse_address(host))
 
 
-def _entries(headers: Headers, name: str) -> list[str]:
+def entries(headers: Headers, name: str) -> list[str]:
+    """Return the entries of all headers `name`, each of which may be a list."""
     lines = ",".join(headers.getlist(name))
     return [entry for entry in map(str.strip, lines.split(",")) if entry]

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.contract.errors import InternalError
+from core.gate.addresses import entries
 
 MARGIN_S = 0.5
 """Seconds of a function's time reserved for returning a 504."""
@@ -146,8 +147,8 @@ class GatewayMiddleware:
                 context = _adapter_context(headers)
                 scope["client"] = (_adapter_peer(headers, context), 0)
                 _leave_out(scope, context.identity.api_key if context.identity else None)
-                scheme = _last_entry(headers, "x-forwarded-proto")
-                scope["scheme"] = "https" if scheme == "https" else "http"
+                scheme = entries(headers, "x-forwarded-proto")[-1:]
+                scope["scheme"] = "https" if scheme == ["https"] else "http"
         await self.app(scope, receive, send)
 
 
@@ -182,11 +183,6 @@ def _adapter_context(headers: Headers) -> _RequestContext:
 def _adapter_peer(headers: Headers, context: _RequestContext) -> str:
     """Return the address that the gateway reported to the Lambda Web Adapter."""
     if context.elb is not None:
-        return _last_entry(headers, "x-forwarded-for")
+        return next(reversed(entries(headers, "x-forwarded-for")), "")
     source = context.http or context.identity
     return (source and source.source_ip) or ""
-
-
-def _last_entry(headers: Headers, name: str) -> str:
-    entries = ",".join(headers.getlist(name)).split(",")
-    return next((entry.strip() for entry in reversed(entries) if entry.strip()), "")
