@@ -23,7 +23,8 @@ async def examine(settings: Settings) -> list[Finding]:
         found = [finding async for finding in ollama.examine(settings)]
     except SettingsError as error:
         found = [problem("settings", str(error), "python -m core.settings shows those in force")]
-    return [ok("settings", "valid"), *found, *await asyncio.to_thread(_on_machine, settings)]
+    on_machine = await asyncio.to_thread(list, machine.examine(settings))
+    return [ok("settings", "valid"), *found, *on_machine]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         sys.stdout.write(table(findings) + "\n")
     return int(has_problem)
-
-
-def _on_machine(settings: Settings) -> list[Finding]:
-    return list(machine.examine(settings))
 
 
 if __name__ == "__main__":

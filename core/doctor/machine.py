@@ -192,7 +192,10 @@ def _timeouts(settings: Settings) -> Finding:
             "after which systemd kills the service",
             "systemctl edit ollama-web-api, and raise TimeoutStopSec",
         )
-    return ok("time-outs", f"queue {queue_s:g} s < request {request_s:g} s < front 310 s")
+    return ok(
+        "time-outs",
+        f"queue {queue_s:g} s < request {request_s:g} s < front {FRONT_TIMEOUT_S} s",
+    )
 
 
 def _store(settings: Settings) -> Finding:
