@@ -92,8 +92,8 @@ def failure(text: str, status: int) -> dict[str, Any]:
     return {"error": {"message": text, "type": kind, "param": None, "code": None}}
 
 
-class _Form:
-    """One of OpenAI's forms for the lines of an answer."""
+class _Completion:
+    """OpenAI's form for the lines of an answer."""
 
     prefix, whole, part = "cmpl", "text_completion", "text_completion"
 
@@ -118,12 +118,8 @@ class _Form:
         return {"text": line.response, "index": 0, "finish_reason": line.done_reason or None}
 
 
-class _Completion(_Form):
-    """Completions."""
-
-
-class _Chat(_Form):
-    """Chat completions."""
+class _Chat(_Completion):
+    """The same for chat completions."""
 
     prefix, whole, part = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
@@ -134,7 +130,7 @@ class _Chat(_Form):
 
 
 async def _answer(
-    form: _Form, lines: AsyncGenerator[Line], asked: OpenAIRequest
+    form: _Completion, lines: AsyncGenerator[Line], asked: OpenAIRequest
 ) -> StreamResponse | JSONResponse:
     if asked.stream:
         wants_usage = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -149,7 +145,7 @@ async def _answer(
 
 
 async def _events(
-    form: _Form, lines: AsyncGenerator[Line], *, wants_usage: bool
+    form: _Completion, lines: AsyncGenerator[Line], *, wants_usage: bool
 ) -> AsyncGenerator[bytes]:
     async with aclosing(lines):
         async for line in lines:
