@@ -153,10 +153,8 @@ def _repetitions(schema: Schema, name: str, path: str) -> int:
     for key, count in counts.items():
         if type(count) is not int or not 0 <= count <= MAX_REPETITIONS:
             raise refused(f"{path}.{key}", f"must be an integer between 0 and {MAX_REPETITIONS}")
-    least, most = (
-        counts.get(f"{limit}{name}", default)
-        for limit, default in (("min", 0), ("max", MAX_REPETITIONS))
-    )
+    least = counts.get(f"min{name}", 0)
+    most = counts.get(f"max{name}", MAX_REPETITIONS)
     if least > most:
         raise refused(f"{path}.min{name}", f"{least} is above max{name}, {most}")
     return max(counts.values(), default=0)
