@@ -17,7 +17,7 @@ class PartsCounter:
     It need not recognize invalid JSON: the decoder stops where that begins.
     """
 
-    def __init__(self, limit: int = MAX_PARTS) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._count = self._between = 0
         self._in_string = False

@@ -49,9 +49,7 @@ class Budget:
     draft-ietf-httpapi-ratelimit-headers-11, as a second policy.
     """
 
-    def __init__(
-        self, *, limiter: RateLimiter, default: str, keeper: BudgetKeeper | None = None
-    ) -> None:
+    def __init__(self, *, limiter: RateLimiter, default: str, keeper: BudgetKeeper | None) -> None:
         """Run behind `Auth`; give callers without a key `default`, such as `200000/day`."""
         self.limiter = limiter
         self.default = default

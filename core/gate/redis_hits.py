@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from limits import RateLimitItem, RateLimitItemPerSecond
+from limits import RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
@@ -27,7 +27,7 @@ _MAX_CONNECTIONS = 16
 class RedisStore:
     """Counts as `MemoryStore` does; every call may raise `StoreDown`."""
 
-    def __init__(self, url: str, *, is_function: bool = False) -> None:
+    def __init__(self, url: str, *, is_function: bool) -> None:
         """Connect to the server at `url` on first use."""
         self._is_function = is_function
         self._pool = BlockingConnectionPool.from_url(
@@ -51,7 +51,7 @@ class RedisStore:
 
     async def hit(self, key: str, rate: Rate) -> Quota:
         """Count a hit of `key`, if `rate` allows it."""
-        item = _item(rate)
+        item = RateLimitItemPerSecond(rate.amount, rate.window_s)
         async with _bounded(self._timeout_s):
             allowed = await self._limiter.hit(item, key)
             window = await self._limiter.get_window_stats(item, key)
@@ -75,10 +75,6 @@ class RedisStore:
     @property
     def _timeout_s(self) -> float:
         return FUNCTION_TIMEOUT_S if self._is_function else TIMEOUT_S
-
-
-def _item(rate: Rate) -> RateLimitItem:
-    return RateLimitItemPerSecond(rate.amount, rate.window_s)
 
 
 @asynccontextmanager

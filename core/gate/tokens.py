@@ -187,7 +187,7 @@ class _JWKS(msgspec.Struct):
 class PublishedKeys:
     """The public keys at an issuer's URL (a JSON Web Key Set), by key id."""
 
-    def __init__(self, url: str, transport: "httpx.AsyncBaseTransport | None" = None) -> None:
+    def __init__(self, url: str, transport: "httpx.AsyncBaseTransport | None") -> None:
         """Fetch from `url` when a token needs it, through `transport` if given."""
         self._url = url
         self._transport = transport
