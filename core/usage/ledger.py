@@ -150,8 +150,8 @@ class Ledger:
                     connection.executemany(_SPENT, spent.values())
                     connection.execute("DELETE FROM budgets WHERE ends <= ?", (int(time.time()),))
             except sqlite3.Error as error:
-                self._keep(pending)
                 with self._lock:
+                    self._keep(pending)
                     self._spent = spent | self._spent
                 self._report(error)
             else:
@@ -212,11 +212,10 @@ class Ledger:
             self._connection = None
 
     def _keep(self, pending: dict[tuple[str, str, str], list[float]]) -> None:
-        with self._lock:
-            for key, counts in pending.items():
-                kept = self._pending.setdefault(key, [0, 0, 0, 0.0])
-                for index, count in enumerate(counts):
-                    kept[index] += count
+        for key, counts in pending.items():
+            kept = self._pending.setdefault(key, [0, 0, 0, 0.0])
+            for index, count in enumerate(counts):
+                kept[index] += count
 
     def _report(self, error: sqlite3.Error) -> None:
         self.failures += 1
