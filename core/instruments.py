@@ -51,12 +51,7 @@ def instrument(app: Starlette, paths: Sequence[str], limiter: RateLimiter, ledge
     )
     _trace(app, paths)
     recorder.freezes = False
-    recorder.observers = (
-        *recorder.observers,
-        app.state.metrics.observe,
-        app.state.stats.observe,
-        ledger.observe,
-    )
+    recorder.observers += (app.state.metrics.observe, app.state.stats.observe, ledger.observe)
 
 
 def _trace(app: Starlette, paths: Sequence[str]) -> None:
@@ -73,5 +68,5 @@ def _trace(app: Starlette, paths: Sequence[str]) -> None:
     traces = Traces(settings.otel_exporter_otlp_endpoint, paths)
     recorder: Recorder = app.state.recorder
     recorder.traced = True
-    recorder.observers = (*recorder.observers, traces.observe)
+    recorder.observers += (traces.observe,)
     app.state.close_traces = traces.close
