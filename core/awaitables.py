@@ -1,4 +1,4 @@
-"""What can be awaited without making a coroutine each time."""
+"""What can be awaited without making a coroutine each time; tasks that go on together."""
 
 import asyncio
 from collections.abc import Generator
