@@ -13,6 +13,8 @@ from core.contract.errors import ApiError
 class TryAgainLater(ApiError):
     """The same request may succeed some seconds later."""
 
+    status = 503
+
     def __init__(self, problem: str, retry_after_s: int) -> None:
         """State the `problem`, a sentence without its full stop, and when to retry."""
         super().__init__(f"{problem}. Try again in {retry_after_s} seconds")
@@ -37,8 +39,6 @@ class QuotaExceeded(RateLimited):
 class JWKSUnavailable(TryAgainLater):
     """The keys for verifying tokens could not be fetched yet."""
 
-    status = 503
-
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(
             "Tokens cannot be verified now: their issuer is not responding", retry_after_s
@@ -48,16 +48,12 @@ class JWKSUnavailable(TryAgainLater):
 class KeysUnavailable(TryAgainLater):
     """API keys cannot be checked yet: the secret they are in could not be read."""
 
-    status = 503
-
     def __init__(self, retry_after_s: int) -> None:
         super().__init__("API keys cannot be checked now", retry_after_s)
 
 
 class OllamaBusy(TryAgainLater):
     """Ollama's own queue is full, a relay limits requests, or a pool's machines are down."""
-
-    status = 503
 
     def __init__(self, retry_after_s: int, problem: str = "busy: its queue is full") -> None:
         super().__init__(f"Ollama is {problem}", retry_after_s)
@@ -66,19 +62,13 @@ class OllamaBusy(TryAgainLater):
 class QueueFull(TryAgainLater):
     """The queue is full, or no slot became free in time."""
 
-    status = 503
-
 
 class TooManyConnections(TryAgainLater):
     """The maximum number of connections is open, and all are in use."""
 
-    status = 503
-
 
 class MemoryFull(TryAgainLater):
     """The bodies of all requests together have reached MAX_MEMORY_BYTES."""
-
-    status = 503
 
     def __init__(self) -> None:
         super().__init__("This server is holding as many request bodies as its memory allows", 5)
@@ -87,16 +77,12 @@ class MemoryFull(TryAgainLater):
 class NotReady(TryAgainLater):
     """Ollama does not answer, or is loading models: this server should not get requests yet."""
 
-    status = 503
-
     def __init__(self, reason: str = "Ollama does not answer") -> None:
         super().__init__(reason, 5)
 
 
 class ServerStopping(TryAgainLater):
     """The server is shutting down; another, or this one after a restart, will answer."""
-
-    status = 503
 
     def __init__(self) -> None:
         super().__init__("The server is stopping", 5)
@@ -106,13 +92,9 @@ class ServerStopping(TryAgainLater):
 class UsageUnavailable(TryAgainLater):
     """USAGE_FILE is locked, or its disk fails."""
 
-    status = 503
-
     def __init__(self) -> None:
         super().__init__("The counts cannot be read now", 5)
 
 
 class RateLimiterDown(TryAgainLater):
     """Requests or slots cannot be counted, and none may go uncounted."""
-
-    status = 503
