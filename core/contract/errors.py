@@ -124,8 +124,6 @@ class ModelNotFound(ApiError):
 
     def __init__(self, model: str, installed: Sequence[str] | None) -> None:
         """Name the `installed` models; None if unknown."""
-        self.model = model
-        self.installed = installed
         if installed is None:
             hint = "GET /api/models lists the installed ones"
         elif installed:
