@@ -29,7 +29,7 @@ class Sites:
     def of(self, address: Address) -> str:
         """Return the site of `address`, such as `192.0.2.1` or `2001:db8::/64`."""
         if not isinstance(address, IPv6Address):
-            return _text(address)
+            return str(address)
         if monotonic() >= self._forget_at:
             self._seen.clear()
             self._forget_at = monotonic() + MEMORY_S
@@ -49,11 +49,6 @@ class Sites:
         if len(networks) < many:
             networks.add(network)
         return len(networks) >= many
-
-
-@lru_cache(maxsize=1024)
-def _text(address: Address) -> str:
-    return str(address)
 
 
 @lru_cache(maxsize=1024)
