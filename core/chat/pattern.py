@@ -18,7 +18,6 @@ llama.cpp cannot read are written as the class of characters they stand for.
 """
 
 import re
-from collections.abc import Callable
 
 MAX_PATTERN = 512
 """Characters."""
@@ -123,9 +122,10 @@ class Pattern:
 
     def _atom(self) -> tuple[str, bool]:
         character = self._take()
-        read: dict[str, Callable[[], tuple[str, bool]]] = {"(": self._group, "[": self._class}
-        if character in read:
-            return read[character]()
+        if character == "(":
+            return self._group()
+        if character == "[":
+            return self._class(), False
         if character == "\\":
             return self._escape(), False
         if character != "." and character in _SPECIAL:
@@ -156,7 +156,7 @@ class Pattern:
             raise PatternRefused(f"has the escape \\{character}, which Ollama cannot read")
         return f"\\{character}" if character in f'{_SPECIAL}\\"' else character
 
-    def _class(self) -> tuple[str, bool]:
+    def _class(self) -> str:
         text = "^" if self._peek() == "^" and self._take() else ""
         empty = True
         while self._peek() not in {"", "]"}:
@@ -172,7 +172,7 @@ class Pattern:
             raise PatternRefused("has a [ without its ]")
         if empty:
             raise PatternRefused("has an empty [ ]")
-        return f"[{text}]", False
+        return f"[{text}]"
 
     def _member(self) -> str:
         character = self._take()
