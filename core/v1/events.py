@@ -107,7 +107,7 @@ class EventReader:
 
     def _passes(self, event: bytes) -> bool:
         """Note what `event` says; return whether the client should get it."""
-        data = event[event.find(b"data: ") + 6 :] if b"data: " in event else b""
+        data = event.partition(b"data: ")[2]
         if not data:
             return event.startswith(b":")
         if data.startswith((b'{"error"', b'{"type":"error"')):
