@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.engine.errors import EngineError
 from core.engine.llama import Llama, Piece
-from core.engine.model import CONTEXT_LENGTH, NAME
+from core.engine.model import NAME
 from core.engine.sampling import grammar, sampling
 from core.engine.schemas import (
     Asked,
@@ -74,7 +74,7 @@ async def chatted(llama: Llama, asked: ChatRequest) -> AsyncGenerator[ChatLine]:
 
 async def _written(llama: Llama, prompt: list[int], asked: Asked) -> AsyncGenerator[Piece]:
     """Yield what the model writes after the token ids of `prompt`."""
-    parameters = sampling(asked.options or {}, CONTEXT_LENGTH) | grammar(asked.format)
+    parameters = sampling(asked.options or {}) | grammar(asked.format)
     follows_schema = "json_schema" in parameters
     text = ""
     async with aclosing(llama.generate(prompt, parameters)) as pieces:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from core.engine.errors import EngineError
-from core.engine.model import PARAMETERS
+from core.engine.model import CONTEXT_LENGTH, PARAMETERS
 
 _INT32 = 2**31
 
@@ -31,7 +31,7 @@ _GO_TYPES: dict[type, str] = {float: "float32", int: "integer", list: "array"}
 _ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-def sampling(options: dict[str, Any], context_length: int) -> dict[str, Any]:
+def sampling(options: dict[str, Any]) -> dict[str, Any]:
     """Return llama.cpp's parameters for `options`; the defaults are the model's, then Ollama's.
 
     Raises:
@@ -46,7 +46,7 @@ def sampling(options: dict[str, Any], context_length: int) -> dict[str, Any]:
     limit = values.pop("num_predict")
     values["n_predict"] = limit if limit > 0 else -1
     if values["repeat_last_n"] < 0:
-        values["repeat_last_n"] = context_length
+        values["repeat_last_n"] = CONTEXT_LENGTH
     return values
 
 

@@ -11,7 +11,7 @@ CONTEXT = 4096
 
 
 def test_defaults_are_the_model_s_then_ollama_s() -> None:
-    assert sampling({}, CONTEXT) == {
+    assert sampling({}) == {
         "temperature": 0.0,
         "top_k": 40,
         "top_p": 0.9,
@@ -43,7 +43,7 @@ def test_defaults_are_the_model_s_then_ollama_s() -> None:
     ],
 )
 def test_takes_an_option(option: str, given: Any, name: str, expected: Any) -> None:
-    assert sampling({option: given}, CONTEXT)[name] == expected
+    assert sampling({option: given})[name] == expected
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_takes_an_option(option: str, given: Any, name: str, expected: Any) -> N
 )
 def test_refuses_an_option_of_the_wrong_type(option: str, given: Any, text: str) -> None:
     with pytest.raises(EngineError) as failure:
-        sampling({option: given}, CONTEXT)
+        sampling({option: given})
     assert str(failure.value) == text
     assert failure.value.status == 500
 
 
 def test_ignores_other_options() -> None:
-    assert sampling({"num_ctx": 1, "nope": {}}, CONTEXT) == sampling({}, CONTEXT)
+    assert sampling({"num_ctx": 1, "nope": {}}) == sampling({})
 
 
 @pytest.mark.parametrize("format_", [None, ""])
