@@ -54,7 +54,7 @@ class KeyStore:
         path = Path(settings.api_keys_file) if settings.api_keys_file else None
         store = cls(inline=settings.api_keys, path=path)
         if settings.api_keys_secret:
-            from core.keys.secret import SecretKeys  # noqa: PLC0415 - only functions need it
+            from core.keys.secret import SecretKeys  # noqa: PLC0415 - few servers have one
 
             store._secret = SecretKeys(settings, store._use_secret)
         return store

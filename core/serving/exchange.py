@@ -102,7 +102,7 @@ class _Answer(Enum):
     DUE = auto()
     STARTED = auto()
     STREAMING = auto()
-    """Started, as NDJSON: a failure can still be reported in the last line."""
+    """Started, as a stream: a failure can still be reported at its end."""
     COMPLETE = auto()
 
 
