@@ -19,8 +19,6 @@ from core.ollama.transport import ForeignProtocol, as_httpx
 
 METADATA_TIMEOUT_S = 10
 """For requests that Ollama answers from memory, within milliseconds."""
-END_TIMEOUT_S = 1
-"""How long to wait for an answer to end after its last line, so the connection can be reused."""
 
 _T = TypeVar("_T")
 _JSON = b"content-type: application/json\r\n"

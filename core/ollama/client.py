@@ -11,7 +11,7 @@ from starlette.datastructures import State
 
 from core.contract.errors import ApiError, BadRequest, ModelNotAllowed, ModelNotFound
 from core.contract.schemas import ChatAnswer, ChatRequest
-from core.ollama.api import END_TIMEOUT_S, OllamaAPI, parse, raise_explained, read_body
+from core.ollama.api import OllamaAPI, parse, raise_explained, read_body
 from core.ollama.connection import Header, UpstreamError
 from core.ollama.default import DefaultModel
 from core.ollama.failures import failed_response, says_model_is_missing
@@ -209,7 +209,7 @@ class AnswerStream:
             ApiError: the rest will not arrive; the iterator raises it behind the last good line.
         """
         if self._reader.finished:
-            await self._body.drain(END_TIMEOUT_S)
+            await self._body.drain()
             return None
         try:
             data = await self._body.read()

@@ -22,6 +22,8 @@ from core.ollama.connection import (
 IDLE_EXPIRY_S = 15
 """Seconds for which an idle connection may be reused; relays close theirs later."""
 MAX_IDLE = 256
+END_TIMEOUT_S = 1
+"""How long to wait for an answer to end after its last line, so the connection can be reused."""
 _SWEEP_EVERY_S = 1
 
 
@@ -149,12 +151,12 @@ class Body:
         """
         return self._connection.read()
 
-    async def drain(self, timeout_s: float) -> None:
+    async def drain(self) -> None:
         """Read what follows the last line: only a fully read connection can be reused."""
         if self.ended:
             return
         with suppress(TimeoutError, UpstreamError):  # the answer is complete anyway
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(END_TIMEOUT_S):
                 while await self._connection.read():
                     pass
 

@@ -20,7 +20,7 @@ from core.contract.errors import (
     ModelNotFound,
     OllamaError,
 )
-from core.ollama.api import END_TIMEOUT_S, raise_explained
+from core.ollama.api import raise_explained
 from core.ollama.api import read_body as read_answer
 from core.ollama.client import OllamaClient, ollama_client
 from core.ollama.connection import UpstreamError
@@ -99,7 +99,7 @@ class Relay:
             if not reader.complete:
                 raise incomplete()
             self._count(reader.usage)
-            await stream.drain(END_TIMEOUT_S)
+            await stream.drain()
 
     def _count(self, usage: Usage | None) -> None:
         if usage:

@@ -181,7 +181,7 @@ async def test_a_body_that_is_closed_twice_leaves_its_connection_to_the_next_req
 ) -> None:
     request = request_bytes(b"GET", b"/api/version", [(b"host", b"127.0.0.1")])
     _, _, first = await pool.send(request)
-    await first.drain(5)
+    await first.drain()
     first.close()
     second = asyncio.create_task(pool.send(request))
     await asyncio.sleep(0)  # it has taken the connection

@@ -13,7 +13,7 @@ import pytest
 
 from core.context import Record
 from core.observe import logs
-from core.ollama import client
+from core.ollama import pool
 from core.serving import half_closed, protocol, reading
 from core.settings.networks import Networks
 from tests.conftest import Serve
@@ -244,7 +244,7 @@ async def test_bytes_during_a_slow_answer_do_not_harm_it(serve: Serve, fake: Fak
 async def test_a_client_may_leave_whose_previous_answer_has_just_been_cleared_up(
     serve: Serve, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "END_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(pool, "END_TIMEOUT_S", 0.3)
 
     async def lingers(connection: Connection, request: Request) -> None:
         connection.send_head()
