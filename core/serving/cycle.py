@@ -165,7 +165,7 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
-        lines = _lines(headers)
+        lines = header_lines(headers)
         if len(lines) - len(lines.translate(None, _CONTROLS)) != len(b"\r\n") * len(headers):
             raise RuntimeError("Invalid HTTP header value.")
         return b"".join((STATUS_LINE[status], lines, defaults, b"\r\n"))
@@ -176,7 +176,8 @@ def _is_invalid(names: tuple[bytes, ...]) -> bool:
     return bool(HEADER_RE.search(b"".join(names)))
 
 
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return `headers` as they are sent."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
@@ -184,4 +185,4 @@ def _do_nothing() -> None:
     pass
 
 
-_DEFAULTS = _lines(RAW_HEADERS)
+_DEFAULTS = header_lines(RAW_HEADERS)

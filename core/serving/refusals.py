@@ -8,6 +8,7 @@ from core.context import Record
 from core.contract.errors import ApiError
 from core.gate.browsers import HEADERS
 from core.observe import logs
+from core.serving.cycle import header_lines
 from core.settings.networks import parse_address
 
 REFUSED_S = 1
@@ -18,8 +19,8 @@ def last_answer(error: ApiError) -> bytes:
     """Return `error` as an answer after which the connection closes."""
     response = error.response()
     response.headers.update({**HEADERS, "connection": "close"})
-    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body)
+    head = STATUS_LINE[response.status_code] + header_lines(response.raw_headers)
+    return head + b"\r\n" + bytes(response.body)
 
 
 def log_refusal(error: ApiError, host: str, *, is_proxy: bool) -> None:
