@@ -3,6 +3,7 @@
 import asyncio
 from datetime import date
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,8 +25,7 @@ async def usage(request: Request) -> Response:
     except ValueError:
         raise BadRequest("since: must be a date such as 2026-01-31") from None
     rows = await asyncio.to_thread(ledger.read, caller, since)
-    fields = ("day", "model", "requests", "prompt_tokens", "tokens", "seconds")
-    counts = [Usage(**{name: getattr(row, name) for name in fields}) for row in rows]
+    counts = msgspec.convert([row._asdict() for row in rows], list[Usage])
     return JSONResponse(UsageAnswer(caller=caller, usage=counts))
 
 
