@@ -78,15 +78,6 @@ def test_health_starts_without_what_it_does_not_use_and_leaves_the_collector_on(
     assert told.stdout.split() == ["True"]
 
 
-def test_core_never_imports_handlers() -> None:
-    for module in Path("core").rglob("*.py"):
-        assert "handlers" not in [
-            line.split()[1].split(".")[0]
-            for line in module.read_text("utf-8").splitlines()
-            if line.startswith(("import ", "from "))
-        ], module
-
-
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_every_endpoint_is_a_function_of_its_own(endpoint: ModuleType) -> None:
     assert endpoint.routes
