@@ -57,7 +57,6 @@ class FairQueue:
         self._running.add(slot)
         self._running_of[slot.client_id] = running + 1
         slot.started_at = monotonic()
-        slot.held = True
         return True
 
     async def wait(self, slot: "Slot") -> None:
@@ -76,7 +75,9 @@ class FairQueue:
         try:
             await slot.turn
         except BaseException:
-            if slot.held:  # its turn came, and its task was cancelled before it could resume
+            if (
+                slot in self._running
+            ):  # its turn came, and its task was cancelled before it could resume
                 self.release(slot)
             else:
                 self._leave(slot)
@@ -87,7 +88,6 @@ class FairQueue:
 
     def release(self, slot: "Slot") -> None:
         """Release `slot`, and start whichever requests are next."""
-        slot.held = False
         self._running.discard(slot)
         if left := self._running_of.pop(slot.client_id) - 1:
             self._running_of[slot.client_id] = left
@@ -141,7 +141,7 @@ class FairQueue:
 class Slot:
     """Permission for one request to use Ollama, for the duration of an `async with`."""
 
-    __slots__ = ("_queue", "client_id", "held", "limit", "queued_s", "started_at", "turn")
+    __slots__ = ("_queue", "client_id", "limit", "queued_s", "started_at", "turn")
 
     turn: asyncio.Future[None]
     started_at: float
@@ -151,7 +151,6 @@ class Slot:
         self.client_id = client_id
         self.limit = limit
         """How many slots its client may hold at once."""
-        self.held = False
         self.queued_s = 0.0
         """How long its request waited for it."""
 
