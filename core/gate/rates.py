@@ -16,7 +16,6 @@ from core.gate.public import is_probe, is_public
 from core.settings.networks import Networks, parse_address
 from core.settings.schema import Settings
 
-NOBODY = Networks("none")
 STORE_RETRY_S = 1
 """How long to wait before trying a failed store again."""
 _UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
@@ -140,7 +139,7 @@ class RateLimit:
     draft-ietf-httpapi-ratelimit-headers-11.
     """
 
-    def __init__(self, *, limiter: RateLimiter, rate: str, monitors: Networks = NOBODY) -> None:
+    def __init__(self, *, limiter: RateLimiter, rate: str, monitors: Networks) -> None:
         """Run behind `Auth`; `rate` applies to clients without a rate of their own."""
         self.limiter = limiter
         self.rate = rate

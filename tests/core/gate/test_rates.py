@@ -25,6 +25,7 @@ from core.gate.hits import MemoryStore, Rate
 from core.gate.rates import FailureLimiter, RateLimit, RateLimiter, parse_rate
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
+from core.settings.networks import Networks
 from core.settings.schema import Settings
 from tests.redis_server import RedisServer
 from tests.slow_link import slow_link
@@ -72,7 +73,7 @@ async def connect() -> AsyncIterator[Connect]:
             timeout_s: float = 10,
         ) -> httpx.AsyncClient:
             caller = Caller(id=f"key:{name}", name=name, address="192.0.2.1", rate=own)
-            check = RateLimit(limiter=limiter, rate=rate)
+            check = RateLimit(limiter=limiter, rate=rate, monitors=Networks("none"))
             limited = GateMiddleware(answer, checks=[check])
             transport = httpx.ASGITransport(
                 ExchangeMiddleware(
