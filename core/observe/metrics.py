@@ -96,13 +96,9 @@ class Metrics:
 
     def text(self, may_see: Callable[[str], bool]) -> bytes:
         """Return the metrics in Prometheus' text format, without those of hidden models."""
+        return generate_latest(_Snapshot(self._collect(may_see)))
 
-        def seen(by_model: Mapping[Labels, object]) -> set[Labels]:
-            return {labels for labels in by_model if may_see(*labels)}
-
-        return generate_latest(_Snapshot(self._collect(seen)))
-
-    def _collect(self, seen: Callable[[Mapping[Labels, object]], set[Labels]]) -> Iterator[Metric]:
+    def _collect(self, may_see: Callable[[str], bool]) -> Iterator[Metric]:
         by_request = ("method", "path", "status")
         text = "Requests by status; 0: the client disconnected"
         requests = {(*of, str(status)): count for (*of, status), count in self._requests.items()}
@@ -110,9 +106,9 @@ class Metrics:
         yield _histogram("request_seconds", "Duration of a request", ("path",), self._durations)
         text = "Time spent waiting for a slot"
         yield _histogram("queue_wait_seconds", text, (), {(): self._queued})
-        first = {labels: self._first_tokens[labels] for labels in seen(self._first_tokens)}
+        first = {of: times for of, times in self._first_tokens.items() if may_see(*of)}
         yield _histogram("first_token_seconds", "Time to the first token", ("model",), first)
-        tokens = {labels: self._tokens[labels] for labels in seen(self._tokens)}
+        tokens = {of: count for of, count in self._tokens.items() if may_see(*of)}
         yield _counter("tokens", "Tokens generated", ("model",), tokens)
         yield _counter("upstream_errors", "Ollama failures", ("error",), self._upstream_errors)
         text = "Requests whose client disconnected"
