@@ -74,7 +74,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def _unreachable(settings: Settings, error: Exception) -> Finding:
-    text = f"no Ollama answers at {settings.ollama_base_url}: {error or type(error).__name__}"
+    reason = str(error) or type(error).__name__
+    text = f"no Ollama answers at {settings.ollama_base_url}: {reason}"
     if _tunnelled(settings):
         advice = "it is behind a tunnel: python -m deploy.tunnel.check says where it ends"
     else:

@@ -20,6 +20,7 @@ import pytest
 from core.doctor import machine, ollama
 from core.doctor.__main__ import main
 from core.keys.editing import create
+from core.settings.schema import Settings
 from tests.conftest import Serve
 from tests.core.doctor.test_main import MODEL, always, make_certificate
 from tests.fake_ollama import FakeOllama, error, never_answers, whole
@@ -246,6 +247,11 @@ async def test_each_cause_is_found(
     assert len(found) == 1
     assert found[0].get("advice", "").startswith(cause.advice)
     assert found[0].get("advice") or cause.level == "ok"
+
+
+def test_a_failure_without_a_text_has_its_name() -> None:
+    found = ollama._unreachable(Settings(), httpx.ReadError(""))
+    assert found.text.endswith(": ReadError")
 
 
 def test_no_finding_is_without_a_cause() -> None:
