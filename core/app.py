@@ -188,7 +188,7 @@ def _checks(
             tokens=TokenVerifier.from_settings(settings, check_key=not function),
             failures=FailureLimiter(limiter, settings.auth_failure_limit),
         ),
-        RateLimit(limiter=limiter, rate=settings.rate_limit, monitors=settings.monitor_clients),
+        RateLimit(limiter=limiter, rate=settings.rate_limit),
         Budget(limiter=limiter, default=settings.user_tokens, keeper=ledger),
     ]
 

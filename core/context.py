@@ -95,6 +95,8 @@ class Record(msgspec.Struct, kw_only=True):
     """None until the gate has admitted the request."""
     let_in: bool = False
     """Whether the gate knows the caller, or admits its address without a key."""
+    is_exempt: bool = False
+    """Whether no rate applies: the request is open to everyone, or a monitor's probe."""
     refused_key: str = ""
     """The name of the key that the request was refused with, if the key has one."""
     answer_headers: list[tuple[bytes, bytes]] = []

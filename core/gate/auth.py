@@ -75,11 +75,11 @@ class Auth:
         if not peer.is_allowed:
             raise AddressNotAllowed(f"Requests from {peer.address} are not allowed")
         public = is_public(scope)
+        record.is_exempt = public or (peer.is_monitor and is_probe(scope))
         if not public and (credential := _credential(scope)):
             return self._authenticate(credential, record, peer.address)
         record.let_in = peer.is_anonymous
-        public |= peer.is_monitor and is_probe(scope)
-        if not public and not record.let_in:
+        if not record.is_exempt and not record.let_in:
             raise CredentialsNeeded(None if peer.address == UNKNOWN else str(peer.address))
         record.caller = peer.caller or _anonymous(peer.address, self.sites.of(peer.address))
         return None

@@ -62,7 +62,7 @@ class Budget:
             QuotaExceeded: the budget is used up.
             RateLimiterDown: it cannot be looked up, and RATE_LIMIT_FAIL_CLOSED is set.
         """
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["method"] != "POST":
             return None
         caller = record.caller
         assert caller, "`Auth` has set it"

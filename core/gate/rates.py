@@ -12,8 +12,6 @@ from starlette.types import Scope
 from core.context import Record
 from core.contract.retryable import RateLimited, RateLimiterDown
 from core.gate.hits import MemoryStore, Quota, Rate, Store, StoreDown
-from core.gate.public import is_probe, is_public
-from core.settings.networks import Networks, parse_address
 from core.settings.schema import Settings
 
 STORE_RETRY_S = 1
@@ -139,11 +137,10 @@ class RateLimit:
     draft-ietf-httpapi-ratelimit-headers-11.
     """
 
-    def __init__(self, *, limiter: RateLimiter, rate: str, monitors: Networks) -> None:
+    def __init__(self, *, limiter: RateLimiter, rate: str) -> None:
         """Run behind `Auth`; `rate` applies to clients without a rate of their own."""
         self.limiter = limiter
         self.rate = rate
-        self.monitors = monitors
 
     def __call__(self, scope: Scope, record: Record) -> Awaitable[None] | None:
         """Count the request.
@@ -152,12 +149,10 @@ class RateLimit:
             RateLimited: the client has exceeded its rate.
             RateLimiterDown: the store is down, and RATE_LIMIT_FAIL_CLOSED is set.
         """
-        if scope["type"] != "http" or is_public(scope):
+        if record.is_exempt:
             return None
         caller = record.caller
         assert caller, "`Auth` has set it"
-        if is_probe(scope) and parse_address(caller.address) in self.monitors:
-            return None
         text = caller.rate or self.rate
         rate = parse_rate(text)
         if not rate:

@@ -22,10 +22,10 @@ from core.gate import rates as rate_limit
 from core.gate import redis_hits as redis_store
 from core.gate.checks import GateMiddleware
 from core.gate.hits import MemoryStore, Rate
+from core.gate.public import is_public
 from core.gate.rates import FailureLimiter, RateLimit, RateLimiter, parse_rate
 from core.serving.exchange import ExchangeMiddleware
 from core.settings.environment import SettingsError
-from core.settings.networks import Networks
 from core.settings.schema import Settings
 from tests.redis_server import RedisServer
 from tests.slow_link import slow_link
@@ -73,7 +73,7 @@ async def connect() -> AsyncIterator[Connect]:
             timeout_s: float = 10,
         ) -> httpx.AsyncClient:
             caller = Caller(id=f"key:{name}", name=name, address="192.0.2.1", rate=own)
-            check = RateLimit(limiter=limiter, rate=rate, monitors=Networks("none"))
+            check = RateLimit(limiter=limiter, rate=rate)
             limited = GateMiddleware(answer, checks=[check])
             transport = httpx.ASGITransport(
                 ExchangeMiddleware(
@@ -89,7 +89,8 @@ async def connect() -> AsyncIterator[Connect]:
 
 def authenticated(app: ASGIApp, caller: Caller) -> ASGIApp:
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        Record.of(scope).caller = caller
+        record = Record.of(scope)
+        record.caller, record.is_exempt = caller, is_public(scope)
         await app(scope, receive, send)
 
     return middleware
