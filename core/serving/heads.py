@@ -9,7 +9,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core.context import fields_of
-from core.contract.errors import ApiError, BadRequest, CodingNotSupported
+from core.contract.errors import ApiError, CodingNotSupported
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _ORDINARY = re.compile(rb"(?:/[\w.-]+)+/?|/")
@@ -63,15 +63,19 @@ def _plain(target: bytes) -> str:
     return target.decode("ascii") if _ORDINARY.fullmatch(target) else ""
 
 
-def objection(scope: Scope, *, upgrades: bool) -> ApiError | None:
+def objection(scope: Scope) -> ApiError | None:
     """Return why the request in `scope` cannot be read, if it cannot."""
-    fields = fields_of(scope)
-    has_coding = b"transfer-encoding" in fields
-    if upgrades and (has_coding or b"content-length" in fields):
-        # The parser would mistake the body for another request.
-        return BadRequest("A request with a body cannot offer an Upgrade. Omit that header")
-    if has_coding and [
+    if b"transfer-encoding" in fields_of(scope) and [
         value.strip().lower() for name, value in scope["headers"] if name == b"transfer-encoding"
     ] != [b"chunked"]:
         return CodingNotSupported("Transfer-Encoding may only be chunked. Send the body unencoded")
     return None
+
+
+def framing(scope: Scope) -> bytes:
+    """Return the line of a head that says where the body ends; nothing if there is no body."""
+    fields = fields_of(scope)
+    for name in (b"transfer-encoding", b"content-length"):
+        if name in fields:
+            return b"%b: %b\r\n" % (name, fields[name])
+    return b""

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from core.contract.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge, InvalidHTTP
 from core.serving.cycle import Cycle
 from core.serving.flow import NO_PIPELINE, Flow
-from core.serving.heads import objection, scope_of
+from core.serving.heads import framing, objection, scope_of
 
 HEAD_TIMEOUT_S = 10
 MAX_HEAD_BYTES = 64 * 1024
@@ -21,13 +21,30 @@ MAX_LATE_BODY_BYTES = 64 * 2**20
 """...and how much of it: clients read the answer only after sending everything."""
 
 
+class _BodyOf:
+    """Passes on a request's body, but not the head that a parser needs before it."""
+
+    def __init__(self, reader: "Reader") -> None:
+        self.on_body = reader.on_body
+        self.on_chunk_header = reader.on_chunk_header
+        self.on_chunk_complete = reader.on_chunk_complete
+        self.on_message_complete = reader.on_message_complete
+        self._has_begun = False
+
+    def on_message_begin(self) -> None:
+        """Let nothing follow the body: the connection ends with its answer."""
+        if self._has_begun:
+            raise BadRequest("The previous request is still in progress")
+        self._has_begun = True
+
+
 class Reader(HttpToolsProtocol):
     """Limits the time and size of a request's head, and of a body that nobody asked for."""
 
     cycle: Cycle  # type: ignore[assignment] # has all that uvicorn's needs
     flow: Flow  # type: ignore[assignment] # the same
 
-    __slots__ = ("_head_size", "_late_bytes", "head_timer", "in_head", "refused")
+    __slots__ = ("_framing", "_head_size", "_late_bytes", "head_timer", "in_head", "refused")
 
     def __init__(self, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -35,6 +52,7 @@ class Reader(HttpToolsProtocol):
         self.head_timer: asyncio.TimerHandle | None = None
         self.in_head = self.refused = False
         self._head_size = self._late_bytes = 0
+        self._framing = b""  # of a body that the parser takes for another protocol
 
     def begin(self, scope: Scope) -> None:
         """Start the request in `scope`."""
@@ -54,9 +72,7 @@ class Reader(HttpToolsProtocol):
             return
         self._head_size += len(data)
         try:
-            (self.parser or self._new_parser()).feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # answered as if it had not been offered
+            self._feed(data)
         except httptools.HttpParserError:
             self.refuse(InvalidHTTP("Invalid HTTP request received."))
         if self.in_head:
@@ -79,7 +95,7 @@ class Reader(HttpToolsProtocol):
         the second one when the connection closes after the first answer (RFC 9112, 9.3.2).
         """
         scope = scope_of(self)
-        error = objection(scope, upgrades=self.parser.should_upgrade())
+        error = objection(scope)
         if not self.is_idle():
             error = BadRequest("The previous request is still in progress")
         if error:
@@ -88,7 +104,11 @@ class Reader(HttpToolsProtocol):
         self.end_head()
         self._late_bytes = 0
         self.headers = None  # type: ignore[assignment] # they live as long as `scope` needs them
+        upgrades = self.parser.should_upgrade()
         self.begin(scope)
+        if upgrades and (line := framing(scope)):
+            self._framing = line
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """End the head, and pass on a piece of the body."""
@@ -105,6 +125,8 @@ class Reader(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request, and any wait for the rest of its body."""
+        if self._framing:
+            return
         self.end_head()
         self.cycle.more_body = False
         if self.cycle.response_complete:
@@ -150,6 +172,18 @@ class Reader(HttpToolsProtocol):
         """Free the parser, which takes a kilobyte, until the client sends something again."""
         if not (self.in_head or self.refused or self.cycle.more_body):
             self.parser = None  # type: ignore[assignment] # as uvicorn does
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            (self.parser or self._new_parser()).feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            # Answered as if it had not been offered (RFC 9110, 7.8). Java's HttpClient offers h2c
+            # with every request; the parser expects no body then.
+            if line := self._framing:
+                self._framing = b""
+                self.parser = httptools.HttpRequestParser(_BodyOf(self))
+                self.parser.feed_data(b"POST / HTTP/1.1\r\n" + line + b"\r\n")
+                self.parser.feed_data(data[offer.args[0] :])
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         self.parser = httptools.HttpRequestParser(self)

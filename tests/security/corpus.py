@@ -106,8 +106,8 @@ REQUESTS: list[tuple[bytes, int, int]] = [
     (POST + CHUNKED + b"fffffffffffffffff\r\n\r\n", 400, 400),
     (POST + CHUNKED + b'2;x="\n"\r\n{}\r\n0\r\n\r\n', 400, 400),
     (POST + CHUNKED + b"2\n{}\n0\n\n", 400, 400),
-    (POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 45\r\n\r\n"
-     b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, 400),
+    (POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 44\r\n\r\n"
+     b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n\r\n", 401, 400),
     # Not HTTP/1.1
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400, 400),

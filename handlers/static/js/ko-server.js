@@ -49,7 +49,7 @@ const TEXTS = [
   [/^This server's settings are invalid.*$/s, "서버 설정이 올바르지 않습니다. 자세한 내용은 서버 로그에 있습니다."],
   [/^The answer is over 6 MB.*$/s, "답변이 AWS Lambda의 한도인 6MB를 넘습니다. 새 대화를 시작하거나 더 짧은 답변을 요청하세요."],
   [/^The request's head exceeds (\d+) bytes$/, "요청 헤더가 $1바이트를 넘습니다."],
-  [/^(?:No complete request within|Invalid HTTP request|The previous request is|A request with a body cannot|Transfer-Encoding may only).*$/s, "서버가 HTTP 요청을 읽을 수 없습니다. ($&)"],
+  [/^(?:No complete request within|Invalid HTTP request|The previous request is|Transfer-Encoding may only).*$/s, "서버가 HTTP 요청을 읽을 수 없습니다. ($&)"],
   [/^([\w.$[\]]+): (.+)$/s, "서버가 요청의 ‘$1’ 값을 받아들이지 않았습니다. ($2)"],
 ];
 

@@ -340,3 +340,39 @@ async def test_an_offered_upgrade_is_declined_without_advice_for_developers(
     assert "pip install" not in caplog.text
     assert "upgrade" not in caplog.text.lower()
     writer.close()
+
+
+OFFER = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+)
+"""What Java's HttpClient and `curl --http2` send with every request to an http: address."""
+FRAMED = {
+    "length": b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY),
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n4\r\n%b\r\n%x\r\n%b\r\n0\r\nX-Trailer: a\r\n\r\n"
+    % (BODY[:4], len(BODY) - 4, BODY[4:]),
+}
+OFFERING = (
+    b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + OFFER
+)
+
+
+@pytest.mark.parametrize("framed", FRAMED)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_a_body_that_comes_with_an_offered_upgrade_is_read(
+    serve: Serve, fake: FakeOllama, framed: str, size: int
+) -> None:
+    request = OFFERING + FRAMED[framed]
+    pieces = [request[at : at + size] for at in range(0, len(request), size)]
+    answer = await raw(await serve(), *pieces)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert fake.asked()[0].json["messages"] == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize("next_", [GET, chat(), OFFERING + FRAMED["length"]])
+async def test_what_follows_an_offered_upgrade_is_not_part_of_its_body(
+    serve: Serve, fake: FakeOllama, next_: bytes
+) -> None:
+    answer = await raw(await serve(), OFFERING + FRAMED["length"] + next_)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == len(fake.asked()) == 1
