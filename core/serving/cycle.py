@@ -44,7 +44,7 @@ class Cycle:
         self.more_body = True
         self.response_started = self.response_complete = self._is_chunked = False
         self._head: bytes | None = None
-        self._left = 0  # bytes of the answer that are still to come
+        self._left: int | None = 0  # bytes that are still to come; None: until the end
 
     async def run(self, app: ASGIApp) -> None:
         """Let `app` answer the request."""
@@ -129,9 +129,9 @@ class Cycle:
         elif self._is_chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             data += b"" if more else b"0\r\n\r\n"
-        else:
+        elif self._left is not None:
             self._left -= len(body)
-        if self._left < 0 or (self._left and not more):
+        if self._left and (self._left < 0 or not more):
             raise RuntimeError("The content is not as long as Content-Length says")
         if not self.response_started:
             if self._head is None:
@@ -159,6 +159,9 @@ class Cycle:
         self._left = int(length or 0)
         has_body = self.scope["method"] != "HEAD" and status not in _NO_BODY
         self._is_chunked = length is None and has_body
+        if self._is_chunked and self.scope["http_version"] == "1.0":
+            self._is_chunked = False  # unknown there: the answer ends with its connection
+            self._left = None
         if self._is_chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         if b"connection" in fields and b"close" in fields[b"connection"].lower():

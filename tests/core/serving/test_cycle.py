@@ -115,6 +115,15 @@ async def test_a_streams_head_goes_with_its_first_piece(
     assert rest == [b"3\r\ntwo\r\n", b"0\r\n\r\n"]
 
 
+async def test_http_1_0_gets_a_stream_without_chunks(
+    connect: Connect, transport: Transport
+) -> None:
+    messages = (start(), body(b"one", more=True), body(b"two", more=True), body(b""))
+    await run(connect(sends(*messages)), GET.replace(b"1.1", b"1.0"))
+    assert b"".join(transport.writes) == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nonetwo"
+    assert transport.closed
+
+
 async def test_a_head_request_gets_the_head_alone(connect: Connect, transport: Transport) -> None:
     protocol = connect(Response("hello"))
     await run(protocol, GET.replace(b"GET", b"HEAD"))
