@@ -20,6 +20,7 @@ from core.contract.errors import (
     ModelNotFound,
     OllamaError,
 )
+from core.contract.responses import JSONResponse
 from core.ollama.api import raise_explained
 from core.ollama.api import read_body as read_answer
 from core.ollama.client import OllamaClient, ollama_client
@@ -76,7 +77,7 @@ class Relay:
             text = error_text(body)
             raise failure(text) if text else incomplete()
         self._count(answer.usage)
-        return Response(body, media_type="application/json")
+        return Response(body, media_type=JSONResponse.media_type)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield whole events as they arrive; the last one ends a complete answer.

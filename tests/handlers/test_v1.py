@@ -373,3 +373,12 @@ async def test_a_cloud_model_is_refused(fake: FakeOllama, clients: Clients) -> N
     with pytest.raises(openai.PermissionDeniedError, match="cloud"):
         await clients.openai.chat.completions.create(model="gpt-oss:20b-cloud", messages=QUESTION)
     assert not fake.asked(CHAT)
+
+
+@pytest.mark.parametrize("path", PLAIN)
+async def test_a_plain_answer_declares_its_charset(serve: Serve, path: str) -> None:
+    """Windows PowerShell 5.1 would read Korean as ISO-8859-1."""
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{await serve()}{path}", json={"model": MODEL})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
