@@ -23,10 +23,11 @@ async def model(request: Request) -> Response:
     wanted = request.path_params["model"].removesuffix("/").removesuffix(":latest")
     if not wanted:  # /v1/models/
         return await models(request)
-    for tag in await _usable(request):
+    usable = await _usable(request)
+    for tag in usable:
         if tag.name.removesuffix(":latest").lower() == wanted.lower():
             return JSONResponse(_entry(tag))
-    raise ModelNotFound(wanted, None)
+    raise ModelNotFound(wanted, [tag.name for tag in usable])
 
 
 async def _usable(request: Request) -> list[Tag]:

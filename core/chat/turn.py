@@ -118,7 +118,4 @@ class Turn:
 
     async def _not_found(self) -> ModelNotFound:
         """Return the error that names the models the client may use; its slot is free again."""
-        installed = await ollama_client(self._app).models_for_hint()
-        if installed is not None:
-            installed = [name for name in installed if self._caller.may_use(name)]
-        return ModelNotFound(self._record.model, installed)
+        return await ollama_client(self._app).not_found(self._record.model, self._caller.may_use)

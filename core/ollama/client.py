@@ -1,7 +1,8 @@
 """The client of the Ollama server: schema objects in and out, and every failure an ApiError."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import httpx
@@ -80,13 +81,13 @@ class OllamaClient:
             if self._settings.allow_cloud_models or not (tag.remote_model or _is_cloud(tag.name))
         ]
 
-    async def models_for_hint(self) -> list[str] | None:
-        """Return the installed models, or None if Ollama does not list them within a second."""
-        try:
+    async def not_found(self, model: str, may_use: Callable[[str], bool]) -> ModelNotFound:
+        """Return the error that names the models to use, if Ollama lists them within a second."""
+        installed = None
+        with suppress(ApiError, TimeoutError):
             async with asyncio.timeout(HINT_TIMEOUT_S):
-                return await self.models()
-        except (ApiError, TimeoutError):
-            return None
+                installed = [name for name in await self.models() if may_use(name)]
+        return ModelNotFound(model, installed)
 
     async def describe(self, names: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, int]]:
         """Return the capabilities and context lengths of `names`, as `ModelFacts.describe` does."""

@@ -93,8 +93,11 @@ class ExchangeMiddleware:
     def _refusal_of_router(self, error: HTTPException, scope: Scope) -> ApiError:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             return MethodNotAllowed(scope["method"], (error.headers or {})["Allow"])
+        path = Record.of(scope).path
+        family = "/v1/" if path.startswith("/v1") else "/api/"
+        related = [endpoint for endpoint in self.endpoints if f" {family}" in endpoint]
         return EndpointNotFound(
-            f"Unknown endpoint {Record.of(scope).path}. Available: {', '.join(self.endpoints)}"
+            f"Unknown endpoint {path}. Available: {', '.join(related or self.endpoints)}"
         )
 
 

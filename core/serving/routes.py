@@ -26,11 +26,11 @@ def with_slash(routes: Sequence[BaseRoute]) -> list[Route]:
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
-    """Return the endpoints to list in a 404, such as `POST /api/chat`."""
+    """Return the endpoints that a 404 may list, such as `POST /api/chat`."""
     return [
         f"{method} {route.path}"
         for route in routes
-        if isinstance(route, Route) and route.path.startswith("/api/")
+        if isinstance(route, Route) and route.path.startswith(("/api/", "/v1/"))
         for method in sorted((route.methods or set()) - {"HEAD"})
     ]
 

@@ -119,6 +119,8 @@ class Relay:
                     yield stream
                 finally:
                     stream.close()
+        except ModelNotFound:  # its slot is free again
+            raise await self._ollama.not_found(self._asked.model, self._caller.may_use) from None
         finally:
             self._record.queued_s = slot.queued_s
 

@@ -231,8 +231,9 @@ async def test_a_missing_model_is_a_404(fake: FakeOllama, clients: Clients, path
     )
     fake.reply(replayed(name), path=path)
     sdk: Any = anthropic if path == MESSAGES else openai
-    with pytest.raises(sdk.NotFoundError, match=f"Model '{MODEL}' is not installed"):
+    with pytest.raises(sdk.NotFoundError, match=f"Model '{MODEL}' is not installed") as raised:
         await clients.plain(path)
+    assert f"Installed models: {', '.join(fake.models)}. To" in str(raised.value)
 
 
 @pytest.mark.parametrize("path", PLAIN)
@@ -298,6 +299,9 @@ async def test_unknown_paths_and_methods_have_the_shape_of_their_api(clients: Cl
     assert unknown.status_code == 404
     assert unknown.json()["error"].keys() == {"message", "type", "param", "code"}
     assert unknown.json()["error"]["code"] is None
+    available = unknown.json()["error"]["message"].partition(". Available: ")[2].split(", ")
+    assert "POST /v1/chat/completions" in available
+    assert all(" /v1/" in endpoint for endpoint in available)
     assert wrong.status_code == 405
     assert wrong.json()["type"] == "error"
 
@@ -311,7 +315,7 @@ async def test_the_models_are_those_that_the_client_may_use(
     async with httpx.AsyncClient(headers=HEADERS) as client:
         with_slash = await client.get(f"{clients.openai.base_url}models/")
     assert [entry["id"] for entry in with_slash.json()["data"]] == fake.models
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match=f"Installed models: {', '.join(fake.models)}"):
         await clients.openai.models.retrieve("nope:1b")
 
 
