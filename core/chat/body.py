@@ -105,10 +105,13 @@ async def read_body(
         ClientDisconnect: the client left before its body was complete.
         BodyTooLarge: the body is over MAX_BODY_BYTES.
         MemoryFull: the bodies of other requests leave it no room.
-        BadRequest: it is not valid text in its charset, or has too many parts.
+        BadRequest: it is compressed, is not valid text in its charset, or has too many parts.
     """
     limit = settings.max_body_bytes
-    declared = fields_of(request.scope).get(b"content-length", b"0")
+    fields = fields_of(request.scope)
+    if fields.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
+        raise BadRequest("The body is compressed. Send it without a Content-Encoding")
+    declared = fields.get(b"content-length", b"0")
     size = int(declared[:_DIGITS]) if declared.isdigit() else 0
     if size > limit:
         raise _too_large(limit)

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 from typing import Any
 from unittest.mock import ANY
@@ -182,6 +183,18 @@ async def test_the_declared_type_and_charset_are_honoured(
     else:
         assert_error(answer, status)
         assert "application/json; charset=utf-8" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "Identity"])
+async def test_a_compressed_body_is_refused_as_such(connect: Connect, coding: str) -> None:
+    body = b'{"message": "hi"}'
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    content = gzip.compress(body) if coding == "gzip" else body
+    answer = await connect(chat).post("/api/chat", content=content, headers=headers)
+    if coding == "Identity":
+        assert answer.status_code == 200
+    else:
+        assert_error(answer, 400, "The body is compressed. Send it without")
 
 
 WINDOWS_POWERSHELL = "Mozilla/5.0 (Windows NT; Windows NT 10.0; ko-KR) WindowsPowerShell/5.1.19041"
