@@ -49,6 +49,10 @@ _JSON_TYPES = {
 _WORDS = {"role": "system, user or assistant", "think": "true, false, low, medium or high"}
 """The allowed values of fields with only a few."""
 
+_MODEL_NAME = (
+    "must be a model's name, such as llama3.1:8b. GET /api/models lists the installed ones"
+)
+
 _LEFT_OF_HANGUL = string.punctuation + string.whitespace
 
 _decode = msgspec.json.Decoder(ChatRequest).decode
@@ -204,6 +208,8 @@ def in_json_terms(text: str) -> str:
         problem,
     )
     path = path.strip(".`")
+    if problem.startswith("Expected a string matching regex"):  # only a model's name has one
+        return f"{path}: {_MODEL_NAME}"
     known = _WORDS.get(path.rpartition(".")[2]) if problem.startswith("Invalid enum") else None
     advice = f". Use {known}" if known else ""
     return f"{path or 'The body'}: {problem[0].lower()}{problem[1:MAX_PROBLEM]}{advice}"
