@@ -21,7 +21,7 @@ async def models(request: Request) -> Response:
     ollama, caller = ollama_client(request.app.state), Caller.of(request.scope)
     names = [name for name in await ollama.models() if caller.may_use(name)]
     answer = Models(models=names, count=len(names))
-    if request.query_params.get("capabilities") == "true":
+    if request.query_params.get("capabilities", "").lower() == "true":  # requests sends True
         answer.capabilities, answer.context_lengths = await ollama.describe(names)
     return JSONResponse(answer)
 

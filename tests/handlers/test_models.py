@@ -96,8 +96,8 @@ async def test_capabilities_are_listed_on_request(
     fake.capabilities = ["completion", "vision"]
     client = connect(models)
     fake.reply(error(500, "no"), path="/api/show")
-    for known in (1, 2):  # a failure is not cached for long
-        answer = (await client.get("/api/models?capabilities=true")).json()
+    for value, known in (("true", 1), ("True", 2)):  # a failure is not cached for long
+        answer = (await client.get(f"/api/models?capabilities={value}")).json()
         assert (answer["models"], answer["count"]) == (fake.models, 2)
         assert list(answer["capabilities"].values()) == [["completion", "vision"]] * known
     await client.get("/api/models?capabilities=true")
