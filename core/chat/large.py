@@ -88,7 +88,8 @@ async def _weighed_messages(raw: Raw) -> list[_Message]:
     try:
         messages = _decode_messages(raw)
     except msgspec.ValidationError as error:
-        raise msgspec.ValidationError(str(error).replace("`$", "`$.messages", 1)) from None
+        problem, _, path = str(error).partition(" - at `$")
+        raise msgspec.ValidationError(f"{problem} - at `$.messages{path or '`'}") from None
     await asyncio.sleep(0)
     for message in messages:
         _weigh_images(message.images)

@@ -196,6 +196,8 @@ def big(**fields: object) -> str:
         ({"options": {"stop": ["x"] * 40_000}}, "options: is over 65536 bytes"),
         ({"format": {"enum": [{}] * 40_000}}, "format: is over 65536 bytes"),
         ({"messages": [{"role": "user"}]}, "messages[0].content: is required"),
+        ({"messages": {"role": "user"}}, "messages: expected an array, got an object"),
+        ({"messages": ["a"]}, "messages[0]: expected an object, got a string"),
         ({"messages": [{"role": "user", "content": "x" * 3_200_000}]}, "The con"),
         (
             {"messages": [{"role": "user", "content": ""}] * 40_000},
