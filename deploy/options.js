@@ -10,8 +10,19 @@ const OWN = "params.own.yml";
 const OWN_PARAMS = path.join(__dirname, OWN);
 const CHAT_FUNCTIONS = ["Chat", "ChatUnderscorestream"]; // as osls names them in the template
 const FUNCTIONS = ["Health", "Models", ...CHAT_FUNCTIONS];
-const REQUEST_HEADERS = ["Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"];
-const ANSWER_HEADERS = ["Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"];
+const REQUEST_HEADERS = [
+    ...["Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"],
+    ...["User-Agent", "OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"],
+    ...["Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access", "Anthropic-Version"],
+    ...["X-Stainless-Arch", "X-Stainless-Async", "X-Stainless-Helper", "X-Stainless-Helper-Method"],
+    ...["X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"],
+    ...["X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"],
+    "X-Stainless-Timeout",
+];
+const ANSWER_HEADERS = [
+    ...["Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
+    "X-Should-Retry",
+];
 const STAGE = ["param:requestsPerSecond", "param:requestBurst", "param:accessLog", "param:logRetentionDays"];
 const LAYERS = ["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"];
 const PREFLIGHT_AGE_S = 600;

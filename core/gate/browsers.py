@@ -23,6 +23,17 @@ HEADERS = {
     "cache-control": "no-store",
 }
 """Defaults for every answer; headers that it sets itself win."""
+REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"),
+    # OpenAI's and Anthropic's SDKs add these, in browsers too; Ollama allows OpenAI's as well.
+    *("User-Agent", "OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project"),
+    *("Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access", "Anthropic-Version"),
+    *("X-Stainless-Arch", "X-Stainless-Async", "X-Stainless-Helper", "X-Stainless-Helper-Method"),
+    *("X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
+    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
+    "X-Stainless-Timeout",
+)
+"""What pages may send; deploy/options.js has the same for AWS' gateways."""
 HSTS = "max-age=31536000"
 FULL_NAME_TIMEOUT_S = 1
 """How long a request waits for this machine's full name, since DNS can be slow."""
@@ -77,13 +88,14 @@ class CORSMiddleware(cors.CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Request-ID"),
+            allow_headers=REQUEST_HEADERS,
             expose_headers=(
                 "Preference-Applied",
                 "RateLimit",
                 "RateLimit-Policy",
                 "Retry-After",
                 "X-Request-ID",
+                "X-Should-Retry",
             ),
             allow_private_network=True,
         )

@@ -1,7 +1,9 @@
 import asyncio
 import logging
+import re
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -104,6 +106,32 @@ async def test_a_preflight_from_a_listed_origin_needs_no_key() -> None:
     assert "access-control-allow-credentials" not in answer.headers
 
 
+OPENAI = (  # openai-node 6, with all its options
+    "authorization,content-type,openai-organization,openai-project,user-agent,x-stainless-arch,"
+    "x-stainless-helper-method,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
+    "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout"
+)
+ANTHROPIC = (
+    "anthropic-beta,anthropic-dangerous-direct-browser-access,anthropic-version,content-type,"
+    "x-api-key,x-stainless-helper,x-stainless-helper-method,x-stainless-lang,x-stainless-os,"
+    "x-stainless-package-version,x-stainless-retry-count,x-stainless-timeout"
+)
+
+
+@pytest.mark.parametrize("wanted", [OPENAI, ANTHROPIC])
+async def test_a_page_may_use_the_sdks(wanted: str) -> None:
+    headers = preflight(Access_Control_Request_Headers=wanted)
+    answer = await client(origins=(PAGE,)).options("/", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == PAGE
+
+
+def test_aws_gateways_allow_the_same_headers() -> None:
+    options = (Path(__file__).parents[3] / "deploy/options.js").read_text()
+    listed = options.partition("const REQUEST_HEADERS = [")[2].partition("];")[0]
+    assert re.findall(r'"([A-Za-z-]+)"', listed) == [*security.REQUEST_HEADERS]
+
+
 async def test_a_public_page_may_be_allowed_into_a_private_network() -> None:
     headers = preflight(Access_Control_Request_Private_Network="true")
     answer = await client(origins=(PAGE,)).options("/", headers=headers)
@@ -142,7 +170,7 @@ async def test_a_listed_origin_can_read_every_answer(path: str, status: int) -> 
     assert answer.headers["vary"] == "Origin"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     limits = {"RateLimit", "RateLimit-Policy", "Retry-After"}
-    assert {"Preference-Applied", "X-Request-ID", *limits} == set(exposed)
+    assert {"Preference-Applied", "X-Request-ID", "X-Should-Retry", *limits} == set(exposed)
     assert answer.headers.get("retry-after") == ("7" if status == 429 else None)
 
 
