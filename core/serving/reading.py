@@ -179,11 +179,15 @@ class Reader(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as offer:
             # Answered as if it had not been offered (RFC 9110, 7.8). Java's HttpClient offers h2c
             # with every request; the parser expects no body then.
+            rest = data[offer.args[0] :]
             if line := self._framing:
                 self._framing = b""
                 self.parser = httptools.HttpRequestParser(_BodyOf(self))
                 self.parser.feed_data(b"POST / HTTP/1.1\r\n" + line + b"\r\n")
-                self.parser.feed_data(data[offer.args[0] :])
+            elif rest:
+                self._new_parser()
+            if rest:
+                self.parser.feed_data(rest)
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         self.parser = httptools.HttpRequestParser(self)

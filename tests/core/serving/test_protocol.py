@@ -376,3 +376,11 @@ async def test_what_follows_an_offered_upgrade_is_not_part_of_its_body(
     answer = await raw(await serve(), OFFERING + FRAMED["length"] + next_)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.count(b"HTTP/1.1 ") == len(fake.asked()) == 1
+
+
+async def test_a_request_behind_an_offered_upgrade_is_not_left_waiting(serve: Serve) -> None:
+    offering = HEALTH.replace(b"\r\n\r\n", b"\r\n" + OFFER + b"\r\n")
+    answer = await raw(await serve(), offering + GET)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
