@@ -23,6 +23,8 @@ RESERVED_SHARE = 16
 """One part in so many of the memory is reserved for small bodies, whatever large ones take."""
 
 _BOM = codecs.BOM_UTF8
+_COMPRESSIONS = {b"br", b"compress", b"deflate", b"gzip", b"x-gzip", b"zstd"}
+"""Scripts also send `Content-Encoding: utf-8`, which does no harm."""
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
 
@@ -109,7 +111,7 @@ async def read_body(
     """
     limit = settings.max_body_bytes
     fields = fields_of(request.scope)
-    if fields.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
+    if fields.get(b"content-encoding", b"").strip().lower() in _COMPRESSIONS:
         raise BadRequest("The body is compressed. Send it without a Content-Encoding")
     declared = fields.get(b"content-length", b"0")
     size = int(declared[:_DIGITS]) if declared.isdigit() else 0

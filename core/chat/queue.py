@@ -75,9 +75,7 @@ class FairQueue:
         try:
             await slot.turn
         except BaseException:
-            if (
-                slot in self._running
-            ):  # its turn came, and its task was cancelled before it could resume
+            if slot in self._running:  # cancelled when its turn had come, before it could resume
                 self.release(slot)
             else:
                 self._leave(slot)

@@ -33,6 +33,8 @@ _CHARSETS = {
     "cp1252": "cp1252",
     "euc_kr": "cp949",
     "cp949": "cp949",
+    "windows_949": "cp949",
+    "x_windows_949": "cp949",
     "utf_16": "utf-16",
     "utf_16_le": "utf-16-le",
     "utf_16_be": "utf-16-be",
