@@ -32,6 +32,8 @@ def test_defaults_are_the_model_s_then_ollama_s() -> None:
     [
         ("num_predict", 5, "n_predict", 5),
         ("num_predict", 2.7, "n_predict", 2),
+        ("num_predict", 3000, "n_predict", 3000),
+        ("num_predict", 8192, "n_predict", 512),  # MAX_PREDICT
         ("num_predict", 0, "n_predict", -1),
         ("num_predict", -2, "n_predict", -1),
         ("temperature", 1, "temperature", 1.0),
