@@ -125,3 +125,13 @@ def test_what_is_not_run_is_still_there() -> None:
     codes = [str(block.values[1]) for block in BLOCKS]
     assert all(any(code.startswith(start) for code in codes) for start in NOT_RUN)
     assert TESTED_ELSEWHERE.keys() <= {block.values[0] for block in BLOCKS}
+
+
+def test_both_languages_have_the_same_figures() -> None:
+    row = re.compile(r"^\|[^|]+((?:\| [\d.,]+.*)\|)$", re.MULTILINE)
+    english, korean = (
+        [re.findall(r"\d[\d.,]*", cells) for cells in row.findall((ROOT / page).read_text("utf-8"))]
+        for page in PAGES[:2]
+    )
+    assert english
+    assert english == korean
