@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
+
 from core.keys.editing import KeysError, create, revoke, rotate
 from core.keys.records import PREFIX, ApiKey, read_keys
 from core.keys.shared import SharedKeys, are_shared
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
+from core.settings.values import Rate
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
@@ -75,9 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     new = commands.add_parser("create", help="create a key and show it once")
     new.add_argument("--name", required=True, help="the person or program that will use it")
-    new.add_argument("--rate", help="overrides RATE_LIMIT, such as 60/minute")
+    new.add_argument("--rate", type=_rate, help="overrides RATE_LIMIT, such as 60/minute")
     new.add_argument("--concurrent", type=int, help="maximum number of concurrent requests")
-    new.add_argument("--tokens", help="token budget, such as 200000/day (default: none)")
+    new.add_argument(
+        "--tokens", type=_rate, help="token budget, such as 200000/day (default: none)"
+    )
     new.add_argument("--models", type=_models, help="such as llama3.1:8b,qwen2.5:*; default: all")
     new.add_argument("--expires", type=_lifetime, help="lifetime in h, d or w, such as 90d")
     commands.add_parser("publish", help="copy the file's keys to API_KEYS_SECRET=redis:NAME")
@@ -96,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _models(text: str) -> tuple[str, ...]:
     return tuple(model.strip() for model in text.split(","))
+
+
+def _rate(text: str) -> str:
+    try:
+        return msgspec.convert(text, Rate)
+    except msgspec.ValidationError:
+        words = "expected a number per second, minute, hour or day, such as 60/minute, or off"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 def _lifetime(text: str) -> timedelta:

@@ -140,6 +140,15 @@ def test_a_failed_command_changes_nothing(run: Run, path: Path, arguments: list[
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--rate", "--tokens"])
+def test_a_wrong_rate_is_explained(
+    run: Run, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("create", "--name", "x", option, "often")
+    assert "such as 60/minute, or off" in capsys.readouterr().err
+
+
 def test_the_files_variable_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("API_KEYS_FILE", raising=False)
     with pytest.raises(SystemExit, match="Set API_KEYS_FILE"):
