@@ -41,12 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--by", type=_groups, default=["key", "model"], help="columns: key, model, day"
     )
-    parser.add_argument(
-        "--since", type=date.fromisoformat, default=date.min, help="first day, as 2026-01-31"
-    )
+    parser.add_argument("--since", type=_day, default=date.min, help="first day, as 2026-01-31")
     parser.add_argument("--csv", dest="format", action="store_const", const="csv", default="table")
     parser.add_argument("--json", dest="format", action="store_const", const="json")
     return parser
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("expected a day, such as 2026-01-31") from None
 
 
 def _groups(text: str) -> list[str]:
