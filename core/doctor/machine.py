@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -214,7 +215,21 @@ def _listens(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+def is_connected(settings: Settings) -> bool:
+    """Return whether this machine's server says that its Ollama answers."""
+    return bool(settings.port) and _health(settings, settings.port).get("ollama_status") == (
+        "connected"
+    )
+
+
 def _is_gateway(settings: Settings, port: int) -> bool:
+    body = _health(settings, port)
+    # The latter if ALLOWED_CLIENTS leaves this machine out.
+    return "api_version" in body or body.get("success") is False
+
+
+def _health(settings: Settings, port: int) -> dict[str, Any]:
+    """Return the answer of /api/health, and nothing if it is not an object of JSON."""
     scheme = "https" if settings.ssl_certfile else "http"
     url = httpx.URL(scheme=scheme, host=_own(settings), port=port, path="/api/health")
     try:
@@ -226,6 +241,5 @@ def _is_gateway(settings: Settings, port: int) -> bool:
         )
         body = answer.json()
     except (httpx.HTTPError, ValueError):
-        return False
-    # The latter if ALLOWED_CLIENTS leaves this machine out.
-    return isinstance(body, dict) and ("api_version" in body or body.get("success") is False)
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from core.contract.errors import ApiError
+from core.doctor import machine
 from core.doctor.findings import Finding, ok, problem, warning
 from core.ollama.api import parse
 from core.ollama.default import PREFERRED
@@ -58,7 +59,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 answer = await _get(client, "/api/version")
                 version = parse(answer, answer.content, _Version).version
             except (httpx.HTTPError, ApiError) as error:
-                yield _unreachable(settings, error)
+                yield await asyncio.to_thread(_unreachable, settings, error)
                 return
             yield _version(version)
             if _tunnelled(settings):
@@ -76,6 +77,13 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 def _unreachable(settings: Settings, error: Exception) -> Finding:
     reason = str(error) or type(error).__name__
     text = f"no Ollama answers at {settings.ollama_base_url}: {reason}"
+    if not _tunnelled(settings) and machine.is_connected(settings):
+        return warning(
+            "ollama",
+            f"{text}; but the server on PORT {settings.port} has another Ollama, or runs the "
+            "built-in model",
+            "for the other checks, start the doctor with the server's OLLAMA_BASE_URL",
+        )
     if _tunnelled(settings):
         advice = "it is behind a tunnel: python -m deploy.tunnel.check says where it ends"
     else:

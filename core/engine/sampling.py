@@ -44,7 +44,7 @@ def sampling(options: dict[str, Any]) -> dict[str, Any]:
         | {name: _typed(name, value) for name, value in known.items() if value is not None}
     )
     limit = values.pop("num_predict")
-    if limit >= context_length:  # the bound that a gateway puts on every request, not a wish
+    if limit >= CONTEXT_LENGTH:  # the bound that a gateway puts on every request, not a wish
         limit = PARAMETERS["num_predict"]
     values["n_predict"] = limit if limit > 0 else -1
     if values["repeat_last_n"] < 0:

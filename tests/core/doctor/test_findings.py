@@ -60,7 +60,7 @@ def having(**environ: str) -> Callable[[Site], object]:
     return lambda site: site.environ.update(environ)
 
 
-def down(site: Site) -> None:
+def elsewhere(site: Site) -> None:
     (port,) = free_ports(1)
     site.environ["OLLAMA_BASE_URL"] = f"http://127.0.0.1:{port}"
 
@@ -70,8 +70,14 @@ def silent(site: Site) -> None:
     always(site.fake, "/api/version", never_answers)
 
 
+def down(site: Site) -> None:
+    elsewhere(site)
+    (port,) = free_ports(1)
+    site.environ["PORT"] = str(port)
+
+
 def tunnel_down(site: Site) -> None:
-    down(site)
+    elsewhere(site)
     site.environ["OLLAMA_HEADERS"] = TOKEN
 
 
@@ -120,6 +126,7 @@ CAUSES = [
     ),
     Cause("ollama", "problem", "no Ollama answers at", down, "systemctl status ollama"),
     Cause("ollama", "problem", "no answer within 0.2 seconds", silent, "systemctl status ollama"),
+    Cause("ollama", "warning", "has another Ollama, or runs the built-in model", elsewhere),
     Cause("ollama", "problem", "no Ollama answers at", tunnel_down, "it is behind a tunnel"),
     Cause(
         *("ollama", "warning", "but is old (0.24.0)"),

@@ -97,12 +97,21 @@ async def test_an_ollama_that_is_down_old_or_another_server_is_found(
     always(fake, "/api/version", page(200))
     status, found = await findings(**healthy)
     assert (status, found["ollama"][0][0]) == (1, "problem")
-    (nobody,) = free_ports(1)
+    nobody, other = free_ports(2)
     healthy["OLLAMA_BASE_URL"] = f"http://127.0.0.1:{nobody}"
-    status, found = await findings(**healthy)
+    status, found = await findings(**{**healthy, "PORT": str(other)})
     assert status == 1
     assert "no Ollama answers at" in found["ollama"][0][1]
     assert "models" not in found
+
+
+async def test_a_server_with_the_built_in_model_has_no_problem(
+    healthy: dict[str, str], fake: FakeOllama
+) -> None:
+    (nobody,) = free_ports(1)
+    status, found = await findings(**healthy | {"OLLAMA_BASE_URL": f"http://127.0.0.1:{nobody}"})
+    assert (status, found["ollama"][0][0]) == (0, "warning")
+    assert "runs the built-in model" in found["ollama"][0][1]
 
 
 async def test_what_its_models_lack_is_found(healthy: dict[str, str], fake: FakeOllama) -> None:
