@@ -11,6 +11,7 @@ if [ -z "${PYTHON:-}" ] && [ ! -e .venv ]; then # chats cost less on newer ones
     done
 fi
 source deploy/python.sh
+[ $# -eq 0 ] || stop "no arguments, please: settings are environment variables, as in PORT=5001 ./start.sh"
 
 # Report problems before downloading or loading anything.
 for port in "${PORT:-5000}" "${WEB_PORT:-8080}"; do

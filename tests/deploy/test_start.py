@@ -30,12 +30,12 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def start(project: Path, user: int | None = None, /, **environ: str) -> list[str]:
+def start(project: Path, user: int | None = None, /, *words: str, **environ: str) -> list[str]:
     """Run start.sh, which must fail, and return the lines of its stderr."""
     port, web_port = free_ports(2)
     own = {"PORT": str(port), "WEB_PORT": str(web_port), "OLLAMA_BASE_URL": "http://127.0.0.1:9"}
     ended = subprocess.run(
-        ["./start.sh"],
+        ["./start.sh", *words],
         user=user,
         cwd=project,
         env={**os.environ, **own, **environ},
@@ -46,6 +46,12 @@ def start(project: Path, user: int | None = None, /, **environ: str) -> list[str
     )
     assert ended.returncode == 1, ended.stderr
     return ended.stderr.splitlines()
+
+
+def test_an_argument_is_refused_before_anything_is_installed(project: Path) -> None:
+    (line,) = start(project, None, "--help")
+    assert "settings are environment variables" in line
+    assert not (project / ".venv").exists()
 
 
 @pytest.mark.parametrize("name", ["PORT", "WEB_PORT"])
