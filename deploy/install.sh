@@ -221,7 +221,7 @@ plan_uninstall() {
     if [ -z "$purge" ]; then
         [ ! -e "$settings" ] || echo "$settings, $state and /var/log/$name are kept; --purge removes them"
     elif [ -e "$settings" ] || [ -e "$state" ] || id "$name" &>/dev/null; then
-        step "remove $settings, $state (keys), /var/log/$name and the user $name" purge
+        step "remove $settings, $state (keys, usage), /var/log/$name and the user $name" purge
     fi
 }
 

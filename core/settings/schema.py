@@ -97,7 +97,10 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
         ),
     ] = ()
     max_predict: Annotated[
-        Amount, Meta(description="maximum tokens in an answer (caps num_predict)")
+        Amount,
+        Meta(
+            description="maximum tokens in an answer: caps num_predict, and replaces a model's own"
+        ),
     ] = 8192
     max_conversation_bytes: Annotated[
         Amount,

@@ -42,8 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "--by", type=_groups, default=["key", "model"], help="columns: key, model, day"
     )
     parser.add_argument("--since", type=_day, default=date.min, help="first day, as 2026-01-31")
-    parser.add_argument("--csv", dest="format", action="store_const", const="csv", default="table")
-    parser.add_argument("--json", dest="format", action="store_const", const="json")
+    forms = parser.add_mutually_exclusive_group()
+    for form, text in {"csv": "print CSV, for spreadsheets", "json": "print JSON"}.items():
+        forms.add_argument(
+            f"--{form}", dest="format", action="store_const", const=form, default="table", help=text
+        )
     return parser
 
 
