@@ -96,8 +96,8 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
         yield warning(
             "access",
             f"only {settings.anonymous_clients} may call: there is no key",
-            "with API_KEYS_FILE set: ollama-web-api keys create --name NAME, or without the service "
-            "python -m core.keys create --name NAME",
+            "ollama-web-api keys create --name NAME; in a checkout, set API_KEYS_FILE and call "
+            ".venv/bin/python -m core.keys create --name NAME",
         )
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(

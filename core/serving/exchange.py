@@ -92,7 +92,8 @@ class ExchangeMiddleware:
 
     def _refusal_of_router(self, error: HTTPException, scope: Scope) -> ApiError:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            return MethodNotAllowed(scope["method"], (error.headers or {})["Allow"])
+            methods = sorted((error.headers or {})["Allow"].split(", "))  # a set's order differs
+            return MethodNotAllowed(scope["method"], ", ".join(methods))
         path = Record.of(scope).path
         family = "/v1/" if path.startswith("/v1") else "/api/"
         related = [endpoint for endpoint in self.endpoints if f" {family}" in endpoint]
