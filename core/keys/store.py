@@ -40,6 +40,7 @@ class KeyStore:
                 "API_KEYS is invalid: expected the JSON that python -m core.keys writes"
             ) from None
         self._path = path
+        self._file_keys: list[ApiKey] = []
         self._secret_keys: list[ApiKey] = []
         self._next_check = 0.0
         self._version: tuple[int, ...] | None = None
@@ -98,19 +99,23 @@ class KeyStore:
             self.reload()
 
     def _read(self) -> None:
-        keys = self._inline
         if self._path:
             self._version = _version(self._path)  # first: a change while reading is noticed
-            keys = keys + read_keys(self._path)
+            keys = read_keys(self._path)
             if self._existed and not (self._version and _version(self._path)):
                 self._version = None
                 raise SettingsError("API_KEYS_FILE is gone")
             self._existed = bool(self._version)
-        self._keys = {key.id: key for key in (*keys, *self._secret_keys)}
+            self._file_keys = keys
+        self._combine()
 
     def _use_secret(self, keys: list[ApiKey]) -> None:
         self._secret_keys = keys
-        self.reload()
+        self._combine()  # without the file, which may be invalid
+
+    def _combine(self) -> None:
+        keys = (*self._inline, *self._file_keys, *self._secret_keys)
+        self._keys = {key.id: key for key in keys}
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

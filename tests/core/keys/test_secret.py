@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
 from core.contract.errors import InvalidCredentials
@@ -240,6 +241,30 @@ async def test_a_shared_store_that_is_down_or_empty_revives_no_key(
     await asyncio.to_thread(run, "publish")
     await elsewhere.refresh()
     assert elsewhere.authenticate(late).name == "late"
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_shared_keys_change_while_the_gateways_own_file_is_broken(
+    is_gone: bool,
+    sharing: tuple[Settings, Callable[..., None]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, run = sharing
+    own = tmp_path / "own.json"
+    local = create(own, "local")
+    gateway = KeyStore.from_settings(msgspec.structs.replace(settings, api_keys_file=str(own)))
+    await asyncio.to_thread(run, "create", "--name", "ci")
+    await gateway.refresh()
+    own.unlink() if is_gone else own.write_text("[{")
+    await asyncio.to_thread(run, "revoke", "ci")
+    await asyncio.to_thread(run, "create", "--name", "late")
+    revoked, late = capsys.readouterr().out.split()
+    await gateway.refresh()
+    with pytest.raises(InvalidCredentials):
+        gateway.authenticate(revoked)
+    assert gateway.authenticate(late).name == "late"
+    assert gateway.authenticate(local).name == "local"
 
 
 def test_shared_keys_need_a_store_that_is_shared(
