@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from core.chat.queue import FairQueue
 from core.context import Caller
 from core.contract.errors import ApiError
+from core.contract.retryable import RateLimiterDown
 from core.ollama.client import OllamaClient
 from core.ollama.upstream import Upstream
 from core.settings.schema import Settings
@@ -68,14 +70,21 @@ class WarmUp:
 
     async def _load(self, model: str) -> None:
         try:
-            async with asyncio.timeout(self._patience_s):
-                while self._queue.waiting or self._queue.running >= self._queue.max_concurrent:  # noqa: ASYNC110 - an event would cost every chat
-                    await asyncio.sleep(min(WATCH_S, self._patience_s / 10))
-            async with self._queue.slot(_CALLER), asyncio.timeout(self._timeout_s):
-                await self._client.load(model)
+            await self._load_when_idle(model)
         except ApiError as error:
             _logger.error("WARM_UP: %s was not loaded: %s", model, error)
         except TimeoutError:
             _logger.error("WARM_UP: %s was not loaded in time: is the GPU busy?", model)
         else:
             _logger.info("WARM_UP: %s is loaded", model)
+
+    async def _load_when_idle(self, model: str) -> None:
+        while True:
+            async with asyncio.timeout(self._patience_s):
+                while self._queue.waiting or self._queue.running >= self._queue.max_concurrent:  # noqa: ASYNC110 - an event would cost every chat
+                    await asyncio.sleep(min(WATCH_S, self._patience_s / 10))
+            with suppress(RateLimiterDown):  # no request gets a slot either: wait for the store
+                async with self._queue.slot(_CALLER), asyncio.timeout(self._timeout_s):
+                    await self._client.load(model)
+                return
+            await asyncio.sleep(RETRY_S)

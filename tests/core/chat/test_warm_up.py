@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from core.chat import warm_up
+from core.chat import leases, warm_up
 from tests.conftest import Serve
 from tests.fake_ollama import Connection, FakeOllama, Request, error, never_answers, no_tokens
 from tests.redis_server import RedisServer
@@ -170,5 +170,27 @@ async def test_models_are_loaded_where_processes_share_a_queue(
     serve: Serve, fake: FakeOllama, redis: RedisServer, client: httpx.AsyncClient
 ) -> None:
     url = await serve(warm_up=(MODEL,), rate_limit_storage=redis.url, share_queue="always")
+    await ready(client, url)
+    assert len(fake.asked()) == 1
+
+
+async def test_a_store_that_comes_late_is_waited_for(
+    serve: Serve,
+    fake: FakeOllama,
+    redis: RedisServer,
+    client: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "OUTAGE_S", 0.1)
+    redis.stop()
+    url = await serve(
+        warm_up=(MODEL,),
+        rate_limit_storage=redis.url,
+        rate_limit_fail_closed=True,
+        share_queue="always",
+    )
+    await asyncio.sleep(1)
+    await ready(client, url, 503)
+    redis.start()
     await ready(client, url)
     assert len(fake.asked()) == 1
