@@ -4,6 +4,7 @@ The packages are an extra, `otel`; nothing here is imported while OTEL_EXPORTER_
 unset.
 """
 
+import threading
 from collections.abc import Collection
 
 from opentelemetry import trace
@@ -17,6 +18,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from core import __version__
 from core.context import Record
 
+CLOSE_S = 2
+"""How long a collector that does not answer may delay the end of the server."""
 _FIRST_ERROR = 500
 
 
@@ -79,8 +82,10 @@ class Traces:
         span.end(ended_at)
 
     def close(self) -> None:
-        """Send what has not been sent yet."""
-        self._provider.shutdown()
+        """Send what has not been sent yet, within CLOSE_S; drop the rest."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(CLOSE_S)
 
 
 def _ns(seconds: float) -> int:

@@ -2,9 +2,11 @@
 
 import asyncio
 import gzip
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -13,6 +15,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from core.context import Record
+from core.observe import traces
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error
 
@@ -127,6 +131,20 @@ async def test_a_failure_is_seen_and_a_foreign_path_is_not_named(
     found = await spans(collector, "POST /api/chat", "GET other")
     assert found["POST /api/chat"].status.code == Status.STATUS_CODE_ERROR
     assert b"secret" not in b"".join(collector.bodies)
+
+
+def test_a_collector_that_never_answers_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(traces, "CLOSE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        tracer = traces.Traces(f"http://127.0.0.1:{mute.getsockname()[1]}", ["/api/chat"])
+        tracer.observe(
+            Record(request_id="1", method="POST", path="/api/chat", started_at=0, ended_at=1)
+        )
+        started_at = time.monotonic()
+        tracer.close()
+        assert time.monotonic() - started_at < 5, "OpenTelemetry's own limits are 10 s and 30 s"
 
 
 def test_without_the_setting_nothing_of_it_is_imported() -> None:
