@@ -12,7 +12,8 @@ def _form(pattern: str, words: str) -> Meta:
 
 
 SECRET = Meta(extra_json_schema={"writeOnly": True})
-_AUTHORITY = r"(\[[0-9a-fA-F:.]+\]|[^/@:\s?#\[\]]+)(:\d{1,5})?"
+_PORT = r"([0-5]?\d{1,4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+_AUTHORITY = rf"(\[[0-9a-fA-F:.]+\]|[^/@:\s?#\[\]]+)(:{_PORT})?"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]

@@ -48,6 +48,8 @@ def test_values_are_read_from_upper_case_names() -> None:
         ("OLLAMA_BASE_URL", "ftp://host"),
         ("OLLAMA_BASE_URL", "http://user:secret@host"),
         ("OLLAMA_BASE_URL", "http://host:port"),
+        ("OLLAMA_BASE_URL", "http://host:65536"),
+        ("RATE_LIMIT_STORAGE", "redis://:secret@host:99999"),
         ("OLLAMA_BASE_URL", "http://host/?token=secret"),
         ("OLLAMA_HEADERS", "X-Token: secret"),
         ("OLLAMA_HEADERS", '["secret"]'),
