@@ -23,6 +23,11 @@ def check(settings: Settings) -> None:
             "Several workers need RATE_LIMIT_STORAGE=redis://..., or each of them would allow "
             "every client its whole RATE_LIMIT. Without it, run one process: python -m handlers"
         )
+    if settings.share_queue == "always":
+        _logger.warning(
+            "This is one of several workers: /api/stats and /metrics are each worker's own"
+        )
+        return
     _logger.warning(
         "This is one of several workers: MAX_CONCURRENT (%d), MAX_QUEUE, /api/stats and /metrics "
         "are each worker's own. HAProxy's maxconn bounds them together: deploy/haproxy",

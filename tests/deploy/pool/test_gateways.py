@@ -168,9 +168,14 @@ async def test_workers_that_would_each_allow_the_whole_rate_are_refused() -> Non
         await asyncio.to_thread(process.wait, 20)
 
 
-async def test_workers_that_share_their_rates_say_what_they_do_not_share() -> None:
+@pytest.mark.parametrize(
+    ("share_queue", "own"), [("functions", "MAX_CONCURRENT (4), MAX_QUEUE, "), ("always", "")]
+)
+async def test_workers_that_share_their_rates_say_what_they_do_not_share(
+    share_queue: str, own: str
+) -> None:
     (port,) = free_ports(1)
     arguments = ("--host", "127.0.0.1", "--port", str(port), "--workers", "2")
-    environ = {"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1"}
+    environ = {"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1", "SHARE_QUEUE": share_queue}
     with running("-m", "uvicorn", "handlers.asgi:app", *arguments, **environ) as process:
-        wait_for(process.stderr, "This is one of several workers: MAX_CONCURRENT (4)")
+        wait_for(process.stderr, f"This is one of several workers: {own}/api/stats and /metrics")
