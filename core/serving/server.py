@@ -155,7 +155,7 @@ def serve(app: Application, settings: Settings) -> None:
     """Serve `app` on PORT and WEB_PORT until a signal ends it.
 
     Raises:
-        SettingsError: a port is not free, or the certificate cannot be read.
+        SettingsError: a port is not free, or the certificate is missing or cannot be read.
     """
     logs.configure(settings)
     raise_file_limit()
@@ -163,6 +163,8 @@ def serve(app: Application, settings: Settings) -> None:
     if settings.built_in_model:
         model = BuiltInModel()
         os.environ["OLLAMA_BASE_URL"] = model.url  # the application has not read it yet
+    if settings.ssl_keyfile and not settings.ssl_certfile:
+        raise SettingsError("SSL_KEYFILE needs SSL_CERTFILE, the certificate of that key")
     server = Server(app, settings, model)
     try:
         server.config.load()
