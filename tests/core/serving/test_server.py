@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.processes import bundle, fake_ollama, running, wait_for
+from tests.programs import ROOT
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
 
@@ -286,6 +287,27 @@ async def test_with_asyncios_own_loop_it_is_the_same(
             answer = await client.post(endpoint, json={"message": "hi"})
             assert json.loads(answer.text.splitlines()[-1])["done"] is True
             assert "error" not in answer.text
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_container_is_healthy_with_and_without_https(
+    slow_ollama: str, certificate: Path, tls: bool
+) -> None:
+    containerfile = (ROOT / "deploy/Containerfile").read_text("utf-8")
+    _, *check = json.loads(
+        containerfile.partition("HEALTHCHECK ")[2].partition(" CMD ")[2].partition("\n")[0]
+    )
+    environ = {"SSL_CERTFILE": str(certificate)} if tls else {}
+    with serving(slow_ollama, **environ) as (_, url):
+        environ["PORT"] = url.rpartition(":")[2]
+        subprocess.run([sys.executable, *check], env=os.environ | environ, check=True, timeout=20)
+
+
+def test_a_key_without_its_certificate_is_refused_in_one_line(certificate: Path) -> None:
+    with running("-m", "handlers", SSL_KEYFILE=str(certificate), PORT="0") as process:
+        wait_for(process.stderr, "SSL_KEYFILE needs SSL_CERTFILE")
+        assert process.stderr
+        assert process.stderr.read() == ""
 
 
 def test_a_certificate_without_its_key_keeps_the_old_pair(
