@@ -14,7 +14,8 @@ def check(settings: Settings) -> None:
     """Refuse to be one of several workers unless they share a store; log what they do not share.
 
     Raises:
-        SettingsError: each worker would count requests for itself.
+        SettingsError: each worker would count requests for itself, or uvicorn would replace
+            clients' addresses before TRUSTED_PROXIES can tell which to believe.
     """
     if not _is_worker():
         return
@@ -22,6 +23,11 @@ def check(settings: Settings) -> None:
         raise SettingsError(
             "Several workers need RATE_LIMIT_STORAGE=redis://..., or each of them would allow "
             "every client its whole RATE_LIMIT. Without it, run one process: python -m handlers"
+        )
+    if "--no-proxy-headers" not in sys.argv:
+        raise SettingsError(
+            "Several workers need uvicorn's option --no-proxy-headers, or it would believe every "
+            "X-Forwarded-For from this machine, whatever TRUSTED_PROXIES says"
         )
     if settings.share_queue == "always":
         _logger.warning(

@@ -19,6 +19,7 @@ from tests.programs import ROOT, free_ports, program, started
 
 CHAT = {"message": "안녕", "model": "smollm2:135m"}
 EACH_GPU = 2
+NO_PROXY_HEADERS = "--no-proxy-headers"
 
 
 class Busy:
@@ -168,6 +169,15 @@ async def test_workers_that_would_each_allow_the_whole_rate_are_refused() -> Non
         await asyncio.to_thread(process.wait, 20)
 
 
+async def test_workers_whose_uvicorn_would_believe_any_proxy_are_refused() -> None:
+    (port,) = free_ports(1)
+    arguments = ("--host", "127.0.0.1", "--port", str(port), "--workers", "2")
+    environ = {"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1"}
+    with running("-m", "uvicorn", "handlers.asgi:app", *arguments, **environ) as process:
+        wait_for(process.stderr, f"Several workers need uvicorn's option {NO_PROXY_HEADERS}")
+        await asyncio.to_thread(process.wait, 20)
+
+
 @pytest.mark.parametrize(
     ("share_queue", "own"), [("functions", "MAX_CONCURRENT (4), MAX_QUEUE, "), ("always", "")]
 )
@@ -175,7 +185,7 @@ async def test_workers_that_share_their_rates_say_what_they_do_not_share(
     share_queue: str, own: str
 ) -> None:
     (port,) = free_ports(1)
-    arguments = ("--host", "127.0.0.1", "--port", str(port), "--workers", "2")
+    arguments = ("--host", "127.0.0.1", "--port", str(port), "--workers", "2", NO_PROXY_HEADERS)
     environ = {"RATE_LIMIT_STORAGE": "redis://127.0.0.1:1", "SHARE_QUEUE": share_queue}
     with running("-m", "uvicorn", "handlers.asgi:app", *arguments, **environ) as process:
         wait_for(process.stderr, f"This is one of several workers: {own}/api/stats and /metrics")
