@@ -10,6 +10,7 @@ from starlette.datastructures import State
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.context import Recorder
+from core.contract.dialects import dialect_of
 from core.contract.errors import InternalError
 from core.gate.browsers import SecurityHeadersMiddleware
 from core.serving.routes import Shortcut
@@ -92,4 +93,5 @@ async def _refuse(error: SettingsError, scope: Scope, receive: Receive, send: Se
         return
     _logger.critical("%s", error)
     refusal = InternalError("This server's settings are invalid. Check its log")
-    await SecurityHeadersMiddleware(refusal.response())(scope, receive, send)
+    response = dialect_of(scope["path"]).response(refusal, "")
+    await SecurityHeadersMiddleware(response)(scope, receive, send)

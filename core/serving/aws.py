@@ -14,6 +14,8 @@ from mangum.types import Scope as MangumScope
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.context import Record
+from core.contract.dialects import dialect_of
 from core.contract.errors import InternalError
 from core.gate.addresses import entries
 
@@ -47,6 +49,7 @@ class Handler:
     def __init__(self, app: ASGI) -> None:
         """Adapt `app`; nothing is created before the first event."""
         self._app = app
+        self._record: Record | None = None
 
     def __call__(self, event: LambdaEvent, context: LambdaContext) -> dict[str, Any]:
         """Answer an event of a gateway or a load balancer."""
@@ -58,7 +61,11 @@ class Handler:
         if size <= MAX_ANSWER_BYTES:
             return answer
         _logger.error("an answer of %d bytes is more than AWS Lambda accepts", size)
-        return _in_place_of(answer)
+        return _in_place_of(answer, self._record)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+        self._record = scope.get("state", {}).get("record")
 
     @cached_property
     def _mangum(self) -> Mangum:
@@ -66,10 +73,10 @@ class Handler:
         # Python 3.12 and fails since 3.14.
         asyncio.set_event_loop(asyncio.new_event_loop())
         return Mangum(
-            self._app,
+            self._run,
             lifespan="off",
             custom_handlers=[StagedHTTPGateway],
-            text_mime_types=["application/json", "application/x-ndjson"],
+            text_mime_types=["application/json", "application/x-ndjson", "text/event-stream"],
         )
 
 
@@ -78,18 +85,21 @@ def create_handler(app: ASGI) -> Handler:
     return Handler(app)
 
 
-def _in_place_of(answer: dict[str, Any]) -> dict[str, Any]:
+def _in_place_of(answer: dict[str, Any], record: Record | None) -> dict[str, Any]:
     """Return an error with the headers of `answer`, except those about its body."""
     error = InternalError(
-        "The answer is over 6 MB, the most that AWS Lambda accepts. Start a new conversation, or "
-        "ask for a shorter answer with a lower num_predict"
-    ).response()
-    body = bytes(error.body).decode()
+        "The answer is over 6 MB, the most that AWS Lambda accepts. Start a new conversation, ask "
+        "for a shorter answer with a lower num_predict or max_tokens, or embed fewer texts at once"
+    )
+    path, request_id = (record.path, record.request_id) if record else ("", "")
+    response = dialect_of(path).response(error, request_id)
+    body = bytes(response.body).decode()
     headers = {
-        "content-type": error.headers["content-type"],
-        "content-length": str(len(error.body)),
+        "content-type": response.headers["content-type"],
+        "content-length": str(len(response.body)),
+        "x-should-retry": "false",  # or SDKs would run the model again, for the same answer
     }
-    changed = {"statusCode": error.status_code, "body": body, "isBase64Encoded": False}
+    changed = {"statusCode": response.status_code, "body": body, "isBase64Encoded": False}
     if "headers" in answer:
         changed["headers"] = {**answer["headers"], **headers}
     if "multiValueHeaders" in answer:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from mangum.types import ASGI
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -159,6 +159,70 @@ def test_an_answer_that_lambda_would_reject_is_an_error(event: dict[str, Any]) -
     assert headers["content-type"] == "application/json; charset=utf-8"
     assert headers["content-length"] == str(len(answer["body"]))
     assert headers["x-request-id"] == "abc"
+    assert headers["x-should-retry"] == "false"
+
+
+def answering(path: str, body: bytes, media_type: str) -> ASGI:
+    """Return a function's application that answers `path` with `body`."""
+
+    async def answer(request: Request) -> Response:
+        return Response(body, media_type=media_type)
+
+    settings = Settings(
+        aws_lambda_function_name="f",
+        anonymous_clients=Networks("0.0.0.0/0"),
+        api_gateway_base_path="ai",
+    )
+    return create_app([Route(path, answer, methods=["POST"])], settings)
+
+
+def http_api(path: str) -> dict[str, Any]:
+    http = {"method": "POST", "path": path, "sourceIp": "192.0.2.1"}
+    return {"version": "2.0", "headers": {}, "requestContext": {"http": http, "stage": "prod"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/api/chat", {"success": False, "error": ANY}),
+        (
+            "/v1/embeddings",
+            {"error": {"message": ANY, "type": "api_error", "param": None, "code": None}},
+        ),
+        (
+            "/v1/messages",
+            {
+                "type": "error",
+                "error": {"type": "api_error", "message": ANY},
+                "request_id": ANY,
+            },
+        ),
+    ],
+)
+def test_the_error_is_in_the_shape_of_its_path(path: str, error: dict[str, Any]) -> None:
+    app = answering(path, b"x" * MAX_ANSWER_BYTES, "application/json")
+    answer = invoke(app, http_api(f"/prod/ai{path}"))
+    assert (answer["statusCode"], json.loads(answer["body"])) == (500, error)
+    assert answer["headers"]["x-should-retry"] == "false"
+    if "request_id" in error:
+        assert json.loads(answer["body"])["request_id"] == answer["headers"]["x-request-id"]
+
+
+def test_events_are_text() -> None:
+    app = answering("/v1/completions", "data: 안녕\n\n".encode(), "text/event-stream")
+    answer = invoke(app, http_api("/v1/completions"))
+    assert (answer["body"], answer["isBase64Encoded"]) == ("data: 안녕\n\n", False)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/completions"])
+def test_invalid_settings_are_an_error_in_the_shape_of_its_path(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATE_LIMIT", "often")
+    answer = invoke(create_app([]), http_api(path))
+    error = json.loads(answer["body"])["error"]
+    assert answer["statusCode"] == 500
+    assert (error if path == "/api/chat" else error["message"]).startswith("This server's settings")
 
 
 @pytest.mark.parametrize("way", ["Mangum", "adapter"])
