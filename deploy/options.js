@@ -121,6 +121,7 @@ exports.restStage = from(
     (instance, stage, rate, burst, accessLog, days, tracing) => ({
         extensions: {
             [`ApiGatewayDeployment${instance}`]: { Properties: { StageName: null } },
+            ApiGatewayApiKey1: { DependsOn: ["RestStage"] }, // or it is refused: "Invalid stage identifier specified"
             ApiGatewayUsagePlan: { DependsOn: ["RestStage"] },
         },
         Resources: {

@@ -397,6 +397,8 @@ def test_a_second_deployment_changes_the_stage_of_the_first(
         (plan,) = resources_of(template, "AWS::ApiGateway::UsagePlan")
         assert "RestStage" in plan["DependsOn"]
         assert plan["Properties"]["ApiStages"][0]["Stage"] == rest_stage["StageName"]
+        (key,) = resources_of(template, "AWS::ApiGateway::ApiKey")
+        assert "RestStage" in key["DependsOn"]
     stages = "AWS::ApiGateway::Stage"
     first, second = (set(resources(made[STREAMING], stages)) for made in (templates, full))
     assert first == second, "its name in the template stays"
