@@ -24,6 +24,7 @@ const ANSWER_HEADERS = [
     "X-Should-Retry",
 ];
 const STAGE = ["param:requestsPerSecond", "param:requestBurst", "param:accessLog", "param:logRetentionDays"];
+const SECRET = ["param:secret", "param:secretVersion"];
 const LAYERS = ["param:region", "param:adapterVersion", "param:tunnelVersion", "param:extensionArn"];
 const PREFLIGHT_AGE_S = 600;
 
@@ -73,9 +74,12 @@ exports.httpCors = from(["param:corsOrigins"], (origins) =>
 exports.tracing = from(["param:tracing"], (tracing) => (tracing === "on" ? { lambda: true } : null));
 
 // Keys: AWS' extension reads them while the functions run, or CloudFormation copies them into their environment.
-exports.apiKeys = from(["param:keys", "param:secret"], (keys, secret) =>
-    keys === "" ? `{{resolve:secretsmanager:${secret}:SecretString:API_KEYS}}` : "",
+exports.apiKeys = from(["param:keys", ...SECRET], (keys, ...secret) =>
+    keys === "" ? resolved("API_KEYS", ...secret) : "",
 );
+exports.ollamaHeaders = from(SECRET, (...secret) => resolved("OLLAMA_HEADERS", ...secret));
+const resolved = (member, secret, version) =>
+    `{{resolve:secretsmanager:${secret}:SecretString:${member}${version === "" ? "" : `::${version}`}}}`;
 exports.statements = from(["param:keys", "param:secretKmsKey"], (keys, kmsKey) => {
     const [service, name] = [keys.split(":")[0], keys.slice(keys.indexOf(":") + 1)];
     const arn = "arn:${AWS::Partition}:SERVICE:${AWS::Region}:${AWS::AccountId}:";

@@ -38,7 +38,7 @@ TUNNEL_FILES = {
     "OLLAMA_CLIENT_KEY": "client.key",
 }
 SECRETS = {"API_KEYS", "OLLAMA_HEADERS"}
-RESOLVED = re.compile(r"\{\{resolve:secretsmanager:[\w-]+:SecretString:\w+\}\}")
+RESOLVED = re.compile(r"\{\{resolve:secretsmanager:[\w-]+:SecretString:\w+(::[\w-]+)?\}\}")
 
 ORIGINS = ["https://chat.example.com", "https://other.example.com"]
 EVERYTHING = {
@@ -120,7 +120,7 @@ def own_service(service: Path, tmp_path: Path) -> Path:
 
 def test_everything_is_every_parameter() -> None:
     text = (ROOT / "deploy/params.yml").read_text("utf-8")
-    always = {"region", "ollamaBaseUrl", "defaultModel", "secret", "tunnelVersion"}
+    always = {"region", "ollamaBaseUrl", "defaultModel", "secret", "secretVersion", "tunnelVersion"}
     assert set(re.findall(r"(?m)^(\w+):", text)) == {
         *EVERYTHING,
         *always,
@@ -555,6 +555,28 @@ def test_secrets_are_looked_up_by_cloudformation(
 
 
 @pytest.mark.parametrize("config", [STREAMING, MANGUM])
+def test_another_version_of_the_secret_changes_the_functions_and_keeps_the_gateway_s_key(
+    make: Make, templates: dict[str, Template], config: str
+) -> None:
+    """CloudFormation would replace the key, and the gateway refuses a second one of that value."""
+    version = "0123abcd-0000-4000-8000-000000000000"
+    template = make(config, secretVersion=version)
+    for function in functions(template).values():
+        for name in SECRETS:
+            reference = function["Environment"]["Variables"][name]
+            assert RESOLVED.fullmatch(reference)
+            assert reference.endswith(f":{name}::{version}}}}}")
+    kind = "AWS::ApiGateway::ApiKey"
+    assert resources(template, kind) == resources(templates[config], kind)
+
+
+def test_another_key_may_replace_the_gateway_s(templates: dict[str, Template]) -> None:
+    """CloudFormation replaces no key that has a name, and osls prints the value of one."""
+    (key,) = resources(templates[STREAMING], "AWS::ApiGateway::ApiKey").values()
+    assert "Name" not in key
+
+
+@pytest.mark.parametrize("config", [STREAMING, MANGUM])
 @pytest.mark.parametrize(
     ("keys", "action", "resource"),
     [
@@ -624,9 +646,8 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
     assert set(answers) == set(template["Resources"]["ApiGatewayResourceApi"]["DependsOn"])
 
 
-def test_the_guide_makes_the_secret_that_is_looked_up() -> None:
-    sources = [(ROOT / "deploy" / name).read_text() for name in ("provider.yml", "options.js")]
-    wanted = set(re.findall(r"SecretString:(\w+)", "".join(sources)))
+def test_the_guide_makes_the_secret_that_is_looked_up(templates: dict[str, Template]) -> None:
+    wanted = set(re.findall(r"SecretString:(\w+)", json.dumps(templates[STREAMING])))
     guide = (ROOT / "deploy/README.md").read_text("utf-8")
     commands = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
     assert any("-m deploy.secret | aws secretsmanager create-secret" in code for code in commands)
