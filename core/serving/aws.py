@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from mangum import Mangum
-from mangum.handlers import HTTPGateway
+from mangum.handlers import HTTPGateway, alb, api_gateway
 from mangum.types import ASGI, LambdaContext, LambdaEvent
 from mangum.types import Scope as MangumScope
 from starlette.datastructures import Headers
@@ -78,6 +78,19 @@ class Handler:
             custom_handlers=[StagedHTTPGateway],
             text_mime_types=["application/json", "application/x-ndjson", "text/event-stream"],
         )
+
+
+def _server_and_port(headers: dict[str, Any]) -> tuple[str, int]:
+    """Return what nothing here asks for.
+
+    Mangum's own raises a ValueError for `Host: [::1]`, and for X-Forwarded-Port with several ports,
+    as behind a CDN (https://github.com/Kludex/mangum/issues/303).
+    """
+    return "localhost", 443
+
+
+for _module in (alb, api_gateway):
+    vars(_module).update(get_server_and_port=_server_and_port)
 
 
 def create_handler(app: ASGI) -> Handler:

@@ -114,6 +114,16 @@ def test_mangum_reports_the_gateways_peer(event: dict[str, Any]) -> None:
     assert invoke(app, event)["body"] == "192.0.2.1 https"
 
 
+@pytest.mark.parametrize("event", [HTTP_API, REST_API, LOAD_BALANCER])
+@pytest.mark.parametrize(
+    "header",
+    [{"host": "[2001:db8::1]:8443"}, {"host": "api.example.com:"}, {"x-forwarded-port": "443, 80"}],
+)
+def test_any_host_and_ports_are_answered(event: dict[str, Any], header: dict[str, str]) -> None:
+    event = {**event, "headers": {**event["headers"], **header}}
+    assert invoke(app, event)["body"] == "192.0.2.1 https"
+
+
 @pytest.mark.parametrize(
     ("base_path", "path", "inside"),
     [
