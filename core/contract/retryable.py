@@ -37,7 +37,7 @@ class QuotaExceeded(RateLimited):
 
 
 class JWKSUnavailable(TryAgainLater):
-    """The keys for verifying tokens could not be fetched yet."""
+    """The keys for verifying tokens cannot be fetched now."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(

@@ -193,6 +193,7 @@ class PublishedKeys:
         self._transport = transport
         self._keys: dict[str | None, PyJWK] = {}
         self._next_fetch = self._stale = -math.inf
+        self._failed = False  # to fetch, the last time
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, header: Mapping[str, Any]) -> Key:
@@ -200,17 +201,17 @@ class PublishedKeys:
 
         Raises:
             InvalidCredentials: the issuer has no such key.
-            JWKSUnavailable: no keys have been fetched yet.
+            JWKSUnavailable: the keys cannot be fetched, and those known do not include it.
         """
         kid = header.get("kid")
         if kid not in self._keys or time.monotonic() >= self._stale:
             self._refresh()
         if kid not in self._keys and self._fetching:
             await asyncio.shield(self._fetching)  # outlives a client that disconnects
-        if not self._keys:
-            raise JWKSUnavailable(JWKS_RETRY_S)
         if key := self._keys.get(kid):
             return key, key.algorithm_name
+        if self._failed or not self._keys:
+            raise JWKSUnavailable(JWKS_RETRY_S)
         raise InvalidCredentials("the token is signed with a key that its issuer does not publish")
 
     def _refresh(self) -> None:
@@ -235,10 +236,12 @@ class PublishedKeys:
                 if key.algorithm_name in PUBLIC_KEY_ALGORITHMS and key.public_key_use != "enc"
             }
         except Exception as error:  # whatever the issuer publishes, the old keys stay
+            self._failed = True
             _logger.error(
                 "Cannot fetch keys from JWT_JWKS_URL: %s", str(error) or type(error).__name__
             )
         else:
+            self._failed = False
             self._keys = keys
             self._stale = time.monotonic() + JWKS_MAX_AGE_S
         finally:
