@@ -185,7 +185,9 @@ class _Exchange(Waiting):
             # The client waits for a "100 Continue" that will not come. Its next bytes could be
             # the body or another request: there is no telling which (RFC 9110, 10.1.1).
             error.headers = {**error.headers, "connection": "close"}
-        closes = "close" in {error.headers.get("connection"), headers.get("connection")}
+        options = ",".join([*headers.getlist("connection"), error.headers.get("connection", "")])
+        # The connection also ends with the answer to a body that comes with an offered Upgrade.
+        closes = "close" in options.lower() or "upgrade" in headers
         if self._record.may_have_run and error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             # OpenAI's and Anthropic's SDKs would send the request again.
             error.headers = {**error.headers, "x-should-retry": "false"}

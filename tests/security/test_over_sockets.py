@@ -233,12 +233,21 @@ async def test_the_model_cannot_write_lines_of_its_own(serve: Serve, fake: FakeO
     assert [line["done"] for line in lines] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
-async def test_a_refusal_reaches_a_client_that_closes_after_a_large_body(
-    serve: Serve, version: bytes
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [
+        (b"HTTP/1.1", b"Connection: close\r\n"),
+        (b"HTTP/1.1", b"Connection: Close\r\n"),  # .NET
+        (b"HTTP/1.1", b"TE: deflate;q=0.3\r\nConnection: TE, close\r\n"),  # Perl
+        (b"HTTP/1.1", b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"),  # Java
+        (b"HTTP/1.0", b""),
+    ],
+)
+async def test_a_refusal_reaches_a_client_whose_connection_closes_after_a_large_body(
+    serve: Serve, version: bytes, options: bytes
 ) -> None:
     url = httpx.URL(await serve(max_body_bytes=1000))
-    head = POST.replace(b"HTTP/1.1", version) + b"Connection: close\r\n"
+    head = POST.replace(b"HTTP/1.1", version) + options
     size = 8 * 2**20
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(head + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
