@@ -39,7 +39,8 @@ class Cycle:
         self.on_response = protocol.on_response_complete
         self.disconnected = False
         self.keep_alive = keep_alive
-        self._awaits_continue = protocol.expect_100_continue
+        is_1_0 = scope["http_version"] == "1.0"  # it would take a 100 for its answer
+        self._awaits_continue = protocol.expect_100_continue and not is_1_0
         self._body: bytes | bytearray = b""
         self.more_body = True
         self.response_started = self.response_complete = self._is_chunked = False

@@ -191,6 +191,17 @@ async def test_a_client_that_waits_gets_a_100_continue(
     assert transport.writes[1].endswith(b"\r\n\r\nhi")
 
 
+async def test_http_1_0_gets_no_100_continue(connect: Connect, transport: Transport) -> None:
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await Response("read")(scope, receive, send)
+
+    request = POST.replace(b"1.1", b"1.0") + b"expect: 100-continue\r\n\r\n{}"
+    await run(connect(reads), request)
+    assert b" 100 " not in b"".join(transport.writes)
+    assert transport.writes[-1].endswith(b"read")
+
+
 async def test_a_client_that_waits_for_nothing_is_answered_at_once(
     connect: Connect, transport: Transport
 ) -> None:
