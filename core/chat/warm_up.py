@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 WATCH_S = 2
 """Seconds between two checks on an Ollama that answers, and on whether it is idle."""
 RETRY_S = 10
-"""Seconds between two checks on one that does not answer; each writes a line to the log."""
+"""Seconds between two checks on one that does not answer, each of which writes a line to the log;
+also between two attempts to get a slot while the store is down.
+"""
 
 _CALLER = Caller(id="warm-up", name="warm-up", address="127.0.0.1")
 _logger = logging.getLogger(__name__)
 
 
 class WarmUp:
-    """Loads models in the background, each in a slot that no request waits for.
+    """Loads models in the background, each in a slot that no request of this process waits for.
 
     Ollama keeps or unloads them like all others: nothing is pinned.
     """

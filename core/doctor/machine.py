@@ -96,8 +96,8 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
         yield warning(
             "access",
             f"only {settings.anonymous_clients} may call: there is no key",
-            "ollama-web-api keys create --name NAME; in a checkout, set API_KEYS_FILE and call "
-            ".venv/bin/python -m core.keys create --name NAME",
+            "ollama-web-api keys create --name NAME; in a copy of the project, set API_KEYS_FILE "
+            "and run .venv/bin/python -m core.keys create --name NAME",
         )
     if any(stranger in settings.trusted_proxies for stranger in _STRANGERS):
         yield problem(
@@ -218,9 +218,9 @@ def _listens(port: int, host: str = "127.0.0.1") -> bool:
 
 def is_connected(settings: Settings) -> bool:
     """Return whether this machine's server says that its Ollama answers."""
-    return bool(settings.port) and _health(settings, settings.port).get("ollama_status") == (
-        "connected"
-    )
+    if not settings.port:
+        return False
+    return _health(settings, settings.port).get("ollama_status") == "connected"
 
 
 def _is_gateway(settings: Settings, port: int) -> bool:

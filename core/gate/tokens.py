@@ -193,7 +193,7 @@ class PublishedKeys:
         self._transport = transport
         self._keys: dict[str | None, PyJWK] = {}
         self._next_fetch = self._stale = -math.inf
-        self._failed = False  # to fetch, the last time
+        self._failed = False  # whether the last fetch did
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, header: Mapping[str, Any]) -> Key:

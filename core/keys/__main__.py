@@ -107,7 +107,7 @@ def _rate(text: str) -> str:
     try:
         return msgspec.convert(text, Rate)
     except msgspec.ValidationError:
-        words = "expected a number per second, minute, hour or day, such as 60/minute, or off"
+        words = "expected a rate such as 60/minute (second, minute, hour, day), or off"
         raise argparse.ArgumentTypeError(words) from None
 
 

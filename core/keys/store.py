@@ -111,7 +111,7 @@ class KeyStore:
 
     def _use_secret(self, keys: list[ApiKey]) -> None:
         self._secret_keys = keys
-        self._combine()  # without the file, which may be invalid
+        self._combine()  # does not read the file, which may be invalid now
 
     def _combine(self) -> None:
         keys = (*self._inline, *self._file_keys, *self._secret_keys)

@@ -45,9 +45,10 @@ class OllamaAPI:
     async def send(
         self, path: str, body: object = None, request_id: str = ""
     ) -> tuple[int, list[Header], Body]:
-        """POST `body`, or GET `path` if it is None; return the answer, whose body must be closed.
+        """POST `body` to `path`, or GET that if `body` is None; return status, headers and body.
 
-        It goes to the pool directly: httpx would take a sixth of a plain chat's time.
+        The answer's body must be closed. The request goes to the pool directly: httpx would take a
+        sixth of a plain chat's time.
 
         Raises:
             OllamaError: no response arrived.
@@ -74,7 +75,7 @@ class OllamaAPI:
         return b"%b %b HTTP/1.1\r\n%b" % (method.encode(), target, lines)
 
     async def ask(self, path: str, body: object = None) -> tuple[httpx.Response, bytes]:
-        """Do as `send` for a request that Ollama can answer immediately, and read its answer.
+        """Send a request that Ollama can answer immediately; return the answer and its content.
 
         Raises:
             OllamaError: no complete response arrived.

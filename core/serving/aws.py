@@ -206,6 +206,6 @@ def _adapter_context(headers: Headers) -> _RequestContext:
 def _adapter_peer(headers: Headers, context: _RequestContext) -> str:
     """Return the address that the gateway reported to the Lambda Web Adapter."""
     if context.elb is not None:
-        return next(reversed(entries(headers, "x-forwarded-for")), "")
+        return "".join(entries(headers, "x-forwarded-for")[-1:])
     source = context.http or context.identity
     return (source and source.source_ip) or ""

@@ -92,10 +92,10 @@ class ExchangeMiddleware:
 
     def _refusal_of_router(self, error: HTTPException, scope: Scope) -> ApiError:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            methods = sorted((error.headers or {})["Allow"].split(", "))  # a set's order differs
+            methods = sorted((error.headers or {})["Allow"].split(", "))  # Starlette joins a set
             return MethodNotAllowed(scope["method"], ", ".join(methods))
         path = Record.of(scope).path
-        family = "/v1/" if path.startswith("/v1") else "/api/"
+        family = "/v1/" if f"{path}/".startswith("/v1/") else "/api/"
         related = [endpoint for endpoint in self.endpoints if f" {family}" in endpoint]
         return EndpointNotFound(
             f"Unknown endpoint {path}. Available: {', '.join(related or self.endpoints)}"

@@ -11,7 +11,9 @@ _logger = logging.getLogger(__name__)
 
 
 def check(settings: Settings) -> None:
-    """Refuse to be one of several workers unless they share a store; log what they do not share.
+    """Refuse to be one of several workers without a shared store or with uvicorn's proxy headers.
+
+    What the workers do not share is logged.
 
     Raises:
         SettingsError: each worker would count requests for itself, or uvicorn would replace

@@ -32,7 +32,7 @@ Rate = Annotated[
     ),
 ]
 Origin = Annotated[
-    str, Meta(pattern=r"^(\*|https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d{1,5})?)(?!\n)$")
+    str, Meta(pattern=rf"^(\*|https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:{_PORT})?)(?!\n)$")
 ]
 HostName = Annotated[
     str, Meta(pattern=r"^(\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(?!\n)$")

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from core.chat import leases, warm_up
+from core.contract.retryable import RateLimiterDown
 from tests.conftest import Serve
 from tests.fake_ollama import Connection, FakeOllama, Request, error, never_answers, no_tokens
 from tests.redis_server import RedisServer
@@ -181,7 +182,15 @@ async def test_a_store_that_comes_late_is_waited_for(
     client: httpx.AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    refused = asyncio.Event()
+
+    class Refused(RateLimiterDown):
+        def __init__(self, problem: str, retry_after_s: int) -> None:
+            super().__init__(problem, retry_after_s)
+            refused.set()
+
     monkeypatch.setattr(leases, "OUTAGE_S", 0.1)
+    monkeypatch.setattr(leases, "RateLimiterDown", Refused)
     redis.stop()
     url = await serve(
         warm_up=(MODEL,),
@@ -189,7 +198,7 @@ async def test_a_store_that_comes_late_is_waited_for(
         rate_limit_fail_closed=True,
         share_queue="always",
     )
-    await asyncio.sleep(1)
+    await asyncio.wait_for(refused.wait(), 10)
     await ready(client, url, 503)
     redis.start()
     await ready(client, url)

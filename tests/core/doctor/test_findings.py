@@ -257,7 +257,7 @@ async def test_each_cause_is_found(
 
 
 def test_a_failure_without_a_text_has_its_name() -> None:
-    found = ollama._unreachable(Settings(), httpx.ReadError(""))
+    found = ollama._unreachable(Settings(port=0), httpx.ReadError(""))  # 0: no server is asked
     assert found.text.endswith(": ReadError")
 
 

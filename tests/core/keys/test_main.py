@@ -146,7 +146,7 @@ def test_a_wrong_rate_is_explained(
 ) -> None:
     with pytest.raises(SystemExit):
         run("create", "--name", "x", option, "often")
-    assert "such as 60/minute, or off" in capsys.readouterr().err
+    assert "a rate such as 60/minute" in capsys.readouterr().err
 
 
 def test_the_files_variable_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
