@@ -28,7 +28,7 @@ def url(osls: list[str], engine_url: str, zips: Path, tmp_path_factory: Any) -> 
         for file in (ROOT / "deploy").glob(pattern):
             copy(file, folder)
     provider = (ROOT / "deploy/provider.yml").read_text("utf-8")
-    provider = re.sub(r"(?m)^.*(resolve:|API_KEYS:|apiKeys:|- name:).*\n", "", provider)
+    provider = re.sub(r"(?m)^.*(resolve:|API_KEYS:|OLLAMA_HEADERS:|apiKeys:).*\n", "", provider)
     provider = provider.replace("environment:\n", "environment:\n  ANONYMOUS_CLIENTS: 0.0.0.0/0\n")
     (folder / "provider.yml").write_text(provider, "utf-8")
     config = (ROOT / "deploy/serverless-mangum.yml").read_text("utf-8")
