@@ -7,14 +7,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.programs import free_ports
+
 
 class RedisServer:
     """A redis-server from the system package, on a free port."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.url = f"redis://127.0.0.1:{self.port}"
         self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
         self._command += ["--save", "", "--dir", str(directory), *arguments]

@@ -15,7 +15,7 @@ from shutil import which
 import psutil
 
 from tests.benchmarks.programs import HERE, SERVER_CORE, UPSTREAM_CORE, running
-from tests.programs import ROOT
+from tests.programs import ROOT, free_ports
 
 OPEN_GATE = {
     "HOST": "127.0.0.1",
@@ -104,7 +104,7 @@ class Lineup:
         Raises:
             Failed: it does not start.
         """
-        port, log = _free_port(), self.folder / f"{name}.log"
+        (port,), log = free_ports(1), self.folder / f"{name}.log"
         environ = {
             "OLLAMA_BASE_URL": f"http://127.0.0.1:{self.upstream_port}",
             "PORT": str(port),
@@ -179,12 +179,6 @@ def upstream(program: Path) -> Iterator[Server]:
 
 def _nginx() -> str | None:
     return which("nginx") or which("nginx", path="/usr/sbin:/usr/local/sbin")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
 
 
 def _listens(port: int, process: subprocess.Popen[str]) -> bool:

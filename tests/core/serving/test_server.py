@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.processes import bundle, fake_ollama, running, wait_for
-from tests.programs import ROOT
+from tests.programs import ROOT, free_ports
 
 CHAT = {"message": "hi", "model": "smollm2:135m"}
 
@@ -166,8 +166,7 @@ def test_an_idle_server_ends_at_once(slow_ollama: str) -> None:
 
 
 def test_the_page_has_its_own_port_which_serves_the_api_too(slow_ollama: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with serving(slow_ollama, WEB_PORT=str(port)) as (process, url):
         web = wait_for(process.stdout, "Listening for the chat page on ")
         assert web == f"http://127.0.0.1:{port}"

@@ -78,12 +78,13 @@ async def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
             await asyncio.sleep(0.02)
 
 
-def listens(port: int) -> bool:
-    """Return whether something listens on a port, without using the tunnel by connecting."""
-    return any(
-        connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+def listeners(port: int) -> set[int | None]:
+    """Return the ids of the processes that listen on a port; connecting would use the tunnel."""
+    return {
+        connection.pid
         for connection in psutil.net_connections("tcp4")
-    )
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+    }
 
 
 @dataclass
@@ -139,11 +140,11 @@ class Relay:
         return token
 
     def tunnel_is_up(self) -> bool:
-        return listens(self.tunnel_port)
+        return bool(listeners(self.tunnel_port) & {each.pid for each in self.sessions()})
 
     def sessions(self) -> set[psutil.Process]:
         """Return the sshd processes that hold tunnels."""
-        return set(psutil.Process(self.sshd.pid).children())
+        return set(psutil.Process(self.sshd.pid).children(recursive=True))
 
     async def reload(self) -> None:
         """Let nginx reload its files, and wait until no worker uses the old ones."""
@@ -200,7 +201,7 @@ def relay(folder: Path, *changes: tuple[str, object]) -> Iterator[Relay]:
         sshd = program("sshd", "apt install openssh-server")
         config, log = folder / "sshd_config", folder / "sshd.log"
         self.sshd = stack.enter_context(started([sshd, "-D", "-f", config, "-E", log], {}))
-        asyncio.run(until(lambda: listens(self.https_port) and listens(self.ssh_port)))
+        asyncio.run(until(lambda: bool(listeners(self.https_port) and listeners(self.ssh_port))))
         yield self
 
 

@@ -1,5 +1,6 @@
 """What a client of the functions gets while the path to Ollama is broken, and afterwards."""
 
+import asyncio
 import json
 import re
 import signal
@@ -78,10 +79,10 @@ async def test_an_ollama_that_is_not_running_is_distinguished_from_a_tunnel_that
 ) -> None:
     client = function(chat)
     await fake.stop()
-    status, error = await ask(client)
-    assert status == 500
+    async with asyncio.timeout(60):
+        while "Is Ollama running" not in (error := (await ask(client))[1]):
+            assert "or Ollama is not running there" in error  # a busy nginx knows no better
     assert "no tunnel" not in error
-    assert "Is Ollama running" in error
     await fake.start()
     assert await ask(client) == (200, "")
 

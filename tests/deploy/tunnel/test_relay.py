@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.deploy.tunnel.loopback import Relay, Tunnel, listens, make_certificates
+from tests.deploy.tunnel.loopback import Relay, Tunnel, listeners, make_certificates
 from tests.fake_ollama import FakeOllama, whole
 from tests.programs import free_ports
 
@@ -190,7 +190,7 @@ async def ssh(relay: Relay, *arguments: str, tunnel_port: int | None = None) -> 
 async def test_the_tunnels_key_listens_nowhere_else(relay: Relay) -> None:
     (port,) = free_ports(1)
     assert "remote port forwarding failed" in await ssh(relay, tunnel_port=port)
-    assert not listens(port)
+    assert not listeners(port)
 
 
 async def test_the_tunnels_key_leads_to_nothing_behind_the_relay(relay: Relay) -> None:
