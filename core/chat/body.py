@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import re
 from functools import cached_property
 from typing import Self
 
@@ -25,6 +26,7 @@ RESERVED_SHARE = 16
 _BOM = codecs.BOM_UTF8
 _COMPRESSIONS = {b"br", b"compress", b"deflate", b"gzip", b"x-gzip", b"zstd"}
 """Scripts also send `Content-Encoding: utf-8`, which does no harm."""
+_HALF_A_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])")
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
 
@@ -206,3 +208,10 @@ class _Text:
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is over {limit} bytes. Send a shorter message or smaller images")
+
+
+def json_problem(error: Exception, body: bytes | bytearray) -> str:
+    """Return why `body` is not JSON in UTF-8, given its decoder's `error`."""
+    if half := _HALF_A_PAIR.search(body):  # msgspec takes it for the end of the data
+        return f"{half[0].decode('latin-1')} is half of a character, such as an emoji cut in two"
+    return str(error)

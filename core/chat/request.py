@@ -11,7 +11,13 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 
-from core.chat.body import QUICK_BODY_BYTES, SMALL_BODY_BYTES, MemoryBudget, read_body
+from core.chat.body import (
+    QUICK_BODY_BYTES,
+    SMALL_BODY_BYTES,
+    MemoryBudget,
+    json_problem,
+    read_body,
+)
 from core.chat.conversation import check, max_integers, messages_of, too_long
 from core.chat.images import check_images
 from core.chat.large import weighed
@@ -133,7 +139,8 @@ async def parse_chat_request(body: bytes | bytearray, limit: int) -> ChatRequest
         raise BadRequest(in_json_terms(str(error))) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(
-            f'The body is not valid JSON. Send an object such as {{"message": "Hello"}} ({error})'
+            'The body is not valid JSON. Send an object such as {"message": "Hello"} '
+            f"({json_problem(error, body)})"
         ) from None
     if chat.options is not UNSET:
         chat.options = _checked_options(chat.options)

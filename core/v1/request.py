@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 from msgspec import Raw
 
+from core.chat.body import json_problem
 from core.chat.keywords import Work
 from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
@@ -62,7 +63,7 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
     try:
         fields = msgspec.json.decode(body, type=_Fields)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"The body must be a JSON object ({error})") from None
+        raise BadRequest(f"The body must be a JSON object ({json_problem(error, body)})") from None
     if len(fields) > MAX_FIELDS:
         raise BadRequest(f"The body has more than {MAX_FIELDS} fields")
     await asyncio.sleep(0)  # let other clients have their turn

@@ -49,6 +49,12 @@ async def test_every_field_is_read() -> None:
     assert [bytes(raw) for raw in chat.images] == [f'"{image}"'.encode()]
 
 
+@pytest.mark.parametrize("body", [r'{"message": "\uD83D"}', r'{"message": "\ud83d\ude00 \ud83d."}'])
+async def test_half_of_a_character_is_called_that(body: str) -> None:
+    with pytest.raises(BadRequest, match=r"\(\\u[dD]83[dD] is half of a character"):
+        await parse(body)
+
+
 @pytest.mark.parametrize(
     ("body", "start"),
     [

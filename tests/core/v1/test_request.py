@@ -104,6 +104,7 @@ def test_a_name_given_twice_is_refused() -> None:
         (b"", "must be a JSON object"),
         (b"[]", "must be a JSON object"),
         (b'{"model":', "must be a JSON object"),
+        (rb'{"model": "\ud83d"}', r"\\ud83d is half of a character"),
         (b'{"model":1}', "model: "),
         (b'{"model":"a b"}', "model: "),
         (b'{"n":2}', "n: only 1 is supported"),
