@@ -21,6 +21,8 @@ SMALL = {"message": "안녕", "model": "smollm2:135m"}
 LARGE = {"message": "안녕", "model": "Llama3.1:70B"}
 MODELS = ("llama3.1:70b", "qwen2.5:72b"), ("smollm2:135m", "qwen3:4b"), ("smollm2:135m",)
 WORDS = [f"말{number} " for number in range(20)]
+ONE_THREAD = {"log stdout": "nbthread 1\n    log stdout"}
+"""Each of HAProxy's threads knows a moment later what another has just counted."""
 
 
 class Pool:
@@ -144,6 +146,7 @@ async def test_the_models_of_all_machines_are_listed_once(
     assert (await api.get("/api/health")).status_code == 200
 
 
+@pytest.mark.parametrize("limits", [ONE_THREAD])
 async def test_the_machine_with_the_fewest_requests_is_next(
     pool: Pool, api: httpx.AsyncClient
 ) -> None:
@@ -233,7 +236,9 @@ async def test_a_client_that_goes_away_stops_its_machine(
         await request.disconnected.wait()
 
 
-@pytest.mark.parametrize("limits", [{"maxconn 4": "maxconn 1", "queue ge 64": "queue ge 2"}])
+@pytest.mark.parametrize(
+    "limits", [{"maxconn 4": "maxconn 1", "queue ge 64": "queue ge 2", **ONE_THREAD}]
+)
 async def test_a_full_queue_says_when_to_come_again(pool: Pool, api: httpx.AsyncClient) -> None:
     pool.gpu1.default = tokens(WORDS, pace_s=0.05)
     first = asyncio.create_task(api.post("/api/chat", json=LARGE))
