@@ -39,7 +39,7 @@ from tests.compatible import (
     whole_stream,
 )
 from tests.conftest import Serve
-from tests.fake_ollama import Connection, FakeOllama, Request, error, never_answers, whole
+from tests.fake_ollama import Connection, FakeOllama, Reply, Request, error, never_answers, whole
 from tests.leaving import LEAVABLE, PATIENCE_S, seconds_until_freed
 from tests.recorded import Recorded
 
@@ -209,8 +209,18 @@ async def test_a_plain_answer_that_is_not_whole_is_a_500_and_not_asked_for_again
     assert len(fake.asked(path)) == 1, "an SDK ran the model twice"
 
 
-async def test_a_busy_ollama_is_asked_again(fake: FakeOllama, serve: Serve) -> None:
-    busy = error(503, "server busy, please try again.  maximum pending requests exceeded")
+@pytest.mark.parametrize(
+    "busy",
+    [
+        error(503, "server busy, please try again.  maximum pending requests exceeded"),
+        whole(429, "text/html", b"<h1>429 Too Many Requests</h1>"),
+    ],
+    ids=["Ollama", "a relay"],
+)
+async def test_a_busy_ollama_is_asked_again(
+    fake: FakeOllama, serve: Serve, monkeypatch: pytest.MonkeyPatch, busy: Reply
+) -> None:
+    monkeypatch.setattr("core.ollama.failures.BUSY_RETRY_AFTER_S", 1)
     fake.reply(busy, replayed("chat"), path=CHAT)
     clients = Clients(await serve(api_keys=KEYS, default_model=MODEL), retries=1)
     assert (await clients.plain(CHAT)).choices[0].finish_reason == "stop"
