@@ -1,5 +1,7 @@
 """GET /v1/models and /v1/models/{model}: the installed models, as OpenAI's SDKs list them."""
 
+from urllib.parse import unquote
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,7 +22,8 @@ async def models(request: Request) -> Response:
 
 async def model(request: Request) -> Response:
     """Answer with the model that the path names in any case, if the client may use it."""
-    wanted = request.path_params["model"].removesuffix("/").removesuffix(":latest")
+    # The SDKs send a slash as %2F, which stays so in a path.
+    wanted = unquote(request.path_params["model"]).removesuffix("/").removesuffix(":latest")
     if not wanted:  # /v1/models/
         return await models(request)
     usable = await _usable(request)

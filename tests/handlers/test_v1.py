@@ -322,6 +322,9 @@ async def test_the_models_are_those_that_the_client_may_use(
     assert [model.id async for model in clients.openai.models.list()] == fake.models
     assert (await clients.openai.models.retrieve(MODEL)).id == MODEL
     assert (await clients.openai.models.retrieve(MODEL.upper())).id == MODEL
+    fake.models.append("hf.co/someone/Small-GGUF:Q4_K_M")
+    for name in (fake.models[-1], fake.models[-1].lower()):
+        assert (await clients.openai.models.retrieve(name)).id == fake.models[-1]
     async with httpx.AsyncClient(headers=HEADERS) as client:
         with_slash = await client.get(f"{clients.openai.base_url}models/")
     assert [entry["id"] for entry in with_slash.json()["data"]] == fake.models
