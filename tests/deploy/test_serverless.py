@@ -642,6 +642,8 @@ def test_the_gateway_s_own_errors_have_the_one_shape(templates: dict[str, Templa
             assert "Try again in" in answer["ResponseTemplates"]["application/json"]
             exposed = "gatewayresponse.header.Access-Control-Expose-Headers"
             assert answer["ResponseParameters"][exposed] == "'Retry-After'"
+        no_retry = "gatewayresponse.header.x-should-retry" in answer["ResponseParameters"]
+        assert no_retry == (answer["ResponseType"] == "INTEGRATION_TIMEOUT")  # it may have run
     # A deployment contains only what exists when it is created, and waits for the methods.
     assert set(answers) == set(template["Resources"]["ApiGatewayResourceApi"]["DependsOn"])
 
