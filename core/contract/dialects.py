@@ -111,7 +111,7 @@ _NATIVE, _OPENAI, _RESPONSES, _ANTHROPIC = Dialect(), OpenAI(), Responses(), Ant
 
 def dialect_of(path: str) -> Dialect:
     """Return the dialect that clients of `path` understand."""
-    if not path.startswith("/v1/"):
+    if not f"{path}/".startswith("/v1/"):
         return _NATIVE
     if path.startswith("/v1/messages"):
         return _ANTHROPIC

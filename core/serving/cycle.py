@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol
 
 from core.awaitables import DONE
+from core.contract.dialects import dialect_of
 from core.contract.errors import InternalError
 from core.gate.browsers import RAW_HEADERS, SecurityHeadersMiddleware
 from core.serving.flow import Signal
@@ -59,7 +60,8 @@ class Cycle:
                 self.transport.close()
             else:
                 self.keep_alive = False
-                answer = InternalError("Internal error. Check the server's log").response()
+                internal = InternalError("Internal error. Check the server's log")
+                answer = dialect_of(self.scope["path"]).response(internal, "")
                 await SecurityHeadersMiddleware(answer)(self.scope, self.receive, self.send)
         finally:
             self.on_response = _do_nothing  # leave no cycle

@@ -141,7 +141,7 @@ class Protocol(Reader):
     def _turn_away(self, error: ApiError) -> None:
         """Answer with `error` and stop reading, but let the client read it if there is room."""
         self.refused = True
-        self.transport.write(last_answer(error))
+        self.transport.write(last_answer(error, self.url))
         if not self._limits.may_linger(self):
             self.transport.close()
             return

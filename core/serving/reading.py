@@ -49,6 +49,7 @@ class Reader(HttpToolsProtocol):
     def __init__(self, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self.pipeline = NO_PIPELINE
+        self.url = b""
         self.head_timer: asyncio.TimerHandle | None = None
         self.in_head = self.refused = False
         self._head_size = self._late_bytes = 0

@@ -5,6 +5,7 @@ from time import time
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from core.context import Record
+from core.contract.dialects import dialect_of
 from core.contract.errors import ApiError
 from core.gate.browsers import HEADERS
 from core.observe import logs
@@ -15,9 +16,12 @@ REFUSED_S = 1
 """How long a refused connection is still read: closing it earlier could lose the answer."""
 
 
-def last_answer(error: ApiError) -> bytes:
-    """Return `error` as an answer after which the connection closes."""
-    response = error.response()
+def last_answer(error: ApiError, target: bytes) -> bytes:
+    """Return `error` as an answer after which the connection closes.
+
+    `target` is the request's, as far as it has been read.
+    """
+    response = dialect_of(target.decode("latin-1")).response(error, "")
     response.headers.update({**HEADERS, "connection": "close"})
     head = STATUS_LINE[response.status_code] + header_lines(response.raw_headers)
     return head + b"\r\n" + bytes(response.body)

@@ -306,6 +306,8 @@ async def test_unknown_paths_and_methods_have_the_shape_of_their_api(clients: Cl
     async with httpx.AsyncClient() as client:
         unknown = await client.get(f"{url}nope")
         wrong = await client.get(f"{url}messages")
+        root = await client.get(url.rstrip("/"))
+    assert root.json()["error"].keys() == {"message", "type", "param", "code"}
     assert unknown.status_code == 404
     assert unknown.json()["error"].keys() == {"message", "type", "param", "code"}
     assert unknown.json()["error"]["code"] is None

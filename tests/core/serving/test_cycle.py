@@ -168,6 +168,18 @@ async def test_an_answer_of_the_wrong_length_ends_its_connection(
     assert transport.closed
 
 
+async def test_an_application_that_fails_is_a_500_in_the_shape_of_its_api(
+    connect: Connect, transport: Transport
+) -> None:
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError
+
+    await run(connect(fails), GET.replace(b"/", b"/v1/models", 1))
+    (answer,) = transport.writes
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b'{"error":{"message":"Internal error.' in answer
+
+
 async def read(receive: Receive) -> bytes:
     data, more = b"", True
     while more:

@@ -321,6 +321,28 @@ async def test_what_is_refused_is_logged_with_its_address(
     assert (record.address, record.error.__name__) == ("127.0.0.1", error)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [b" HTTP/9.9\r\n\r\n", b" HTTP/1.1\r\nX: " + b"x" * 70_000,
+     b" HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", b" HTTP/1.1\r\nHost: a"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (b"/api/chat", {"success", "error"}),
+        (b"/v1/chat/completions", {"message", "type", "param", "code"}),
+        (b"/v1/messages?beta=true", {"type", "message"}),
+    ],
+)
+async def test_what_is_refused_before_its_handler_has_the_shape_of_its_api(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: bytes, fields: set[str], rest: bytes
+) -> None:
+    monkeypatch.setattr(reading, "HEAD_TIMEOUT_S", 0.2)
+    answer = await raw(await serve(), b"POST " + path + rest)
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert set(body if path.startswith(b"/api") else body["error"]) == fields
+
+
 async def test_a_trusted_proxy_is_not_logged_as_an_attacker(
     serve: Serve, logged: list[Record]
 ) -> None:
