@@ -182,3 +182,4 @@ class EmbedRequest(Struct, kw_only=True):
     model: str = ""
     input: str | list[str] = ""
     encoding_format: str = "float"
+    dimensions: int | None = None

@@ -1,7 +1,10 @@
 """The engine's OpenAI-compatible paths, translated as Ollama does (openai/openai.go)."""
 
+import math
 import secrets
 import time
+from array import array
+from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -72,7 +75,22 @@ async def embeddings(request: Request) -> Response:
         raise EngineError("invalid input", 400)
     llama: Llama = request.app.state.llama
     body = await llama.embed(msgspec.to_builtins(asked))
+    if asked.dimensions and asked.dimensions > 0:
+        body = _shortened(body, asked.dimensions)
     return Response(body, media_type="application/json")
+
+
+def _shortened(body: bytes, dimensions: int) -> bytes:
+    """Return the embeddings in `body` with the first `dimensions` only, again of length 1."""
+    answer = msgspec.json.decode(body)
+    for entry in answer["data"]:
+        given = entry["embedding"]
+        is_text = isinstance(given, str)
+        numbers = array("f", b64decode(given) if is_text else given)[:dimensions]
+        length = math.hypot(*numbers) or 1
+        short = array("f", [number / length for number in numbers])
+        entry["embedding"] = b64encode(short.tobytes()).decode() if is_text else short.tolist()
+    return _encode(answer)
 
 
 async def models(request: Request) -> JSONResponse:
