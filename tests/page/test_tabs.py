@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.fake_ollama import FakeOllama, after, never_answers, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, say, stall, stored, wait_for_count, wait_until
@@ -265,3 +267,57 @@ async def test_a_new_tab_learns_at_once_what_is_being_written(
     await stall(page, fake)
     other = await _second_tab(page)
     await other.wait_for_selector(".progress:text('Another tab is receiving this answer')")
+
+
+SLOW = """
+  const { get } = IDBObjectStore.prototype;
+  const success = Object.getOwnPropertyDescriptor(IDBRequest.prototype, "onsuccess");
+  window.slow = false;
+  window.reads = 0;
+  IDBObjectStore.prototype.get = function (key) {
+    const request = get.call(this, key);
+    if (!window.slow || this.transaction.mode !== "readonly") return request;
+    window.reads += 1;
+    const set = (call) => success.set.call(request, () => setTimeout(call, 1000));
+    Object.defineProperty(request, "onsuccess", { set });
+    return request;
+  };
+"""
+"""Reading a large conversation takes a while; `reads` counts those that have begun."""
+
+
+@pytest.mark.parametrize("then", ["new", "another"])
+async def test_news_of_a_conversation_that_was_left_changes_no_other(
+    then: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    for title in ("Alpha", "Beta"):
+        await page.click("#new")
+        await say(page, title)
+        await answered(page)
+    other = await _second_tab(page, SLOW)
+    for tab in (page, other):
+        await tab.click(".open:text('Alpha')")
+        await tab.wait_for_selector(".user:has-text('Alpha')")
+    await other.evaluate("window.slow = true")
+    if then == "another":
+        await other.click(".open:text('Beta')")
+    await say(page, "More")
+
+    async def heard() -> bool:
+        return bool(await other.evaluate("window.reads") > (then == "another"))
+
+    await wait_until(heard)
+    if then == "new":
+        await other.click("#new")
+    await answered(page, 2)
+    await other.wait_for_timeout(1500)
+    await other.evaluate("window.slow = false")
+    await say(other, "Last")
+    await answered(other, 1 if then == "new" else 2)
+    asked = {
+        talk["title"]: [told["text"] for told in talk["messages"] if told["role"] == "user"]
+        for talk in await stored(page)
+    }
+    last = {"Last": ["Last"], "Beta": ["Beta"]} if then == "new" else {"Beta": ["Beta", "Last"]}
+    assert asked == {"Alpha": ["Alpha", "More"], **last}

@@ -64,8 +64,9 @@ export class Conversation {
     this.#hooks.changed();
   }
 
-  /** Takes over what another tab has stored. */
+  /** Takes over what another tab has stored, unless the reader has opened another conversation meanwhile. */
   absorb(stored) {
+    if (stored?.id !== this.data.id) return;
     absorb(this.data, stored);
     this.draw();
     this.#hooks.changed();
