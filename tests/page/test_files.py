@@ -275,6 +275,42 @@ async def test_what_is_attached_outlives_a_reload(open_page: Open, fake: FakeOll
     assert await _attached(page) == []
 
 
+SLOW_FILES = """
+  const { arrayBuffer } = Blob.prototype;
+  Blob.prototype.arrayBuffer = async function () {
+    await new Promise((resolve) => (window.readOn = resolve));
+    return arrayBuffer.call(this);
+  };
+"""
+
+
+@IN_BOTH
+@pytest.mark.parametrize("back", ["before", "after"])
+async def test_a_file_read_meanwhile_stays_with_its_conversation(
+    back: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.add_init_script(SLOW_FILES)
+    await page.reload()
+    await say(page, "Hello")
+    await answered(page)
+    await _add(page, "slow.txt", b"Slow", "text/plain")
+    await page.wait_for_selector("#attachments:has-text('Reading')")
+    await page.click("#new")
+    if back == "before":
+        await page.click("#list .open")
+        await page.wait_for_selector(".answer")
+    await page.evaluate("window.readOn()")
+    await wait_for_count(page, "#attachments li:has-text('Reading')", 0)
+    if back == "after":
+        assert await _attached(page) == []
+        await page.click("#list .open")
+    await wait_for_count(page, "#attachments li", 1)
+    assert await _attached(page) == ["slow.txt"]
+    await page.reload()
+    await wait_for_count(page, "#attachments li", 1)
+
+
 async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_page: Open) -> None:
     page = await open_page()
     await _add(page, "notes.txt", b"Remember", "text/plain")

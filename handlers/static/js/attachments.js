@@ -12,10 +12,14 @@ const notice = byId("notice");
 let attached = [];
 let reading = 0;
 
-let changed = () => {};
+let changed;
+let keeper;
 
-/** Calls `call` when the reader adds or removes something. */
-export const onAttachments = (call) => (changed = call);
+/**
+ * Calls `change` when the reader adds or removes something. `keeping()` returns what takes an item that has
+ * been read since, if another draft is shown by then; it returns whether it did.
+ */
+export const onAttachments = (change, keeping) => ([changed, keeper] = [change, keeping]);
 
 /** Whether files are still being read. */
 export const busy = () => reading > 0;
@@ -38,13 +42,17 @@ export function attachItems(items) {
 
 async function add(files) {
   const problems = [];
+  const keptElsewhere = keeper();
   notice.textContent = "";
   for (const file of files) {
     reading += 1;
     show();
     try {
-      attached.push(await read(file));
-      changed();
+      const item = await read(file);
+      if (!(await keptElsewhere(item))) {
+        attached.push(item);
+        changed();
+      }
     } catch (problem) {
       problems.push(problem instanceof Unreadable ? words.unreadable[problem.reason](file.name) : problem.message);
       notice.textContent = [...new Set(problems)].join("\n");

@@ -110,6 +110,18 @@ function keepParcel() {
   ifStored(() => (items.length ? db.set(name, { items, kept: Date.now() }, parcels) : db.del(name, parcels)));
 }
 
+/** Remembers the draft in the field for what is being read; returns what keeps it there, once another is shown. */
+function keeperOf() {
+  const name = parcelOf(place);
+  const added = (item) => ({ items = [] } = {}) => ({ items: [...items, item], kept: Date.now() });
+  return async (item) => {
+    await shown;
+    if (name === parcelOf(place)) return false;
+    await ifStored(() => db.update(name, added(item), parcels));
+    return true;
+  };
+}
+
 /** Deletes what belonged to tabs that were closed long ago. */
 async function forgetOldParcels() {
   for (const [name, { kept }] of await db.entries(parcels)) {
@@ -122,5 +134,5 @@ field.addEventListener("input", () => {
   pause = setTimeout(keep, DELAY_MS);
 });
 for (const event of LEAVING) addEventListener(event, keep);
-onAttachments(keepParcel);
+onAttachments(keepParcel, keeperOf);
 ifStored(forgetOldParcels);
