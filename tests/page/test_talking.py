@@ -165,6 +165,19 @@ async def test_copying_works_over_plain_http(open_page: Open, fake: FakeOllama) 
     assert await page.input_value("#message") == "The capital of France is Paris."
 
 
+async def test_a_double_click_on_copy_leaves_the_button_as_it_was(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    copy = (await answered(page)).get_by_label("Copy")
+    before = await copy.inner_html()
+    await copy.dblclick()
+    await page.wait_for_selector(".assistant .tools:has-text('Copied')")
+    await page.wait_for_timeout(2000)
+    assert await copy.inner_html() == before
+
+
 async def test_copying_works_where_the_clipboard_is_refused(
     open_page: Open, fake: FakeOllama
 ) -> None:

@@ -55,12 +55,19 @@ export async function toClipboard(text, html) {
   focused.focus();
 }
 
+const copied = new WeakSet(); // buttons that say so
+
 /** Copies text, and `html` beside it, and lets `button` say so for a moment. */
 export async function copy(text, button, html) {
   await toClipboard(text, html);
+  if (copied.has(button)) return;
+  copied.add(button);
   const before = [...button.childNodes];
   button.replaceChildren(icon("check"), words.copied);
-  setTimeout(() => button.replaceChildren(...before), 1500);
+  setTimeout(() => {
+    copied.delete(button);
+    button.replaceChildren(...before);
+  }, 1500);
 }
 
 /** Offers `text` as a file. */
