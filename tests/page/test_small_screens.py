@@ -1,5 +1,7 @@
 """On phones, with touch, zoomed in; and Back and Forward everywhere."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,8 +73,9 @@ async def test_back_walks_through_conversations(open_page: Open, fake: FakeOllam
     await _shown(page, "Three")
 
 
-async def test_address_of_no_conversation(open_page: Open, fake: FakeOllama) -> None:
-    page = await open_page("/#gone")
+@pytest.mark.parametrize("address", ["/#gone", "/#100%"])
+async def test_address_of_no_conversation(address: str, open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(address)
     await page.wait_for_selector("#notice:has-text('not in this browser')")
     assert await _path(page) == "/"
     await say(page, "Hello")
@@ -84,6 +87,24 @@ async def test_address_of_no_conversation(open_page: Open, fake: FakeOllama) -> 
     assert await _focused(page) == "message"
     assert len(await _path(page)) > 10
     await wait_for_count(page, ".user", 1)
+
+
+async def test_any_name_of_a_conversation_is_an_address(
+    open_page: Open, fake: FakeOllama, tmp_path: Path
+) -> None:
+    page = await open_page()
+    told = {"id": "a", "parent": None, "role": "user", "text": "Hello"}
+    talks = [{"id": "50% off %41", "title": "Sale", "messages": [told], "leaf": "a"}]
+    (tmp_path / "talks.json").write_text(json.dumps({"conversations": talks}))
+    await page.set_input_files("#import-file", tmp_path / "talks.json")
+    await page.click(".open:text('Sale')")
+    await page.wait_for_selector(".user:has-text('Hello')")
+    await page.reload()
+    await page.wait_for_selector(".user:has-text('Hello')")
+    await page.click("#new")
+    await wait_for_count(page, ".user", 0)
+    await page.go_back()
+    await page.wait_for_selector(".user:has-text('Hello')")
 
 
 @pytest.mark.parametrize("by", ["back", "escape"])

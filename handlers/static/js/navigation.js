@@ -11,14 +11,21 @@ const overlays = []; // how to close what is open, the topmost last
 let shown = "";
 
 /** The conversation that the address names, or "". */
-export const addressed = () => decodeURIComponent(location.hash.slice(1));
+export function addressed() {
+  const id = location.hash.slice(1);
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id; // a lone "%"
+  }
+}
 
 /** Records that conversation `id` is shown ("" for a new one), as a new page or in `place` of the last. */
 export function visit(id, { place = false } = {}) {
   shown = id;
   if (addressed() === id) return;
   const how = place || history.state?.overlay ? "replaceState" : "pushState";
-  history[how](null, "", id ? `#${id}` : location.pathname);
+  history[how](null, "", id ? `#${encodeURIComponent(id)}` : location.pathname);
 }
 
 /** Calls `open` with the conversation that Back, Forward or an edited address leads to. */
