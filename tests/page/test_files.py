@@ -207,6 +207,12 @@ async def test_an_image_alone_is_sent(open_page: Open, fake: FakeOllama) -> None
     await say(page, "무엇이 보여?")
     await answered(page, 2)
     assert images() == [1, 0, 0]
+    await page.hover(".user")
+    await page.click(".user >> nth=0 >> [aria-label='편집']")
+    await page.click(".edit .primary")
+    await wait_for_count(page, ".user", 1)
+    await answered(page)
+    assert images() == [1]
 
 
 async def _attached(page: Any) -> list[str]:

@@ -50,7 +50,7 @@ export function drawQuestion(message, { resend, versions }) {
     );
     form.onsubmit = (event) => {
       event.preventDefault();
-      if ((field.value.trim() || message.files?.length) && resend(field.value.trim())) session.removeItem(draft);
+      if ((field.value.trim() || message.images.length || message.files?.length) && resend(field.value.trim())) session.removeItem(draft);
     };
     form.onkeydown = (event) => {
       if (isComposing(event)) return;
