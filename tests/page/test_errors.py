@@ -148,6 +148,12 @@ async def test_a_key_that_no_header_takes_is_refused_in_words(open_page: Open) -
     await wait_until(kept)
 
 
+ONE_TALK: Any = {
+    "name": "talk.md",
+    "mimeType": "text/markdown",
+    "buffer": b"# Title\n\n<!-- user -->\n## User\n\nHello\n",
+}
+
 BLOCKED = """
   for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
     const get = () => { throw new DOMException("Access is denied", "SecurityError"); };
@@ -170,6 +176,52 @@ async def test_blocked_storage_stops_nothing_else(open_page: Open, fake: FakeOll
     await page.select_option("#theme", "dark")
     await page.select_option("#language", "ko")
     assert await page.inner_text("#settings-title") == "설정"
+    await page.select_option("#language", "en")
+    for act in (page.click("#export-all"), page.set_input_files("#import-file", ONE_TALK)):
+        await act
+        await page.wait_for_selector("#import-result:has-text('cannot store')")
+        await page.keyboard.press("Escape")
+        await page.click("#open-settings")
+
+
+FILL = """() => {
+  for (const storage of [localStorage, sessionStorage]) {
+    for (let size = 1 << 22, count = 0; size >= 1; ) {
+      try {
+        storage.setItem(`fill${count++}`, "x".repeat(size));
+      } catch {
+        size >>= 1;
+      }
+    }
+  }
+}"""
+
+
+async def test_full_storage_stops_nothing(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await page.evaluate(FILL)
+    await page.select_option("#model", "smollm2:135m")
+    await page.click("#open-settings")
+    await page.select_option("#theme", "dark")
+    assert await page.get_attribute("html", "data-theme") == "dark"
+    await page.keyboard.press("Escape")
+    await page.fill("#message", "Later")
+    await page.wait_for_timeout(500)
+    await say(page, "Hello")
+    await answered(page)
+    await page.click("#new")
+    assert await page.input_value("#message") == ""
+    await page.fill("#message", "A draft")
+    await page.click("#list .open")
+    await page.wait_for_selector(".answer")
+    await page.click("#new")
+    assert await page.input_value("#message") == "A draft"
+    await page.click("#open-settings")
+    await page.click("#change-key")
+    await page.fill("#key-value", "owa_key")
+    async with page.expect_request("**/api/models?*") as models:
+        await page.press("#key-value", "Enter")
+    assert (await models.value).headers["authorization"] == "Bearer owa_key"
 
 
 async def test_unreachable_server(open_page: Open) -> None:

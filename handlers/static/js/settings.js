@@ -44,16 +44,22 @@ export function setUpSettings(hooks) {
   }
 
   byId("change-key").onclick = async () => (await askForKey()) && hooks.keyChanged();
-  byId("export-all").onclick = async () =>
-    download("conversations.json", "application/json", await exportAll());
+  byId("export-all").onclick = async () => {
+    try {
+      download("conversations.json", "application/json", await exportAll());
+    } catch {
+      byId("import-result").textContent = words.storageFailed;
+    }
+  };
   byId("import").onclick = () => byId("import-file").click();
   byId("import-file").onchange = async ({ target }) => {
     try {
       byId("import-result").textContent = words.imported(
         await importAll(await target.files[0].text()),
       );
-    } catch {
-      byId("import-result").textContent = words.importFailed;
+    } catch (error) {
+      const isStores = error instanceof DOMException; // other errors are the file's
+      byId("import-result").textContent = isStores ? words.storageFailed : words.importFailed;
     }
     target.value = "";
     hooks.imported();

@@ -24,16 +24,12 @@ export const dropUnsaved = ({ id }) => local.removeItem(KEY + id);
 
 /** Keeps a message of a conversation, for `saveUnsaved`. */
 export function keepUnsaved({ id }, message) {
-  try {
-    local.setItem(KEY + message.id, JSON.stringify([id, message]));
-  } catch {
-    // too long for this storage: what was saved last is kept
-  }
+  local.setItem(KEY + message.id, JSON.stringify([id, message])); // if it is too long, what was saved last is kept
 }
 
 /** Saves what other pages have left like this. */
 export async function saveUnsaved() {
-  for (const key of Object.keys(local).filter((key) => key.startsWith(KEY))) {
+  for (const key of local.keys().filter((key) => key.startsWith(KEY))) {
     const [id, message] = JSON.parse(local.getItem(key));
     const data = await load(id);
     if (data?.messages.some((other) => other.id === message.parent)) {
