@@ -33,6 +33,13 @@ async def test_reload_keeps_a_conversation_and_goes_on_with_it(
     ]
 
 
+async def test_a_title_does_not_end_in_half_an_emoji(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    await say(page, f"{'a' * 59}😀 and more")
+    await answered(page)
+    assert await _titles(page) == ["a" * 59]
+
+
 async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await stall(page, fake)

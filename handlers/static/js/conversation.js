@@ -14,6 +14,9 @@ import { words } from "./words.js";
 
 const TITLE_LENGTH = 60;
 
+/** The beginning of a long title, without half of an emoji at its end. */
+const cut = (title) => title.slice(0, TITLE_LENGTH).replace(/[\ud800-\udbff]$/, "");
+
 export class Conversation {
   #runs = new Map();
   #drawn = new Map();
@@ -150,7 +153,7 @@ export class Conversation {
     const before = branchOf({ ...this.data, leaf: parent });
     if (this.running || !this.#hooks.fits([...before, { text, files }])) return null;
     add(this.data, { role: "user", text, images, files }, parent);
-    this.data.title ||= (text.split("\n")[0] || files[0]?.name || words.imageAlone).slice(0, TITLE_LENGTH);
+    this.data.title ||= cut(text.split("\n")[0] || files[0]?.name || words.imageAlone);
     return this.#answer();
   }
 
