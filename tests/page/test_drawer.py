@@ -72,6 +72,8 @@ async def test_drawer_has_every_option_of_the_api(open_page: Open, fake: FakeOll
     assert all(labels)
     assert len(set(labels)) == len(names)
 
+    length = await page.get_attribute("[name=num_predict]", "placeholder")
+    assert length == "server limit"  # which replaces the model's
     given = {"num_predict": 100, "seed": -7, "top_k": 20, "top_p": 0.5, "min_p": 0.05}
     given |= {"typical_p": 0.9, "repeat_last_n": -1, "repeat_penalty": 1.25}
     given |= {"presence_penalty": -0.5, "frequency_penalty": 1.5}

@@ -87,7 +87,7 @@ export const en = {
   formatSchema: "JSON with a schema",
   schema: "JSON schema",
   notASchema: "This is not a JSON object yet.",
-  stopExample: "One per line",
+  optionDefaults: { num_predict: "server limit", stop: "One per line" },
   tooManyStops: (most) => `At most ${most} lines.`,
   options: {
     num_predict: "Maximum length, in tokens",

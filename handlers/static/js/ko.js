@@ -87,7 +87,7 @@ export const ko = {
   formatSchema: "스키마에 맞춘 JSON",
   schema: "JSON 스키마",
   notASchema: "아직 JSON 객체가 아닙니다.",
-  stopExample: "한 줄에 하나씩",
+  optionDefaults: { num_predict: "서버 한도", stop: "한 줄에 하나씩" },
   tooManyStops: (most) => `최대 ${most}줄까지 입력할 수 있습니다.`,
   options: {
     num_predict: "답변 최대 길이(토큰)",

@@ -85,7 +85,7 @@ export function showOptions({ options = {}, format = "" }) {
   for (const field of byId("option-fields").querySelectorAll("[name]")) {
     const value = options[field.name] ?? "";
     field.value = Array.isArray(value) ? value.join("\n") : value;
-    field.placeholder = field.name === "stop" ? words.stopExample : words.temperatureDefault;
+    field.placeholder = words.optionDefaults[field.name] ?? words.temperatureDefault;
   }
   for (const name of byId("option-fields").querySelectorAll("[data-option]")) {
     name.textContent = words.options[name.dataset.option];
