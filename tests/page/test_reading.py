@@ -154,3 +154,27 @@ async def test_all_of_a_conversation_is_printed_and_nothing_else(
         assert not await page.is_visible(selector)
     height = await page.evaluate("document.querySelector('.answer').scrollHeight")
     assert await page.evaluate("document.documentElement.scrollHeight") >= height
+
+
+OUT_OF_SIGHT = """() => [...document.querySelectorAll("pre, .table")].filter(
+  ({ scrollWidth, clientWidth, scrollHeight, clientHeight }) =>
+    scrollWidth > clientWidth || scrollHeight > clientHeight
+).length"""
+
+
+async def test_nothing_is_cut_off_or_pale_on_paper(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(viewport={"width": 700, "height": 800}, color_scheme="dark")
+    row = (
+        f"|{'2026-11-28 | `call_it(1)` | a remark that is not at all short, but very long |' * 3}\n"
+    )
+    fake.reply(tokens([f"```python\ncall({'argument, ' * 30})\n```\n\n{row}|{'---|' * 9}\n{row}"]))
+    await say(page, "Hello")
+    await answered(page)
+    assert await page.evaluate(OUT_OF_SIGHT) == 2
+    await page.click("#open-settings")
+    await page.select_option("#theme", "dark")
+    await page.keyboard.press("Escape")
+    await page.emulate_media(media="print")
+    assert await page.evaluate(OUT_OF_SIGHT) == 0
+    ink = "getComputedStyle(document.querySelector('.answer')).color"
+    assert await page.evaluate(ink) == "rgb(34, 36, 31)"
