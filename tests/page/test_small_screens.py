@@ -322,3 +322,34 @@ async def test_long_names_of_models_hide_no_figures(open_page: Open, fake: FakeO
     mean = await cells.nth(2).bounding_box()
     assert mean["x"] + mean["width"] <= 360
     assert await page.locator("#stats .value").all_text_contents() == ["41 s", "\N{EN DASH}"]
+
+
+async def test_a_wide_table_shows_where_it_goes_on(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page(**PHONE)
+    fake.reply(tokens([TABLE]))
+    await page.fill("#message", "Table")
+    await page.click("#send")
+    await answered(page)
+
+    async def edge(side: str) -> bytes:
+        box = await page.locator(".answer .table").bounding_box()
+        x = box["x"] + (box["width"] - 2 if side == "right" else 0)
+        image: bytes = await page.screenshot(
+            clip={"x": x, "y": box["y"] + 2, "width": 2, "height": 4}
+        )
+        return image
+
+    assert await edge("right") != await edge("left")
+    before = await edge("right")
+    await page.locator(".answer .table").evaluate("(table) => (table.scrollLeft = 1e6)")
+    assert await edge("left") != await edge("right") != before
+
+
+async def test_arrows_of_the_settings_keep_away_from_the_border(open_page: Open) -> None:
+    page = await open_page(**PHONE)
+    await page.click("#open-settings")
+    box = await page.locator("#language").bounding_box()
+    shot = {"y": box["y"] + 4, "height": box["height"] - 8}
+    border = {**shot, "x": box["x"] + box["width"] - 12, "width": 8}
+    empty = {**shot, "x": box["x"] + box["width"] - 40, "width": 8}
+    assert await page.screenshot(clip=border) == await page.screenshot(clip=empty)
