@@ -11,8 +11,8 @@ from tests.page.conversation import answered, say
 INSPECT = """() => {
   const tags = new Set(("a blockquote br button code del div em figcaption figure h1 h2 h3 h4 h5 "
     + "h6 hr li ol p pre span strong svg table tbody td th thead tr ul use").split(" "));
-  const attributes = new Set(["align", "aria-hidden", "class", "href", "rel", "start", "tabindex",
-    "target", "type"]);
+  const attributes = new Set(["align", "aria-hidden", "class", "dir", "href", "rel", "start",
+    "tabindex", "target", "type"]);
   const mathTags = new Set(("math menclose mfrac mi mmultiscripts mn mo mover mpadded mphantom "
     + "mprescripts mroot mrow mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder "
     + "munderover none").split(" "));

@@ -178,3 +178,38 @@ async def test_nothing_is_cut_off_or_pale_on_paper(open_page: Open, fake: FakeOl
     assert await page.evaluate(OUT_OF_SIGHT) == 0
     ink = "getComputedStyle(document.querySelector('.answer')).color"
     assert await page.evaluate(ink) == "rgb(34, 36, 31)"
+
+
+ARABIC = """مرحبا! كلمة Python في الوسط.
+
+- البند `x = 1`!
+
+| الاسم | القيمة |
+|---|---|
+| واحد | 1 |
+
+English, and a formula: $x$.
+"""
+
+LEFT = """(selector) => {
+  const range = document.createRange();
+  range.selectNodeContents(document.querySelector(selector));
+  const { left } = document.querySelector(".answer").getBoundingClientRect();
+  return Math.round(range.getClientRects()[0].left - left);
+}"""
+
+
+@IN_BOTH
+async def test_text_from_right_to_left(open_page: Open, fake: FakeOllama) -> None:
+    page = await open_page()
+    fake.reply(tokens([ARABIC]))
+    await say(page, "ما هي عاصمة فرنسا (France)?")
+    await answered(page)
+    assert await page.evaluate(LEFT, ".answer > p") > 300
+    assert await page.evaluate(LEFT, ".answer > p:last-child") == 0
+    for selector in (".answer li", ".answer th", ".user > .text"):
+        styles = f"getComputedStyle(document.querySelector('{selector}')).unicodeBidi"
+        assert await page.evaluate(styles) == "plaintext"
+    name, value = await page.locator("th").all()
+    assert (await name.bounding_box())["x"] > (await value.bounding_box())["x"]
+    assert await page.locator(".answer ul").evaluate("list => list.matches(':dir(rtl)')")

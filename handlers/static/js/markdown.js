@@ -127,13 +127,14 @@ export function draw(tokens, finished) {
     anchor.target = "_blank";
     anchor.rel = "noopener noreferrer";
   }
+  for (const block of fragment.querySelectorAll("ul, ol, table, blockquote")) block.dir = "auto";
   for (const cell of fragment.querySelectorAll("td, th")) {
     const text = cell.textContent.trim();
     if (FIGURE.test(text) || text.length <= SHORT_CELL) cell.classList.add("whole");
     else if (text.length > LONG_CELL) cell.classList.add("long");
   }
   for (const table of fragment.querySelectorAll("table")) {
-    const frame = make("div", { className: "table", tabIndex: 0 });
+    const frame = make("div", { className: "table", tabIndex: 0, dir: "auto" });
     table.replaceWith(frame);
     frame.append(table);
   }
