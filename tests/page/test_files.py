@@ -115,6 +115,19 @@ async def test_unreadable_files_are_refused_in_words(
     assert await page.locator("#attachments li").count() == 0
 
 
+async def test_what_a_new_version_has_replaced_is_missed_in_words(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.context.route("**/vendor/**", lambda route: route.fulfill(status=404))
+    await _add(page, "x.pdf", pdf.SCANNED)
+    await page.wait_for_selector("#notice:has-text('x.pdf cannot be read, because a part')")
+    fake.reply(tokens(["```python\nx = 1\n```"]))
+    await say(page, "Code")
+    await answered(page)
+    assert await page.inner_text(".answer code") == "x = 1\n"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp949"])
 async def test_encodings(encoding: str, open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()

@@ -5,7 +5,7 @@ import { ownScript } from "./scripts.js";
 const PDFJS = new URL("../vendor/pdfjs/", import.meta.url).pathname;
 const LARGEST_BYTES = 50_000_000;
 
-/** Why a file cannot be read: `reason` is "large", "gone", "empty", "binary", "locked", "broken" or "scanned". */
+/** Why a file cannot be read: `reason` is "large", "gone", "empty", "binary", "locked", "broken", "scanned" or "unloaded". */
 export class Unreadable extends Error {
   constructor(reason) {
     super(reason);
@@ -42,7 +42,9 @@ function decode(bytes) {
 }
 
 async function readPdf(data) {
-  const pdfjs = await import("../vendor/pdfjs/pdf.min.mjs");
+  const pdfjs = await import("../vendor/pdfjs/pdf.min.mjs").catch(() => {
+    throw new Unreadable("unloaded"); // no network, or a new version of the page
+  });
   const port = new Worker(ownScript(`${PDFJS}pdf.worker.min.mjs`), { type: "module" });
   const worker = pdfjs.PDFWorker.create({ port });
   const task = pdfjs.getDocument({

@@ -52,6 +52,7 @@ export const en = {
     locked: (name) => `${name} is protected by a password. Save a copy without one and add that.`,
     broken: (name) => `${name} is damaged and cannot be read.`,
     scanned: (name) => `${name} contains no text, only images of pages. Run text recognition on it, or add the pages as images.`,
+    unloaded: (name) => `${name} cannot be read, because a part of this page is missing. Check the network, reload the page and add it again.`,
   },
   message: "Message",
   hint: "Enter to send, Shift+Enter for a new line",

@@ -52,6 +52,7 @@ export const ko = {
     locked: (name) => `${name}: 암호로 보호된 파일입니다. 암호를 푼 사본을 추가하세요.`,
     broken: (name) => `${name}: 파일이 손상되어 읽을 수 없습니다.`,
     scanned: (name) => `${name}: 글자 없이 페이지 이미지만 있는 파일입니다. 문자 인식(OCR)을 거치거나 페이지를 이미지로 추가하세요.`,
+    unloaded: (name) => `${name}: 이 화면의 일부를 불러오지 못해 읽을 수 없습니다. 네트워크를 확인하고 화면을 새로고침한 뒤 다시 추가하세요.`,
   },
   message: "메시지",
   hint: "Enter로 보내기, Shift+Enter로 줄 바꾸기",

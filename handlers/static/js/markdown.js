@@ -156,7 +156,7 @@ export function draw(tokens, finished) {
 async function highlight(code, language) {
   const text = code.textContent;
   if (!language || text.length > LONGEST_HIGHLIGHTED) return;
-  const { default: hljs } = await import("../vendor/highlightjs/highlight.min.js");
-  if (!hljs.getLanguage(language)) return;
+  const { default: hljs } = await import("../vendor/highlightjs/highlight.min.js").catch(() => ({}));
+  if (!hljs?.getLanguage(language)) return;
   code.replaceChildren(sanitize(hljs.highlight(text, { language }).value));
 }
