@@ -146,6 +146,24 @@ async def test_import_takes_nothing_away(open_page: Open, fake: FakeOllama, tmp_
     assert own in await stored(page)
 
 
+async def test_import_shows_what_it_adds_to_the_open_conversation(
+    open_page: Open, tmp_path: Path
+) -> None:
+    page = await open_page()
+    await say(page, "Hello")
+    await answered(page)
+    (own,) = await stored(page)
+    question, answer = own["messages"]
+    more = {**question, "id": "more", "parent": answer["id"], "text": "More"}
+    longer = {**own, "messages": [question, answer, more], "leaf": "more"}
+    (tmp_path / "x.json").write_text(json.dumps({"conversations": [longer]}))
+    await page.click("#open-settings")
+    await page.set_input_files("#import-file", tmp_path / "x.json")
+    await page.wait_for_selector("#import-result:has-text('1 conversation imported')")
+    await page.keyboard.press("Escape")
+    await page.wait_for_selector(".user:has-text('More')")
+
+
 async def test_tabs_agree(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     other = await page.context.new_page()

@@ -321,3 +321,17 @@ async def test_news_of_a_conversation_that_was_left_changes_no_other(
     }
     last = {"Last": ["Last"], "Beta": ["Beta"]} if then == "new" else {"Beta": ["Beta", "Last"]}
     assert asked == {"Alpha": ["Alpha", "More"], **last}
+
+
+async def test_a_conversation_that_is_loaded_late_replaces_none(open_page: Open) -> None:
+    page = await open_page()
+    await say(page, "Alpha")
+    await answered(page)
+    other = await _second_tab(page, SLOW)
+    await other.evaluate("window.slow = true")
+    await other.click("#new")
+    await other.click(".open:text('Alpha')")
+    await wait_until(lambda: other.evaluate("window.reads > 0"))
+    await other.click("#new")
+    await other.wait_for_timeout(1500)
+    assert await _told(other) == []

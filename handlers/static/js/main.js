@@ -79,7 +79,10 @@ function leave(data) {
   toast(words.deletedElsewhere);
 }
 
+let opened = 0; // how often something was, so that a load that comes late opens nothing
+
 function show(data) {
+  opened += 1;
   conversation.open(data);
   showDraft(data);
   choose(data.messages.findLast((message) => message.model)?.model);
@@ -88,10 +91,11 @@ function show(data) {
   showDrawer(false);
 }
 
-/** Opens a conversation, unless the reader has moved on and it is no longer `wanted`. */
+/** Opens a conversation, unless the reader has opened another meanwhile, or it is no longer `wanted`. */
 async function openConversation(id, wanted = () => true) {
+  const turn = (opened += 1);
   const data = id ? await store.load(id).catch(() => null) : newData();
-  if (!wanted()) return;
+  if (turn !== opened || !wanted()) return;
   if (!data) visit("", { place: true });
   show(data ?? newData());
   if (data === null) storageFailed();
@@ -176,7 +180,10 @@ document.addEventListener("reconnected", start);
 setUpSettings({
   data: () => conversation.data,
   save,
-  imported: refresh,
+  async imported() {
+    await refresh();
+    conversation.absorb(await store.load(conversation.data.id).catch(() => null));
+  },
   keyChanged: start,
 });
 setUpShortcuts({
