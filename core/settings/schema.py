@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from msgspec import Meta
 
+from core.settings.combinations import check
 from core.settings.environment import read
 from core.settings.functions import FunctionSettings
 from core.settings.networks import Networks
@@ -233,6 +234,9 @@ class Settings(FunctionSettings, frozen=True, kw_only=True):
         """Read the settings; an absent or empty variable keeps its default.
 
         Raises:
-            SettingsError: a value is invalid; the text is one line and contains no secret.
+            SettingsError: a value is invalid, or needs another setting; the text is one line and
+                contains no secret.
         """
-        return read(cls, environ)
+        settings = read(cls, environ)
+        check(settings)
+        return settings
