@@ -13,6 +13,7 @@ import msgspec
 
 from core.ollama.connection import UpstreamError
 from core.ollama.pool import Pool, request_bytes
+from core.settings.certificates import load_pair
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -82,19 +83,17 @@ class Upstream:
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.ollama_ca_file or _ca_bundle())
-        if settings.ollama_client_cert:
-            key = settings.ollama_client_key or None
-            context.load_cert_chain(settings.ollama_client_cert, key)
-    except OSError as error:  # includes ssl.SSLError
-        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            raise SettingsError(
-                "OLLAMA_CLIENT_KEY does not fit OLLAMA_CLIENT_CERT: expected the key that the "
-                "certificate was made for"
-            ) from None
+    except OSError:  # includes ssl.SSLError
         raise SettingsError(
-            "OLLAMA_CA_FILE, OLLAMA_CLIENT_CERT or OLLAMA_CLIENT_KEY is invalid: expected the "
-            "path of a readable PEM file"
+            "OLLAMA_CA_FILE is invalid: expected the path of a readable PEM file"
         ) from None
+    if settings.ollama_client_cert:
+        load_pair(
+            context,
+            settings.ollama_client_cert,
+            settings.ollama_client_key,
+            names=("OLLAMA_CLIENT_CERT", "OLLAMA_CLIENT_KEY"),
+        )
     return context
 
 

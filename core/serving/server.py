@@ -19,6 +19,7 @@ from core.serving.built_in import BuiltInModel
 from core.serving.connections import Connections, raise_file_limit
 from core.serving.notify import Notifier
 from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
+from core.settings.certificates import load_pair
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -84,12 +85,11 @@ class Server(uvicorn.Server):
         """Reload the API keys and the certificate; open connections keep the old one."""
         self._app.reload()
         if self.config.ssl and self._settings.ssl_certfile:
-            keyfile = self._settings.ssl_keyfile or None
             try:
                 # Try it on a scratch context first: a mismatched pair would stay half loaded.
                 for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.config.ssl):
-                    context.load_cert_chain(self._settings.ssl_certfile, keyfile)
-            except OSError as error:
+                    _load_certificate(context, self._settings)
+            except SettingsError as error:
                 _logger.error("The certificate cannot be loaded, keeping the old one: %s", error)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -155,7 +155,7 @@ def serve(app: Application, settings: Settings) -> None:
     """Serve `app` on PORT and WEB_PORT until a signal ends it.
 
     Raises:
-        SettingsError: a port is not free, or the certificate is missing or cannot be read.
+        SettingsError: a port is not free, or the certificate cannot be used.
     """
     logs.configure(settings)
     raise_file_limit()
@@ -163,15 +163,10 @@ def serve(app: Application, settings: Settings) -> None:
     if settings.built_in_model:
         model = BuiltInModel()
         os.environ["OLLAMA_BASE_URL"] = model.url  # the application has not read it yet
-    if settings.ssl_keyfile and not settings.ssl_certfile:
-        raise SettingsError("SSL_KEYFILE needs SSL_CERTFILE, the certificate of that key")
+    if settings.ssl_certfile:  # before uvicorn, which has no words for what may be wrong
+        _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
     server = Server(app, settings, model)
-    try:
-        server.config.load()
-    except OSError:  # includes ssl.SSLError
-        raise SettingsError(
-            "SSL_CERTFILE or SSL_KEYFILE is invalid: expected the path of a readable PEM file"
-        ) from None
+    server.config.load()
     sockets = [_listen("PORT", settings.host, settings.port)]
     if settings.web_port:
         sockets.append(_listen("WEB_PORT", settings.host, settings.web_port))
@@ -183,6 +178,11 @@ def serve(app: Application, settings: Settings) -> None:
     if server.ended_by:  # so that a shell or a service manager sees what ended it
         signal.signal(server.ended_by, signal.SIG_DFL)
         signal.raise_signal(server.ended_by)
+
+
+def _load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
+    names = ("SSL_CERTFILE", "SSL_KEYFILE")
+    load_pair(context, settings.ssl_certfile, settings.ssl_keyfile, names=names)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:
