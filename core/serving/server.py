@@ -162,7 +162,8 @@ def serve(app: Application, settings: Settings) -> None:
     model = None
     if settings.built_in_model:
         model = BuiltInModel()
-        os.environ["OLLAMA_BASE_URL"] = model.url  # the application has not read it yet
+        # The application has not read these yet. Headers are for a tunnel, which is not used.
+        os.environ |= {"OLLAMA_BASE_URL": model.url, "OLLAMA_HEADERS": ""}
     if settings.ssl_certfile:  # before uvicorn, which has no words for what may be wrong
         _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
     server = Server(app, settings, model)

@@ -71,6 +71,15 @@ def test_the_server_ends_while_it_is_being_started_again(client: httpx.Client) -
         assert process.wait(timeout=60) == -signal.SIGTERM
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("installed")
+def test_it_gets_no_headers_for_a_tunnel(client: httpx.Client) -> None:
+    headers = '{"Host": "ollama.example.com", "X-Tunnel-Token": "secret"}'
+    with running("-m", "handlers", **OWN, OLLAMA_HEADERS=headers) as process:
+        url = wait_for(process.stdout, "Listening for the API on ")
+        assert client.post(f"{url}/api/chat", json=CHAT).json()["success"] is True
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_model_that_is_frozen_does_not_hold_up_the_end(client: httpx.Client) -> None:
     longest_s = Settings().shutdown_grace_s + server.LAST_WORDS_S + built_in.END_S
