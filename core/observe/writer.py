@@ -65,6 +65,10 @@ class LogFile:
         self._identity = opened.st_dev, opened.st_ino
 
 
+class _CutShort(OSError):
+    """Only the beginning has been written, as when a disk becomes full."""
+
+
 class LogWriter(logging.Handler):
     """Formats records immediately, and leaves the writing to a thread.
 
@@ -81,6 +85,7 @@ class LogWriter(logging.Handler):
         self._overflowed = self._reported = 0  # lines
         self._lost = 0
         self._failing = False
+        self._cut_short = False  # whether the file ends within a line
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     @property
@@ -144,9 +149,10 @@ class LogWriter(logging.Handler):
 
     def _write(self, block: bytes) -> None:
         try:
-            _write(self._target.descriptor(), block)
-            self._failing = False
+            _write(self._target.descriptor(), b"\n" + block if self._cut_short else block)
+            self._failing = self._cut_short = False
         except OSError as error:
+            self._cut_short |= isinstance(error, _CutShort)
             reason = f"{self._target.name} cannot be written: {error.strerror}\n".encode()
             self._fall_back(block if self._failing else reason + block, block.count(b"\n"))
             self._failing = True
@@ -159,13 +165,18 @@ class LogWriter(logging.Handler):
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    while data:
+    left = data
+    while left:
         try:
-            data = data[os.write(descriptor, data) :]
+            left = left[os.write(descriptor, left) :]
         except BlockingIOError:  # another process has made it non-blocking
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
+        except OSError as error:
+            if left != data:
+                raise _CutShort(error.errno, error.strerror) from None
+            raise
 
 
 def _cut(lines: bytes) -> Iterator[bytes]:

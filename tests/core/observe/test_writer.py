@@ -1,5 +1,6 @@
 """A log that is unread, not writable or closed blocks no request, and is reported."""
 
+import errno
 import json
 import logging
 import os
@@ -196,6 +197,33 @@ def test_a_moved_file_is_reopened(tmp_path: Path) -> None:
         "1\n",
         "2\n",
     ]
+
+
+def test_a_line_that_a_full_disk_cuts_short_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    handler = writer.LogWriter(writer.LogFile(path))
+    write, space = os.write, [10]
+
+    def write_if_there_is_space(descriptor: int, data: bytes) -> int:
+        if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+            return write(descriptor, data)
+        if not (size := min(len(data), space[0])):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        space[0] -= size
+        return write(descriptor, data[:size])
+
+    monkeypatch.setattr(os, "write", write_if_there_is_space)
+    for text in ("first", "second", "third"):
+        handler.handle(logging.makeLogRecord({"msg": text}))
+        handler.flush()
+    space[0] = 1000
+    for text in ("fourth", "fifth"):
+        handler.handle(logging.makeLogRecord({"msg": text}))
+        handler.flush()
+    assert path.read_text() == "first\nseco\nfourth\nfifth\n"
+    assert capfd.readouterr().err.endswith("No space left on device\nsecond\nthird\n")
 
 
 def test_no_write_ends_within_a_traceback_or_a_line(
