@@ -225,6 +225,8 @@ remove_service() {
 remove_files() { rm -rf "$home" "$command"; }
 
 purge() {
+    # Without the log and the user, fail2ban would not start, and logrotate would fail.
+    rm -f "/etc/fail2ban/"{jail,filter}".d/$name.conf" "/etc/logrotate.d/$name"
     rm -rf "$settings" "$state" "/var/log/$name"
     ! id "$name" &>/dev/null || userdel "$name"
 }
@@ -238,7 +240,7 @@ plan_uninstall() {
     if [ -z "$purge" ]; then
         [ ! -e "$settings" ] || echo "$settings, $state and /var/log/$name are kept; --purge removes them"
     elif [ -e "$settings" ] || [ -e "$state" ] || id "$name" &>/dev/null; then
-        step "remove $settings, $state (keys, usage), /var/log/$name and the user $name" purge
+        step "remove $settings, $state (keys, usage), /var/log/$name, its files for fail2ban and logrotate, and the user $name" purge
     fi
 }
 

@@ -226,6 +226,10 @@ def test_it_is_removed_without_a_trace(machine: Machine) -> None:
     assert install(machine, "--yes", "--uninstall").endswith(
         "--purge removes them\nNothing to do\n"
     )
+    for path in ("fail2ban/jail.d/ollama-web-api.conf", "logrotate.d/ollama-web-api"):
+        copy = machine.root / "etc" / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.touch()
     install(machine, "--yes", "--uninstall", "--purge")
     assert install(machine, "--yes", "--uninstall", "--purge") == "Nothing to do\n"
     left = machine.run("find", "/etc", "/opt", "/usr/local", "/var", "-name", "ollama-web-api*")
