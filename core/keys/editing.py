@@ -102,6 +102,8 @@ def _find(keys: Sequence[ApiKey], name: str) -> int:
 def _edited(path: Path) -> Iterator[list[ApiKey]]:
     """Yield the keys in the file at `path` for editing, then write them; other writers wait."""
     with Path(f"{path}.lock").open("a") as lock:
+        if os.geteuid() == 0:
+            _give_to_owner(path, lock.fileno())
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = read_keys(path)
         yield keys
@@ -114,10 +116,15 @@ def _write(path: Path, keys: Sequence[ApiKey]) -> None:
         try:
             file.write(msgspec.json.format(msgspec.json.encode(keys)) + b"\n")
             file.flush()
-            if path.exists():  # stays owned by the server's user, even if root edits it
-                os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
+            _give_to_owner(path, file.fileno())
             os.fsync(file.fileno())
             Path(file.name).replace(path)
         except BaseException:
             Path(file.name).unlink()
             raise
+
+
+def _give_to_owner(path: Path, descriptor: int) -> None:
+    """Keep the file at `path`, and its lock, with the server's user, even if root edits it."""
+    if path.exists():
+        os.fchown(descriptor, path.stat().st_uid, path.stat().st_gid)

@@ -32,6 +32,16 @@ def run(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     return run
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can edit another user's file")
+def test_what_root_edits_stays_with_the_servers_user(path: Path, run: Run) -> None:
+    create(path, "a")
+    Path(f"{path}.lock").unlink()
+    os.chown(path, 65534, 65534)
+    run("create", "--name", "b")
+    for owned in (path, Path(f"{path}.lock")):
+        assert (owned.stat().st_uid, owned.stat().st_gid) == (65534, 65534)
+
+
 def test_a_key_is_recognisable_long_and_shown_once(path: Path) -> None:
     text = create(path, "ci")
     assert re.fullmatch(r"owa_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", text)
