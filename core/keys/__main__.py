@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _publish(shared: SharedKeys, path: Path) -> None:
     try:
         shared.publish(path)
+    except SettingsError as error:
+        sys.exit(str(error))
     except OSError as error:
         sys.exit(
             f"The other gateways do not have this change yet: {error}. Once that is fixed, run: "

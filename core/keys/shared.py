@@ -6,7 +6,7 @@ What `python -m core.keys` changes on the machine with API_KEYS_FILE applies to 
 from pathlib import Path
 from typing import Any
 
-from core.keys.records import ApiKey, parse_keys
+from core.keys.records import ApiKey, parse_keys, read_keys
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -54,7 +54,13 @@ class SharedKeys:
         return parse_keys(text)
 
     def publish(self, path: Path) -> None:
-        """Replace the keys with those in the file at `path`; raises OSError as `fetch` does."""
+        """Replace the keys with those in the file at `path`.
+
+        Raises:
+            OSError: the server does not answer, or there is no such file.
+            SettingsError: the file is invalid.
+        """
+        read_keys(path)  # the other gateways would refuse anything else
         self._call("set", path.read_bytes())
 
     def _call(self, command: str, *arguments: bytes) -> Any:

@@ -243,6 +243,22 @@ async def test_a_shared_store_that_is_down_or_empty_revives_no_key(
     assert elsewhere.authenticate(late).name == "late"
 
 
+async def test_a_broken_file_is_not_published(
+    sharing: tuple[Settings, Callable[..., None]],
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, run = sharing
+    await asyncio.to_thread(run, "create", "--name", "ci")
+    key = capsys.readouterr().out.strip()
+    await asyncio.to_thread(path.write_text, "[{")
+    with pytest.raises(SystemExit, match="API_KEYS_FILE is invalid"):
+        await asyncio.to_thread(run, "publish")
+    elsewhere = KeyStore.from_settings(settings)
+    await elsewhere.refresh()
+    assert elsewhere.authenticate(key).name == "ci"
+
+
 @pytest.mark.parametrize("is_gone", [True, False])
 async def test_shared_keys_change_while_the_gateways_own_file_is_broken(
     is_gone: bool,
