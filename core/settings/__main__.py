@@ -6,6 +6,7 @@ With `--markdown` it prints the reference, `deploy/SETTINGS.md`.
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -72,4 +73,5 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" ends it without a traceback
     main()

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import os
+import signal
 import sqlite3
 import sys
 from collections import defaultdict
@@ -99,4 +100,5 @@ def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str], form: str) ->
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" ends it without a traceback
     main()

@@ -1,3 +1,7 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +61,13 @@ def test_a_query_may_be_a_key_so_it_is_masked(
     text = printed(capsys)
     assert "JWT_JWKS_URL=https://issuer.example/keys?********\n" in text
     assert "secret" not in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["--markdown"]])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_traceback(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "core.settings", *arguments]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
