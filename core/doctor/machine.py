@@ -201,11 +201,23 @@ def _timeouts(settings: Settings) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    url = urlsplit(settings.rate_limit_storage)
-    if _listens(url.port or 6379, url.hostname or ""):
-        return ok("store", "RATE_LIMIT_STORAGE accepts connections")
+    from redis import Redis  # noqa: PLC0415 - few have a store
+    from redis.exceptions import AuthenticationError, NoPermissionError, RedisError  # noqa: PLC0415
+
     fate = "all requests are refused" if settings.rate_limit_fail_closed else "there are no limits"
-    return problem("store", f"RATE_LIMIT_STORAGE is down, so {fate}", "systemctl status valkey")
+    try:
+        with Redis.from_url(
+            settings.rate_limit_storage,
+            socket_timeout=CONNECT_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+        ) as redis:
+            redis.ping()
+    except RedisError as error:
+        what, advice = "is down", "systemctl status valkey"
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            what, advice = "wants another password", "correct its user and password"
+        return problem("store", f"RATE_LIMIT_STORAGE {what}, so {fate}", advice)
+    return ok("store", "RATE_LIMIT_STORAGE answers")
 
 
 def _listens(port: int, host: str = "127.0.0.1") -> bool:

@@ -20,8 +20,9 @@ from core.settings.schema import Settings
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, error, page, whole
 from tests.processes import running, wait_for
-from tests.programs import free_ports
+from tests.programs import free_ports, program
 from tests.raw_server import Reply
+from tests.redis_server import RedisServer
 
 MODEL = "smollm2:135m"
 
@@ -186,6 +187,23 @@ async def test_a_clock_that_is_not_synchronized_is_found(
         timedatectl.chmod(0o700)
         _, found = await findings(**healthy, PATH=f"{tmp_path}:/usr/bin:/bin")
         assert any("not synchronized" in text for _, text in found["clock"]) is expected
+
+
+async def test_a_store_is_asked_with_its_password(healthy: dict[str, str], tmp_path: Path) -> None:
+    program("redis-server", "apt install redis-server")
+    redis = await asyncio.to_thread(RedisServer, tmp_path, "--requirepass", "right")
+    try:
+        for password, expected in {
+            ":right@": ("ok", "answers"),
+            ":wrong@": ("problem", "wants another password, so there are no limits"),
+            "": ("problem", "wants another password, so there are no limits"),
+        }.items():
+            url = redis.url.replace("//", f"//{password}")
+            _, found = await findings(**healthy, RATE_LIMIT_STORAGE=url)
+            ((level, text),) = found["store"]
+            assert (level, text.removeprefix("RATE_LIMIT_STORAGE ")) == expected
+    finally:
+        redis.stop()
 
 
 async def test_a_limit_of_files_that_is_low_is_found(healthy: dict[str, str]) -> None:
