@@ -235,9 +235,29 @@ async def test_a_certificate_that_ends_is_found(
     healthy: dict[str, str], tmp_path: Path, days: int, level: str
 ) -> None:
     make_certificate(tmp_path, days)
-    environ = {**healthy, "SSL_CERTFILE": str(tmp_path / "cert.pem")}
-    _, found = await findings(**environ)
-    assert found["certificate"][0][0] == level
+    pair = {
+        "SSL_CERTFILE": str(tmp_path / "cert.pem"),
+        "SSL_KEYFILE": str(tmp_path / "key.pem"),
+    }
+    _, found = await findings(**healthy, **pair)
+    assert [level for level, _ in found["certificate"]] == [level]
+
+
+async def test_a_certificate_that_does_not_fit_its_key_is_found(
+    healthy: dict[str, str], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_certificate(tmp_path / name, 90)
+    pair = {
+        "SSL_CERTFILE": str(tmp_path / "one/cert.pem"),
+        "SSL_KEYFILE": str(tmp_path / "two/key.pem"),
+    }
+    status, found = await findings(**healthy, **pair)
+    assert status == 1
+    assert ("problem", "SSL_KEYFILE does not fit SSL_CERTFILE") in [
+        (level, text.partition(":")[0]) for level, text in found["certificate"]
+    ]
 
 
 def make_certificate(folder: Path, days: int) -> None:
