@@ -31,8 +31,8 @@ CORE = {
         "serving/routes",
         "serving/waiting",
     ),
-    *("settings/environment", "settings/functions", "settings/networks", "settings/schema"),
-    "settings/values",
+    *("settings/certificates", "settings/combinations", "settings/environment"),
+    *("settings/functions", "settings/networks", "settings/schema", "settings/values"),
 }
 CLIENT_MODULES = ("api", "client", "default", "failures", "models", "request", "transport", "wire")
 CLIENT = {f"ollama/{name}" for name in CLIENT_MODULES}
