@@ -105,10 +105,10 @@ def test_no_line_without_an_address_bans_anybody(tmp_path: Path) -> None:
     assert [json.loads(line)["address"] for line in banned(log)] == ["192.0.2.1", "2001:db8::1"]
 
 
-def test_the_jail_names_this_servers_ports(tmp_path: Path) -> None:
+def test_the_jail_names_the_ports_of_this_server_and_of_a_front(tmp_path: Path) -> None:
     jail = (ROOT / "deploy/fail2ban/jail.conf").read_text("utf-8")
     defaults = Settings()
-    assert f"port = {defaults.port},{defaults.web_port}\n" in jail
+    assert f"port = 80,443,{defaults.port},{defaults.web_port}\n" in jail
     client = program("fail2ban-client", "apt install fail2ban")
     for source, name in (("filter", "filter.d"), ("jail", "jail.d")):
         (tmp_path / name).mkdir()
