@@ -249,22 +249,24 @@ async def _parcels(page: Any) -> int:
     return count
 
 
+async def _kept(page: Any, count: int) -> None:
+    """Wait until as many drafts have attachments that are stored."""
+
+    async def reached() -> bool:
+        return await _parcels(page) == count
+
+    await wait_until(reached)
+
+
 @IN_BOTH
 async def test_what_is_attached_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
     fake.capabilities = ["completion", "vision"]
     page = await open_page()
-
-    async def kept(count: int) -> None:
-        async def reached() -> bool:
-            return await _parcels(page) == count
-
-        await wait_until(reached)
-
     await _add(page, "notes.txt", b"Remember", "text/plain")
     await _add(page, "point.png", PNG, "image/png")
     await page.fill("#message", "Look")
     await wait_for_count(page, "#attachments li", 2)
-    await kept(1)
+    await _kept(page, 1)
     await page.reload()
     await wait_for_count(page, "#attachments li", 2)
     assert await _attached(page) == ["notes.txt", ""]
@@ -276,7 +278,7 @@ async def test_what_is_attached_outlives_a_reload(open_page: Open, fake: FakeOll
     await wait_for_count(page, "#attachments li", 1)
     await page.click("#send")
     await answered(page)
-    await kept(0)
+    await _kept(page, 0)
 
     await _add(page, "later.txt", b"Later", "text/plain")
     await wait_for_count(page, "#attachments li", 1)
@@ -288,7 +290,7 @@ async def test_what_is_attached_outlives_a_reload(open_page: Open, fake: FakeOll
     await page.reload()
     await wait_for_count(page, "#attachments li", 1)
     await page.click("#attachments button")
-    await kept(0)
+    await _kept(page, 0)
     await page.reload()
     await page.wait_for_selector(".answer")
     assert await _attached(page) == []
@@ -326,6 +328,7 @@ async def test_a_file_read_meanwhile_stays_with_its_conversation(
         await page.click("#list .open")
     await wait_for_count(page, "#attachments li", 1)
     assert await _attached(page) == ["slow.txt"]
+    await _kept(page, 1)
     await page.reload()
     await wait_for_count(page, "#attachments li", 1)
 
@@ -333,7 +336,7 @@ async def test_a_file_read_meanwhile_stays_with_its_conversation(
 async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_page: Open) -> None:
     page = await open_page()
     await _add(page, "notes.txt", b"Remember", "text/plain")
-    await wait_for_count(page, "#attachments li", 1)
+    await _kept(page, 1)
     await page.evaluate("sessionStorage.clear()")
     await page.clock.install()
     await page.reload()
@@ -341,11 +344,7 @@ async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_pag
     assert await _parcels(page) == 1
     await page.clock.set_fixed_time(datetime.now(UTC) + timedelta(days=8))
     await page.reload()
-
-    async def forgotten() -> bool:
-        return await _parcels(page) == 0
-
-    await wait_until(forgotten)
+    await _kept(page, 0)
 
 
 async def test_an_edit_or_another_model_may_be_over_long_too(
