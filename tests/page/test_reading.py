@@ -212,4 +212,5 @@ async def test_text_from_right_to_left(open_page: Open, fake: FakeOllama) -> Non
         assert await page.evaluate(styles) == "plaintext"
     name, value = await page.locator("th").all()
     assert (await name.bounding_box())["x"] > (await value.bounding_box())["x"]
+    assert await page.evaluate(LEFT, ".answer th") > 300, "the table stands on the right, too"
     assert await page.locator(".answer ul").evaluate("list => list.matches(':dir(rtl)')")

@@ -127,7 +127,7 @@ export function draw(tokens, finished) {
     anchor.target = "_blank";
     anchor.rel = "noopener noreferrer";
   }
-  for (const block of fragment.querySelectorAll("ul, ol, table, blockquote")) block.dir = "auto";
+  for (const block of fragment.querySelectorAll("ul, ol, blockquote")) block.dir = "auto";
   for (const cell of fragment.querySelectorAll("td, th")) {
     const text = cell.textContent.trim();
     if (FIGURE.test(text) || text.length <= SHORT_CELL) cell.classList.add("whole");
