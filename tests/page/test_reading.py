@@ -167,15 +167,19 @@ async def test_nothing_is_cut_off_or_pale_on_paper(open_page: Open, fake: FakeOl
     row = (
         f"|{'2026-11-28 | `call_it(1)` | a remark that is not at all short, but very long |' * 3}\n"
     )
-    fake.reply(tokens([f"```python\ncall({'argument, ' * 30})\n```\n\n{row}|{'---|' * 9}\n{row}"]))
+    address = f"https://example.org/{'path' * 60}"
+    wide = f"{row}|{'---|' * 9}\n{row}\n|Parameters|Address|\n|---|---|\n|70B|{address}|\n"
+    fake.reply(tokens([f"```python\ncall({'argument, ' * 30})\n```\n\n{wide}"]))
     await say(page, "Hello")
     await answered(page)
-    assert await page.evaluate(OUT_OF_SIGHT) == 2
+    assert await page.evaluate(OUT_OF_SIGHT) == 3
     await page.click("#open-settings")
     await page.select_option("#theme", "dark")
     await page.keyboard.press("Escape")
     await page.emulate_media(media="print")
     assert await page.evaluate(OUT_OF_SIGHT) == 0
+    heading = page.locator("th:text('Parameters')")
+    assert (await heading.bounding_box())["height"] < 50, "no word is cut that fits"
     ink = "getComputedStyle(document.querySelector('.answer')).color"
     assert await page.evaluate(ink) == "rgb(34, 36, 31)"
 
