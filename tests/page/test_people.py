@@ -1,12 +1,22 @@
 """For everyone: Korean, keyboards, screen readers, small screens, dark mode."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from tests.fake_ollama import FakeOllama, error, never_answers, stalls_after, tokens
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Request,
+    error,
+    never_answers,
+    said,
+    stalls_after,
+    tokens,
+)
 from tests.page.conftest import Open
-from tests.page.conversation import answered, prompt_of, say, stall, wait_for_count
+from tests.page.conversation import answered, prompt_of, say, stall, wait_for_count, wait_until
 
 MARKDOWN = """# 제목
 
@@ -164,18 +174,42 @@ async def test_phone(open_page: Open, fake: FakeOllama) -> None:
 
 
 async def test_reader_is_not_dragged_to_the_end(open_page: Open, fake: FakeOllama) -> None:
+    go_on = asyncio.Semaphore(0)
+
+    async def in_steps(connection: Connection, request: Request) -> None:
+        connection.send_head()
+        for text in ("line\n\n" * 60, "more\n\n" * 60, "end"):
+            connection.send_line({"model": "m", **said(text), "done": False})
+            await go_on.acquire()
+        connection.send_line({"model": "m", **said(""), "done": True})
+        connection.send_end()
+
     page = await open_page()
-    fake.reply(tokens(["line\n\n" * 60, *["more\n\n"] * 60], pace_s=0.03))
+    fake.reply(in_steps)
     await say(page, "Hello")
-    await page.wait_for_selector(".answer:has-text('more')")
+    await page.wait_for_selector(".answer:has-text('line')")
     await page.hover("#messages")
     await page.mouse.wheel(0, -1000)
     await page.wait_for_selector("#to-end:visible")
-    await page.wait_for_timeout(500)  # the wheel's own motion
-    top = await page.evaluate("document.querySelector('#scroller').scrollTop")
+
+    async def top() -> int:
+        return int(await page.evaluate("document.querySelector('#scroller').scrollTop"))
+
+    async def still() -> bool:
+        before = await top()
+        await page.wait_for_timeout(500)  # the wheel's own motion
+        return await top() == before
+
+    await wait_until(still)
+    before = await top()
+    go_on.release()
+    await page.wait_for_selector(".answer:has-text('more')")
     await page.wait_for_timeout(300)
-    assert await page.evaluate("document.querySelector('#scroller').scrollTop") == top
+    assert await top() == before
     await page.click("#to-end")
+    go_on.release()
+    await page.wait_for_selector(".answer:has-text('end')")
+    go_on.release()
     await answered(page)
     assert not await page.is_visible("#to-end")
 
