@@ -211,7 +211,7 @@ async def test_reader_is_not_dragged_to_the_end(open_page: Open, fake: FakeOllam
     await page.wait_for_selector(".answer:has-text('end')")
     go_on.release()
     await answered(page)
-    assert not await page.is_visible("#to-end")
+    await page.wait_for_selector("#to-end", state="hidden")
 
 
 async def _background(page: Any) -> str:
