@@ -5,6 +5,9 @@ from typing import NoReturn
 
 from core.settings.environment import SettingsError
 
+_MISMATCHES = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
+"""The last: the certificate is for a key of another type, such as RSA for one of EC."""
+
 
 def load_pair(
     context: ssl.SSLContext, certificate: str, key: str, *, names: tuple[str, str]
@@ -31,7 +34,7 @@ def load_pair(
     try:
         context.load_cert_chain(certificate, key or None, password=refuse)
     except OSError as error:  # includes ssl.SSLError
-        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+        if getattr(error, "reason", None) in _MISMATCHES:
             raise SettingsError(
                 f"{name_of_key} does not fit {name_of_certificate}: expected the key that the "
                 "certificate was made for"

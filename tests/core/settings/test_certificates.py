@@ -10,10 +10,12 @@ from core.settings.environment import SettingsError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two certificates with their keys, and an encrypted copy of a key."""
+    """Three certificates with their keys, one of another type, and an encrypted copy of a key."""
     for name in ("one", "two"):
         command = f"req -x509 -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key"
         openssl(tmp_path, *command.split(), "-out", f"{name}.crt")
+    curve = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=curve"
+    openssl(tmp_path, *curve.split(), "-keyout", "curve.key", "-out", "curve.crt")
     encrypt = "rsa -aes256 -passout pass:words -in one.key"
     openssl(tmp_path, *encrypt.split(), "-out", "encrypted.key")
     both = (tmp_path / "one.crt").read_bytes() + (tmp_path / "encrypted.key").read_bytes()
@@ -38,6 +40,8 @@ def load(folder: Path, certificate: str, key: str) -> None:
     ("certificate", "key", "text"),
     [
         ("one.crt", "two.key", "KEY does not fit CERT: "),
+        ("one.crt", "curve.key", "KEY does not fit CERT: "),
+        ("curve.crt", "one.key", "KEY does not fit CERT: "),
         ("one.crt", "encrypted.key", "KEY is encrypted: "),
         ("both.pem", "", "CERT is encrypted: "),
         ("one.crt", "none.key", "CERT or KEY is invalid: "),
