@@ -26,7 +26,8 @@ RESERVED_SHARE = 16
 _BOM = codecs.BOM_UTF8
 _COMPRESSIONS = {b"br", b"compress", b"deflate", b"gzip", b"x-gzip", b"zstd"}
 """Scripts also send `Content-Encoding: utf-8`, which does no harm."""
-_HALF_A_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])")
+_HALF_A_PAIR = re.compile(rb"\\u(?<!\\\\u)[dD][89abAB]..(?!\\u[dD][c-fC-F])")
+"""After another backslash it is text: the name of a folder, or a pattern."""
 _DIGITS = 20  # of a length: Python refuses to read thousands
 
 

@@ -55,6 +55,11 @@ async def test_half_of_a_character_is_called_that(body: str) -> None:
         await parse(body)
 
 
+async def test_a_backslash_that_is_text_is_no_half_of_a_character() -> None:
+    with pytest.raises(BadRequest, match="trailing comma"):
+        await parse(r'{"message": "C:\\udata and \\ud83d",}')
+
+
 @pytest.mark.parametrize(
     ("body", "start"),
     [
