@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -202,20 +203,30 @@ def _timeouts(settings: Settings) -> Finding:
 
 def _store(settings: Settings) -> Finding:
     from redis import Redis  # noqa: PLC0415 - few have a store
-    from redis.exceptions import AuthenticationError, NoPermissionError, RedisError  # noqa: PLC0415
+    from redis.exceptions import (  # noqa: PLC0415
+        AuthenticationError,
+        NoPermissionError,
+        RedisError,
+        ResponseError,
+    )
 
     fate = "all requests are refused" if settings.rate_limit_fail_closed else "there are no limits"
     try:
-        with Redis.from_url(
-            settings.rate_limit_storage,
-            socket_timeout=CONNECT_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-        ) as redis:
+        with (
+            Redis.from_url(
+                settings.rate_limit_storage,
+                socket_timeout=CONNECT_TIMEOUT_S,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+            ) as redis,
+            suppress(NoPermissionError),  # the limits need no PING
+        ):
             redis.ping()
     except RedisError as error:
         what, advice = "is down", "systemctl status valkey"
-        if isinstance(error, AuthenticationError | NoPermissionError):
+        if isinstance(error, AuthenticationError):
             what, advice = "wants another password", "correct its user and password"
+        elif isinstance(error, ResponseError):
+            what, advice = f"refuses its clients ({error})", "correct its number, or its server"
         return problem("store", f"RATE_LIMIT_STORAGE {what}, so {fate}", advice)
     return ok("store", "RATE_LIMIT_STORAGE answers")
 

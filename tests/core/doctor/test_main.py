@@ -191,17 +191,21 @@ async def test_a_clock_that_is_not_synchronized_is_found(
 
 async def test_a_store_is_asked_with_its_password(healthy: dict[str, str], tmp_path: Path) -> None:
     program("redis-server", "apt install redis-server")
-    redis = await asyncio.to_thread(RedisServer, tmp_path, "--requirepass", "right")
+    options = ["--requirepass", "right", "--user", "few", "on", ">own", "~*", "+@all", "-ping"]
+    redis = await asyncio.to_thread(RedisServer, tmp_path, *options)
     try:
-        for password, expected in {
-            ":right@": ("ok", "answers"),
-            ":wrong@": ("problem", "wants another password, so there are no limits"),
-            "": ("problem", "wants another password, so there are no limits"),
-        }.items():
-            url = redis.url.replace("//", f"//{password}")
+        for password, number, expected in (
+            (":right@", "", ("ok", "answers")),
+            ("few:own@", "", ("ok", "answers")),
+            (":wrong@", "", ("problem", "wants another password, so there are no limits")),
+            ("", "", ("problem", "wants another password, so there are no limits")),
+            (":right@", "/99", ("problem", "refuses its clients (DB index is out of range), so")),
+        ):
+            url = redis.url.replace("//", f"//{password}") + number
             _, found = await findings(**healthy, RATE_LIMIT_STORAGE=url)
             ((level, text),) = found["store"]
-            assert (level, text.removeprefix("RATE_LIMIT_STORAGE ")) == expected
+            assert level == expected[0]
+            assert text.startswith(f"RATE_LIMIT_STORAGE {expected[1]}")
     finally:
         redis.stop()
 
