@@ -85,7 +85,7 @@ class LogWriter(logging.Handler):
         self._overflowed = self._reported = 0  # lines
         self._lost = 0
         self._failing = False
-        self._cut_short = False  # whether the file ends within a line
+        self._cut_short = False  # whether the file that was written last ends within a line
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     @property
@@ -149,7 +149,10 @@ class LogWriter(logging.Handler):
 
     def _write(self, block: bytes) -> None:
         try:
-            _write(self._target.descriptor(), b"\n" + block if self._cut_short else block)
+            descriptor = self._target.descriptor()
+            # The file may have been replaced or emptied meanwhile, to make space.
+            within_line = self._cut_short and os.fstat(descriptor).st_size
+            _write(descriptor, b"\n" + block if within_line else block)
             self._failing = self._cut_short = False
         except OSError as error:
             self._cut_short |= isinstance(error, _CutShort)

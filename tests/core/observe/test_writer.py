@@ -199,15 +199,19 @@ def test_a_moved_file_is_reopened(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("make_space", ["elsewhere", "move", "empty"])
 def test_a_line_that_a_full_disk_cuts_short_spoils_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    make_space: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    path = tmp_path / "log"
+    path, moved = tmp_path / "log", tmp_path / "log.1"
     handler = writer.LogWriter(writer.LogFile(path))
     write, space = os.write, [10]
 
     def write_if_there_is_space(descriptor: int, data: bytes) -> int:
-        if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+        if descriptor == sys.stderr.fileno():
             return write(descriptor, data)
         if not (size := min(len(data), space[0])):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -218,11 +222,18 @@ def test_a_line_that_a_full_disk_cuts_short_spoils_no_other(
     for text in ("first", "second", "third"):
         handler.handle(logging.makeLogRecord({"msg": text}))
         handler.flush()
+    before = path.read_text()
+    if make_space == "move":
+        path.rename(moved)
+    elif make_space == "empty":
+        os.truncate(path, 0)
     space[0] = 1000
     for text in ("fourth", "fifth"):
         handler.handle(logging.makeLogRecord({"msg": text}))
         handler.flush()
-    assert path.read_text() == "first\nseco\nfourth\nfifth\n"
+    assert before == "first\nseco"
+    in_same_file = "first\nseco\n" if make_space == "elsewhere" else ""
+    assert path.read_text() == f"{in_same_file}fourth\nfifth\n"
     assert capfd.readouterr().err.endswith("No space left on device\nsecond\nthird\n")
 
 
