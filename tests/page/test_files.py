@@ -333,6 +333,31 @@ async def test_a_file_read_meanwhile_stays_with_its_conversation(
     await wait_for_count(page, "#attachments li", 1)
 
 
+@pytest.mark.parametrize("where", ["here", "in another tab"])
+async def test_a_file_read_while_its_conversation_is_deleted_is_not_kept_for_nobody(
+    where: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    await page.add_init_script(SLOW_FILES)
+    await page.reload()
+    await say(page, "Hello")
+    await answered(page)
+    await _add(page, "slow.txt", b"Slow", "text/plain")
+    await page.wait_for_selector("#attachments:has-text('Reading')")
+    deleting = page
+    if where != "here":
+        deleting = await page.context.new_page()
+        await deleting.goto(page.url)
+    await deleting.hover(".open")
+    await deleting.click("[aria-label='Delete: Hello']")
+    await wait_for_count(page, ".message", 0)
+    await page.evaluate("window.readOn()")
+    await wait_for_count(page, "#attachments li:has-text('Reading')", 0)
+    left = [] if where == "here" else ["slow.txt"]  # whoever did not delete it keeps the draft
+    await _kept(page, len(left))
+    assert await _attached(page) == left
+
+
 async def test_what_a_closed_tab_had_attached_is_forgotten_after_a_week(open_page: Open) -> None:
     page = await open_page()
     await _add(page, "notes.txt", b"Remember", "text/plain")

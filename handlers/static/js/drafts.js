@@ -82,15 +82,19 @@ export async function forgetDraft(text, stored) {
 /** Moves the field's draft to a conversation that has just got its first message. */
 export const moveDraft = (data) => (place = placeOf(data));
 
-/** Deletes a conversation's draft; returns a function that restores it. */
-export async function dropDraft(id) {
+const heirs = new Map(); // where what is still being read goes, by the parcel of a deleted conversation; "" for nowhere
+
+/** Deletes a conversation's draft, or lets a new chat have it (`moved`); returns a function that restores it. */
+export async function dropDraft(id, { moved = false } = {}) {
   keep();
   const key = `draft:${id}`;
+  heirs.set(key, moved ? `tab:${tab()}` : "");
   const text = local.getItem(key);
   const parcel = await ifStored(() => db.get(key, parcels));
   local.removeItem(key);
   await ifStored(() => db.del(key, parcels));
   return async () => {
+    heirs.delete(key);
     if (text) local.setItem(key, text);
     if (parcel) await ifStored(() => db.set(key, parcel, parcels));
   };
@@ -113,11 +117,13 @@ function keepParcel() {
 /** Remembers the draft in the field for what is being read; returns what keeps it there, once another is shown. */
 function keeperOf() {
   const name = parcelOf(place);
+  heirs.delete(name); // its conversation is here again
   const added = (item) => ({ items = [] } = {}) => ({ items: [...items, item], kept: Date.now() });
   return async (item) => {
     await shown;
-    if (name === parcelOf(place)) return false;
-    await ifStored(() => db.update(name, added(item), parcels));
+    const heir = heirs.get(name) ?? name;
+    if (heir === parcelOf(place)) return false;
+    if (heir) await ifStored(() => db.update(heir, added(item), parcels));
     return true;
   };
 }

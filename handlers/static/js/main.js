@@ -72,7 +72,7 @@ function leave(data) {
   conversation.stop(data.id);
   if (data.id !== conversation.data.id) return;
   const typed = { text: byId("message").value, items: attachedItems() };
-  dropDraft(data.id);
+  dropDraft(data.id, { moved: true });
   show(newData());
   if (asked) addToDraft(asked.text, [...asked.images, ...(asked.files ?? [])]);
   addToDraft(typed.text, typed.items);
