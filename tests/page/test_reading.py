@@ -218,3 +218,17 @@ async def test_text_from_right_to_left(open_page: Open, fake: FakeOllama) -> Non
     assert (await name.bounding_box())["x"] > (await value.bounding_box())["x"]
     assert await page.evaluate(LEFT, ".answer th") > 300, "the table stands on the right, too"
     assert await page.locator(".answer ul").evaluate("list => list.matches(':dir(rtl)')")
+
+
+@IN_BOTH
+async def test_a_list_and_a_quotation_stand_on_the_side_of_their_text(
+    open_page: Open, fake: FakeOllama
+) -> None:
+    page = await open_page()
+    fake.reply(tokens(["- `ls` يعرض الملفات\n\n> - مرحبا بكم\n\ntext\n\n> - Hello\n"]))
+    await say(page, "Hello")
+    await answered(page)
+    direction = "(block) => getComputedStyle(block).direction"
+    assert await page.locator(".answer > ul").evaluate(direction) == "rtl"
+    quotations = await page.locator(".answer > blockquote").all()
+    assert [await each.evaluate(direction) for each in quotations] == ["rtl", "ltr"]

@@ -128,6 +128,7 @@ export function draw(tokens, finished) {
     anchor.rel = "noopener noreferrer";
   }
   for (const block of fragment.querySelectorAll("ul, ol, blockquote")) block.dir = "auto";
+  for (const code of fragment.querySelectorAll("code")) code.dir = "ltr"; // says nothing about the text around it
   for (const cell of fragment.querySelectorAll("td, th")) {
     const text = cell.textContent.trim();
     if (FIGURE.test(text) || text.length <= SHORT_CELL) cell.classList.add("whole");
