@@ -31,8 +31,6 @@ _CODES = {
     503: "overloaded",
     504: "timeout",
 }
-_FORGOT_V1 = ("/completions", "/embeddings", "/responses")
-"""What OpenAI's SDKs append to a base URL that lacks /v1; they show no text of another shape."""
 
 
 class Dialect:
@@ -114,7 +112,7 @@ _NATIVE, _OPENAI, _RESPONSES, _ANTHROPIC = Dialect(), OpenAI(), Responses(), Ant
 def dialect_of(path: str) -> Dialect:
     """Return the dialect that clients of `path` understand."""
     if not f"{path}/".startswith("/v1/"):
-        return _OPENAI if path.endswith(_FORGOT_V1) else _NATIVE
+        return _NATIVE
     if path.startswith("/v1/messages"):
         return _ANTHROPIC
     return _RESPONSES if path.startswith("/v1/responses") else _OPENAI

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.context import Record, Recorder
-from core.contract.dialects import OpenAI, dialect_of
+from core.contract.dialects import dialect_of
 from core.contract.errors import (
     ApiError,
     EndpointNotFound,
@@ -95,7 +95,7 @@ class ExchangeMiddleware:
             methods = sorted((error.headers or {})["Allow"].split(", "))  # Starlette joins a set
             return MethodNotAllowed(scope["method"], ", ".join(methods))
         path = Record.of(scope).path
-        family = "/v1/" if isinstance(dialect_of(path), OpenAI) else "/api/"
+        family = "/v1/" if f"{path}/".startswith("/v1/") else "/api/"
         related = [endpoint for endpoint in self.endpoints if f" {family}" in endpoint]
         return EndpointNotFound(
             f"Unknown endpoint {path}. Available: {', '.join(related or self.endpoints)}"
