@@ -26,10 +26,6 @@ from core.settings.schema import Settings
 
 ANSWER_TIMEOUT_S = 10
 """Ollama answers with its version from memory, in milliseconds."""
-ASKED = 10
-"""How often to ask a relay that knows of no tunnel: a busy nginx also says so if Ollama is down and
-it sees the end of the connection through the tunnel together with its start.
-"""
 WARNING_DAYS = 30
 
 # OpenSSL's X509_V_ERR_*, of x509_vfy.h
@@ -57,11 +53,8 @@ async def version(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> st
     request = httpx.Request("GET", url, headers=upstream.headers)
     try:
         async with asyncio.timeout(settings.ollama_connect_timeout_s + timeout_s):
-            for _ in range(ASKED):
-                response = await HTTPTransport(upstream.pool).handle_async_request(request)
-                body = await response.aread()
-                if b"no tunnel" not in body:
-                    break
+            response = await HTTPTransport(upstream.pool).handle_async_request(request)
+            body = await response.aread()
     except TimeoutError:
         raise Broken(
             f"the relay accepts the call, but nothing came back in {timeout_s:g} s: the tunnel "
