@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from core.doctor import machine, ollama
+from core.doctor import access, certificates, machine, ollama
 from core.doctor.findings import Finding, ok, problem, table
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
@@ -23,8 +23,9 @@ async def examine(settings: Settings) -> list[Finding]:
         found = [finding async for finding in ollama.examine(settings)]
     except SettingsError as error:
         found = [problem("settings", str(error), "python -m core.settings shows those in force")]
-    on_machine = await asyncio.to_thread(list, machine.examine(settings))
-    return [ok("settings", "valid"), *found, *on_machine]
+    for part in (access, certificates, machine):
+        found += await asyncio.to_thread(list, part.examine(settings))
+    return [ok("settings", "valid"), *found]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

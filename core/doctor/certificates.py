@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from core.doctor.findings import Finding, ok, problem, warning
-from core.settings.certificates import load_pair
+from core.settings.certificates import load_own
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -24,10 +24,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 pem = Path(path).read_text("utf-8")
                 yield _validity(name.upper(), pem)
                 if name == "ssl_certfile":
-                    _try_own(settings)
-            except (OSError, ValueError, SettingsError) as error:
-                is_clear = isinstance(error, SettingsError)
-                text = str(error) if is_clear else f"{name.upper()} cannot be read: {error}"
+                    load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
+            except SettingsError as error:
+                yield problem("certificate", str(error), f"check {path}")
+            except (OSError, ValueError) as error:
+                text = f"{name.upper()} cannot be read: {error}"
                 yield problem("certificate", text, f"check {path}")
     ollama = urlsplit(settings.ollama_base_url)
     shown = {"the front on port 443": ("127.0.0.1", 443, next(iter(settings.allowed_hosts), ""))}
@@ -36,16 +37,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
     for name, server in shown.items():
         if pem := _shown_by(*server):
             yield _validity(name, pem)
-
-
-def _try_own(settings: Settings) -> None:
-    """Raise SettingsError if the server could not start with its certificate and key."""
-    load_pair(
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
-        settings.ssl_certfile,
-        settings.ssl_keyfile,
-        names=("SSL_CERTFILE", "SSL_KEYFILE"),
-    )
 
 
 def _shown_by(host: str, port: int, name: str) -> str:

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from core.contract.errors import ApiError
-from core.doctor import machine
+from core.doctor import access
 from core.doctor.findings import Finding, ok, problem, warning
 from core.ollama.api import parse
 from core.ollama.default import PREFERRED
@@ -77,7 +77,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 def _unreachable(settings: Settings, error: Exception) -> Finding:
     reason = str(error) or type(error).__name__
     text = f"no Ollama answers at {settings.ollama_base_url}: {reason}"
-    if not _tunnelled(settings) and machine.is_connected(settings):
+    if not _tunnelled(settings) and access.is_connected(settings):
         return warning(
             "ollama",
             f"{text}; but the server on PORT {settings.port} has another Ollama, or runs the "

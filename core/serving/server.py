@@ -19,7 +19,7 @@ from core.serving.built_in import BuiltInModel
 from core.serving.connections import Connections, raise_file_limit
 from core.serving.notify import Notifier
 from core.serving.protocol import STRANGER_KEEP_ALIVE_S, Protocol
-from core.settings.certificates import load_pair
+from core.settings.certificates import load_own
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
             try:
                 # Try it on a scratch context first: a mismatched pair would stay half loaded.
                 for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.config.ssl):
-                    _load_certificate(context, self._settings)
+                    load_own(context, self._settings)
             except SettingsError as error:
                 _logger.error("The certificate cannot be loaded, keeping the old one: %s", error)
 
@@ -165,7 +165,7 @@ def serve(app: Application, settings: Settings) -> None:
         # The application has not read these yet. Headers are for a tunnel, which is not used.
         os.environ |= {"OLLAMA_BASE_URL": model.url, "OLLAMA_HEADERS": ""}
     if settings.ssl_certfile:  # before uvicorn, which has no words for what may be wrong
-        _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
+        load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
     server = Server(app, settings, model)
     server.config.load()
     sockets = [_listen("PORT", settings.host, settings.port)]
@@ -179,11 +179,6 @@ def serve(app: Application, settings: Settings) -> None:
     if server.ended_by:  # so that a shell or a service manager sees what ended it
         signal.signal(server.ended_by, signal.SIG_DFL)
         signal.raise_signal(server.ended_by)
-
-
-def _load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    names = ("SSL_CERTFILE", "SSL_KEYFILE")
-    load_pair(context, settings.ssl_certfile, settings.ssl_keyfile, names=names)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:

@@ -1,9 +1,12 @@
 """Loads a certificate with its key, and says what is wrong with them."""
 
 import ssl
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from core.settings.environment import SettingsError
+
+if TYPE_CHECKING:
+    from core.settings.schema import Settings
 
 _MISMATCHES = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 """The last: the certificate is for a key of another type, such as RSA for one of EC."""
@@ -43,3 +46,9 @@ def load_pair(
             f"{name_of_certificate} or {name_of_key} is invalid: expected the path of a readable "
             "PEM file"
         ) from None
+
+
+def load_own(context: ssl.SSLContext, settings: "Settings") -> None:
+    """Let `context` use this server's own certificate; raises SettingsError as `load_pair` does."""
+    names = ("SSL_CERTFILE", "SSL_KEYFILE")
+    load_pair(context, settings.ssl_certfile, settings.ssl_keyfile, names=names)

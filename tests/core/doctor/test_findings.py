@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from core.doctor import machine, ollama
+from core.doctor import access, ollama
 from core.doctor.__main__ import main
 from core.keys.editing import create
 from core.settings.schema import Settings
@@ -102,7 +102,7 @@ def certificate(days: int) -> Callable[[Site], object]:
 
 
 def untrusted_front(site: Site) -> None:
-    site.patch.setattr(machine, "HTTPS_PORT", listener(site))
+    site.patch.setattr(access, "HTTPS_PORT", listener(site))
 
 
 def clock(site: Site, ahead_s: int) -> None:
@@ -173,7 +173,7 @@ CAUSES = [
     Cause("access", "warning", "there is no key", having(API_KEYS_FILE=""), "ollama-web-api keys"),
     Cause(
         *("access", "warning", "Ollama also listens on 127.0.0.1"),
-        lambda site: site.patch.setattr(machine, "_own_address", lambda: "127.0.0.1"),
+        lambda site: site.patch.setattr(access, "_own_address", lambda: "127.0.0.1"),
     ),
     Cause(
         *("front", "warning", "all its clients are strangers"),
@@ -182,6 +182,7 @@ CAUSES = [
     ),
     Cause("certificate", "problem", "SSL_CERTFILE cannot be read", having(SSL_CERTFILE="/none")),
     Cause("certificate", "problem", "SSL_CERTFILE has expired", certificate(-1)),
+    Cause("certificate", "problem", "SSL_CERTFILE or SSL_KEYFILE is invalid", certificate(90)),
     Cause("certificate", "warning", "SSL_CERTFILE expires in 7 days", certificate(7)),
     Cause(
         *("files", "warning", "may open 1024 files"),
@@ -211,8 +212,8 @@ async def site(
         "API_KEYS_FILE": str(keys),
     }
     # This machine's own are not to be found.
-    monkeypatch.setattr(machine, "HTTPS_PORT", free_ports(1)[0])
-    monkeypatch.setattr(machine, "_own_address", lambda: "")
+    monkeypatch.setattr(access, "HTTPS_PORT", free_ports(1)[0])
+    monkeypatch.setattr(access, "_own_address", lambda: "")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (65_536, 65_536))
     monkeypatch.setenv("PATH", str(tmp_path))
     site = Site(environ, fake, tmp_path, monkeypatch)

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from core.doctor import machine
+from core.doctor import access
 from core.keys.editing import create
 from core.settings.schema import Settings
 from tests.conftest import Serve
@@ -172,8 +172,8 @@ async def test_an_ollama_that_others_reach_too_is_found(
 ) -> None:
     settings = Settings(ollama_base_url=fake.url)
     for address, count in (("127.0.0.1", 1), ("127.0.0.2", 0), ("", 0)):
-        monkeypatch.setattr(machine, "_own_address", lambda address=address: address)
-        found = await asyncio.to_thread(lambda: list(machine.examine(settings)))
+        monkeypatch.setattr(access, "_own_address", lambda address=address: address)
+        found = await asyncio.to_thread(lambda: list(access.examine(settings)))
         open_ones = [finding for finding in found if "asks for no key" in finding.text]
         assert [finding.level for finding in open_ones] == ["warning"] * count
 
