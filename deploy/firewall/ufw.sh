@@ -8,3 +8,4 @@ for network; do
 done
 # Last, for everyone else: the first matching rule decides.
 ufw deny proto tcp to any port 443,5000,8080,11434 comment "Ollama Web API"
+ufw deny proto udp to any port 443 comment "Ollama Web API" # HTTP/3, which Caddy also speaks

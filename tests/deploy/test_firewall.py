@@ -18,8 +18,11 @@ SERVER = """
 import socket, sys
 servers = [socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
            for port in sys.argv[1:]]
+http3 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+http3.bind(("::", 443))
 print("listening", flush=True)
-sys.stdin.read() or __import__("signal").pause()
+while True:
+    http3.sendto(*http3.recvfrom(100))
 """
 CALLER = """
 import socket, sys
@@ -30,6 +33,18 @@ for port in ports:
         print(port)
     except OSError:
         pass
+"""
+HTTP3_CALLER = """
+import socket, sys
+source, target = sys.argv[1:]
+client = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
+client.bind((source, 0))
+client.settimeout(0.5)
+client.sendto(b"hello", (target, 443))
+try:
+    print(client.recv(100).decode())
+except TimeoutError:
+    pass
 """
 
 
@@ -54,11 +69,20 @@ class Network:
 
     def reached(self, source: str) -> set[int]:
         """Return the ports that a client with the address `source` reaches."""
-        head, _, _ = source.rpartition(":" if ":" in source else ".")
-        target = f"{head}{':' if ':' in source else '.'}1"
         ports = map(str, PORTS)
+        target = self._server_beside(source)
         answer = self.run(sys.executable, "-c", CALLER, source, target, *ports, on=self.client)
         return {int(port) for port in answer.split()}
+
+    def reached_over_udp(self, source: str) -> bool:
+        """Return whether a client with the address `source` reaches port 443 over UDP."""
+        target = self._server_beside(source)
+        answer = self.run(sys.executable, "-c", HTTP3_CALLER, source, target, on=self.client)
+        return answer == "hello\n"
+
+    def _server_beside(self, source: str) -> str:
+        head, _, _ = source.rpartition(":" if ":" in source else ".")
+        return f"{head}{':' if ':' in source else '.'}1"
 
 
 @pytest.fixture
@@ -98,12 +122,15 @@ def test_nftables_let_named_networks_reach_https_but_not_ollama(network: Network
     nft = program("nft", "apt install nftables")
     for source in (FRIEND, STRANGER, FRIEND_6, STRANGER_6):
         assert network.reached(source) == set(PORTS)
+        assert network.reached_over_udp(source)
     for _ in range(2):  # loading it again replaces it
         network.run(nft, "-f", ROOT / "deploy/firewall/nftables.conf", on=network.server)
     for source in (FRIEND, FRIEND_6):
         assert network.reached(source) == {22, 443}
+        assert network.reached_over_udp(source)
     for source in (STRANGER, STRANGER_6):
         assert network.reached(source) == {22}
+        assert not network.reached_over_udp(source)
     local = network.run(
         sys.executable, "-c", CALLER, "127.0.0.1", "127.0.0.1", "11434", on=network.server
     )
@@ -121,6 +148,7 @@ def test_ufw_lets_named_networks_reach_https_but_not_ollama(
         mount --bind {tmp_path}/ufw /etc/ufw
         mount --bind {tmp_path}/default /etc/default
         mount -t tmpfs none /run
+        ufw default allow incoming
         ufw allow 22/tcp
         {ROOT}/deploy/firewall/ufw.sh 192.168.0.0/16 fd00::/8
         ufw --force enable
@@ -132,3 +160,4 @@ def test_ufw_lets_named_networks_reach_https_but_not_ollama(
         assert network.reached(source) == {22, 443}
     for source in (STRANGER, STRANGER_6):
         assert network.reached(source) == {22}
+        assert not network.reached_over_udp(source)
