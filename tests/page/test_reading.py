@@ -103,7 +103,21 @@ async def test_code_in_questions_is_formatted(open_page: Open, fake: FakeOllama)
     )
 
 
-RICH = "**Bold** with `code`\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\n```python\nx = 1\n```\n\n$x^2$"
+RICH = """**Bold** with `code`
+
+| a | b |
+|---|--:|
+| 1 | 2 |
+
+| اسم | عدد |
+|---|---|
+| تفاح | 3 |
+
+```python
+x = 1
+```
+
+$x^2$"""
 
 
 @pytest.mark.parametrize("how", ["button", "key"])
@@ -124,6 +138,8 @@ async def test_copy_gives_rich_text(how: str, open_page: Open, fake: FakeOllama)
     html = await page.evaluate(READ_CLIPBOARD, "text/html")
     for part in ("<strong", 'border="1"', "<pre", "Consolas", "<math"):
         assert part in html, html
+    assert html.count("<table") == 2
+    assert html.count('<table dir="rtl"') == 1
     for part in ("button", "Copy code", "hljs", "figure"):
         assert part not in html, html
 

@@ -10,6 +10,7 @@ const MONOSPACED = "Consolas, Menlo, D2Coding, monospace";
 export function toRichText(answer) {
   const copy = answer.cloneNode(true);
   for (const element of copy.querySelectorAll("figcaption, button, svg")) element.remove();
+  for (const table of copy.querySelectorAll(".table:dir(rtl) > table")) table.dir = "rtl";
   for (const figure of copy.querySelectorAll("figure, .table")) figure.replaceWith(...figure.childNodes);
   for (const table of copy.querySelectorAll("table")) setAll(table, TABLE);
   for (const code of copy.querySelectorAll("code")) {
