@@ -68,8 +68,8 @@ _BODY = {
     "type": "object",
     "additionalProperties": True,
     "description": "As Ollama accepts it. `model` is optional; the answer is limited to "
-    "MAX_PREDICT tokens; `keep_alive` and `options` are ignored; `n` above 1, image URLs, and "
-    "images for a model without vision are refused",
+    "MAX_PREDICT tokens; `keep_alive` and `options` are ignored; `n` above 1, image URLs, "
+    "documents, and images for a model without vision are refused",
 }
 
 

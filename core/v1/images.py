@@ -17,14 +17,16 @@ STEP = 1000
 """How many values are examined in about a millisecond, before other clients get their turn."""
 BYTES_PER_VALUE = 4096
 """Decoding this many takes as long as examining a value."""
+_LOST = (Raw(b'"document"'), Raw(b'"search_result"'))
+"""The types of Anthropic's blocks that Ollama leaves out silently (anthropic/anthropic.go)."""
 
 
 async def has_images(fields: dict[str, Raw]) -> bool:
     """Return whether the request carries images.
 
     Raises:
-        BadRequest: there are too many images or messages, or an image is a URL, which Ollama
-            would have to fetch.
+        BadRequest: there are too many images or messages; an image is a URL, which Ollama would
+            have to fetch; or a part of a message is of a kind that Ollama leaves out.
     """
     count = 0
     for name in ("messages", "input"):
@@ -74,11 +76,23 @@ async def _images(name: str, raw: Raw) -> AsyncIterator[Raw]:
                 raise BadRequest(f"messages: there are more than {MAX_MESSAGES}")
             waiting += [(entry, depth + 1) for entry in entries]
             continue
-        for key, value in decoded(name, raw, dict[str, Raw]).items():
+        part = decoded(name, raw, dict[str, Raw])
+        _check(name, part)
+        for key, value in part.items():
             if key.casefold() in {"image_url", "source"}:
                 yield value
             elif key.casefold() in {"content", "output"}:
                 waiting.append((value, depth + 1))
+
+
+def _check(name: str, part: dict[str, Raw]) -> None:
+    """Refuse a part of a message that Ollama would leave out silently."""
+    kind = part.get("type")
+    if kind is not None and kind in _LOST:
+        shown = bytes(kind).decode()
+        raise BadRequest(f"{name}: {shown} blocks are not supported. Send the text in a text block")
+    if not starts(part.get("file_id", Raw(b"null")), b"null"):
+        raise BadRequest(f"{name}: file_id: nothing is stored here. Send the content itself")
 
 
 def _is_image(name: str, raw: Raw) -> bool:
@@ -90,5 +104,8 @@ def _is_image(name: str, raw: Raw) -> bool:
             return "data" in source
         raw = urls[-1]
     if not starts(raw, b'"data:'):
-        raise BadRequest(f"{name}: image URLs are not supported. Send the image as a data: URL")
+        raise BadRequest(
+            f"{name}: image URLs are not supported. Send the image as a data: URL or, in "
+            "Anthropic's API, as a base64 source"
+        )
     return True

@@ -141,8 +141,31 @@ def test_images_are_found_and_urls_of_them_refused(fields: dict[str, Any]) -> No
     own = parsed(CHAT_COMPLETIONS, text.replace("{}", IMAGE).encode())
     assert own.has_images
     for url in ("http://10.0.0.1/a.png", "file:///etc/passwd", "", "\\u0064ata:x"):
-        with pytest.raises(BadRequest, match="image URLs are not supported"):
+        with pytest.raises(BadRequest, match=r"image URLs are not supported.*as a base64 source"):
             parsed(CHAT_COMPLETIONS, text.replace("{}", url).encode())
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({"type": "document", "source": {"type": "base64", "data": "AAAA"}}, '"document" blocks'),
+        ({"type": "document", "source": {"type": "text", "data": "words"}}, '"document" blocks'),
+        ({"type": "document", "source": {"type": "url", "url": "http://x"}}, '"document" blocks'),
+        ({"type": "search_result", "source": "http://x", "content": []}, '"search_result" blocks'),
+        ({"type": "input_image", "file_id": "file-1"}, "file_id: nothing is stored here"),
+    ],
+)
+def test_a_part_that_ollama_would_leave_out_is_refused(part: dict[str, Any], text: str) -> None:
+    for content in ([part], [{"type": "tool_result", "content": [part]}]):
+        with pytest.raises(BadRequest, match=text):
+            asked(MESSAGES, messages=[{"role": "user", "content": content}])
+    with pytest.raises(BadRequest, match=text):
+        asked(RESPONSES, input=[{"type": "function_call_output", "output": [part]}])
+
+
+def test_a_part_that_names_no_file_is_not_refused() -> None:
+    part = {"type": "input_image", "file_id": None, "image_url": IMAGE}
+    assert asked(RESPONSES, input=[{"role": "user", "content": [part]}]).has_images
 
 
 def test_words_about_images_are_words() -> None:
