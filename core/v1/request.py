@@ -11,7 +11,7 @@ from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
 from core.v1.apis import Api
 from core.v1.fields import KnownFields, known_fields
-from core.v1.images import decoded, has_images, starts
+from core.v1.images import STEP, decoded, has_images, starts
 
 _Fields = dict[str, Raw]
 
@@ -21,8 +21,9 @@ _DROPPED = {"keep_alive", "options"}
 """Ollama's own, which would reload or pin a model for everyone."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
-_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
+_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input", "prompt"}
 """The fields that this server acts on."""
+_DEVELOPER, _SYSTEM = Raw(b'"developer"'), Raw(b'"system"')
 _FORMAT_LEVELS = 2
 """How many objects may enclose a schema within its field: more than any API uses."""
 
@@ -73,6 +74,11 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
     for name in _FORMATS:
         if name in fields:
             fields[name] = _checked_formats(name, fields[name], work)
+    if "prompt" in fields:
+        fields["prompt"] = _one_prompt(fields["prompt"])
+    if b'"developer"' in body:
+        for name in fields.keys() & {"messages", "input"}:
+            fields[name] = await _with_system_messages(name, fields[name])
     if api.limits:
         _bound_tokens(fields, asked, api.limits, max_predict)
     await asyncio.sleep(0)
@@ -103,6 +109,34 @@ def _bound_tokens(fields: _Fields, asked: KnownFields, names: tuple[str, ...], m
         fields.pop(name, None)
     limit = min(most, *(getattr(asked, name) or most for name in names))
     fields[names[-1]] = Raw(b"%d" % limit)
+
+
+def _one_prompt(raw: Raw) -> Raw:
+    """Return the only text of a list, such as LangChain sends: Ollama takes no list."""
+    if not starts(raw, b"["):
+        return raw
+    texts = decoded("prompt", raw, list[Raw])
+    if len(texts) != 1 or not starts(texts[0], b'"'):
+        raise BadRequest("prompt: must be one text. Send one request for each")
+    return texts[0]
+
+
+async def _with_system_messages(name: str, raw: Raw) -> Raw:
+    """Return the messages in `raw` with OpenAI's newer name for system messages replaced.
+
+    Most models' templates would leave those of a developer out.
+    """
+    if not starts(raw, b"["):
+        return raw
+    messages = decoded(name, raw, list[Raw])
+    for index, message in enumerate(messages):
+        if not index % STEP:
+            await asyncio.sleep(0)
+        if starts(message, b"{"):
+            fields = decoded(name, message, _Fields)
+            if fields.get("role") == _DEVELOPER:
+                messages[index] = Raw(msgspec.json.encode({**fields, "role": _SYSTEM}))
+    return Raw(msgspec.json.encode(messages))
 
 
 def _checked_formats(name: str, raw: Raw, work: Work, levels: int = _FORMAT_LEVELS) -> Raw:

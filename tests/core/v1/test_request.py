@@ -7,7 +7,7 @@ import pytest
 
 from core.contract.errors import BadRequest
 from core.contract.schemas import Options
-from core.v1.apis import CHAT_COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Api
+from core.v1.apis import CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Api
 from core.v1.fields import KnownFields
 from core.v1.request import RelayRequest, parse
 
@@ -96,6 +96,25 @@ def test_a_name_that_go_takes_for_ours_is_ours(name: str) -> None:
 def test_a_name_given_twice_is_refused() -> None:
     with pytest.raises(BadRequest, match="model: is given twice"):
         asked(model="allowed", MODEL="other")
+
+
+@pytest.mark.parametrize("name", ["messages", "input"])
+def test_a_developer_is_the_system_whom_templates_know(name: str) -> None:
+    user: Any = {"role": "user", "content": 'the "developer" 안녕'}
+    given = [{"type": "message", "role": "developer", "content": "Be brief."}, user, 5, "developer"]
+    expected = [{"type": "message", "role": "system", "content": "Be brief."}, *given[1:]]
+    text = 'the "developer"'
+    for value, arrives in ((given, expected), (text, text)):
+        fields: dict[str, Any] = {name: value}
+        assert sent(**fields)[name] == arrives
+
+
+def test_a_list_of_one_prompt_is_the_prompt() -> None:
+    for prompt in ("Paris", ["Paris"]):
+        assert sent(COMPLETIONS, prompt=prompt)["prompt"] == "Paris"
+    for prompts in ([], ["a", "b"], [1, 2], [[1, 2]]):
+        with pytest.raises(BadRequest, match="prompt: must be one text"):
+            asked(COMPLETIONS, prompt=prompts)
 
 
 @pytest.mark.parametrize(
