@@ -31,6 +31,9 @@ LAST_WORDS_S = 5
 LINGER_S = 2
 """How long a connection stays open for a request body that nobody asked for."""
 
+_OF_OPENAI = ("/completions", "/embeddings", "/responses", "/models")
+"""What OpenAI's SDKs append to their base URL."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -98,8 +101,19 @@ class ExchangeMiddleware:
         family = "/v1/" if f"{path}/".startswith("/v1/") else "/api/"
         related = [endpoint for endpoint in self.endpoints if f" {family}" in endpoint]
         return EndpointNotFound(
-            f"Unknown endpoint {path}. Available: {', '.join(related or self.endpoints)}"
+            f"Unknown endpoint {path}. {_advice(path)}"
+            f"Available: {', '.join(related or self.endpoints)}"
         )
+
+
+def _advice(path: str) -> str:
+    """Return what to do about a wrong base URL of an SDK, which an unknown `path` betrays."""
+    path = path.rstrip("/")
+    if path.endswith("/v1/messages"):
+        return "The base URL of Anthropic's SDKs must have no path. "
+    if path.endswith(_OF_OPENAI):
+        return "The base URL of OpenAI's SDKs must end in /v1. "
+    return ""
 
 
 class _Answer(Enum):

@@ -28,7 +28,7 @@ def with_slash(routes: Sequence[BaseRoute]) -> list[Route]:
 def endpoints(routes: Sequence[BaseRoute]) -> list[str]:
     """Return the endpoints that a 404 may list, such as `POST /api/chat`."""
     return [
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in routes
         if isinstance(route, Route) and route.path.startswith(("/api/", "/v1/"))
         for method in sorted((route.methods or set()) - {"HEAD"})

@@ -313,6 +313,7 @@ async def test_unknown_paths_and_methods_have_the_shape_of_their_api(clients: Cl
     assert unknown.json()["error"]["code"] is None
     available = unknown.json()["error"]["message"].partition(". Available: ")[2].split(", ")
     assert "POST /v1/chat/completions" in available
+    assert "GET /v1/models/{model}" in available
     assert all(" /v1/" in endpoint for endpoint in available)
     assert wrong.status_code == 405
     assert wrong.json()["type"] == "error"
@@ -330,6 +331,24 @@ async def test_an_unknown_path_outside_v1_has_the_shape_that_the_contract_promis
     body = answer.json()
     assert set(body) == {"success", "error"}
     assert body["error"].startswith("Unknown endpoint")
+    assert "The base URL of OpenAI's SDKs must end in /v1. Available: " in body["error"]
+
+
+async def test_a_wrong_base_url_gets_advice(serve: Serve) -> None:
+    url = await serve(api_keys=KEYS, default_model=MODEL)
+    async with openai.AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+        with pytest.raises(openai.NotFoundError) as lacking:
+            _ = [model async for model in client.models.list()]
+        assert "base URL of OpenAI's SDKs must end in /v1." in str(lacking.value.body)
+    whole = f"{url}{CHAT}"
+    async with openai.AsyncOpenAI(base_url=whole, api_key=KEY, max_retries=0) as client:
+        with pytest.raises(openai.NotFoundError, match="OpenAI's SDKs must end in /v1"):
+            await client.chat.completions.create(model=MODEL, messages=QUESTION)
+    async with anthropic.AsyncAnthropic(base_url=f"{url}/v1", api_key=KEY) as other:
+        with pytest.raises(anthropic.NotFoundError, match="Anthropic's SDKs must have no path"):
+            await other.messages.create(model=MODEL, messages=QUESTION, max_tokens=16)
+    async with httpx.AsyncClient(base_url=url, headers=HEADERS) as http:
+        assert "SDKs" not in (await http.get("/v1/nope")).text
 
 
 async def test_the_models_are_those_that_the_client_may_use(
