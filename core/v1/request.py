@@ -9,7 +9,7 @@ from core.chat.body import json_problem
 from core.chat.keywords import Work
 from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
-from core.v1.apis import Api
+from core.v1.apis import EMBEDDINGS, Api
 from core.v1.fields import KnownFields, known_fields
 from core.v1.images import STEP, decoded, has_images, starts
 
@@ -24,6 +24,8 @@ _FORMATS = ("response_format", "text", "format", "output_format", "output_config
 _OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input", "prompt"}
 """The fields that this server acts on."""
 _DEVELOPER, _SYSTEM = Raw(b'"developer"'), Raw(b'"system"')
+_TOKENS = (b"[[", *(b"[%d" % digit for digit in range(10)))
+"""How a list of token IDs, or one of such lists, begins."""
 _FORMAT_LEVELS = 2
 """How many objects may enclose a schema within its field: more than any API uses."""
 
@@ -76,9 +78,10 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
             fields[name] = _checked_formats(name, fields[name], work)
     if "prompt" in fields:
         fields["prompt"] = _one_prompt(fields["prompt"])
+    if api is EMBEDDINGS:
+        _refuse_tokens(fields)
     if b'"developer"' in body:
-        for name in fields.keys() & {"messages", "input"}:
-            fields[name] = await _with_system_messages(name, fields[name])
+        await _rename_developers(fields)
     if api.limits:
         _bound_tokens(fields, asked, api.limits, max_predict)
     await asyncio.sleep(0)
@@ -121,22 +124,28 @@ def _one_prompt(raw: Raw) -> Raw:
     return texts[0]
 
 
-async def _with_system_messages(name: str, raw: Raw) -> Raw:
-    """Return the messages in `raw` with OpenAI's newer name for system messages replaced.
+def _refuse_tokens(fields: _Fields) -> None:
+    if starts(fields.get("input", Raw(b"null")), *_TOKENS):
+        raise BadRequest(
+            "input: token IDs are not supported. Send text; in LangChain, set "
+            "check_embedding_ctx_length=False"
+        )
 
-    Most models' templates would leave those of a developer out.
-    """
-    if not starts(raw, b"["):
-        return raw
-    messages = decoded(name, raw, list[Raw])
-    for index, message in enumerate(messages):
-        if not index % STEP:
-            await asyncio.sleep(0)
-        if starts(message, b"{"):
-            fields = decoded(name, message, _Fields)
-            if fields.get("role") == _DEVELOPER:
-                messages[index] = Raw(msgspec.json.encode({**fields, "role": _SYSTEM}))
-    return Raw(msgspec.json.encode(messages))
+
+async def _rename_developers(fields: _Fields) -> None:
+    """Replace OpenAI's newer name for `system`, which most models' templates would leave out."""
+    for name in fields.keys() & {"messages", "input"}:
+        if not starts(fields[name], b"["):
+            continue
+        messages = decoded(name, fields[name], list[Raw])
+        for index, raw in enumerate(messages):
+            if not index % STEP:
+                await asyncio.sleep(0)
+            if starts(raw, b"{"):
+                message = decoded(name, raw, _Fields)
+                if message.get("role") == _DEVELOPER:
+                    messages[index] = Raw(msgspec.json.encode({**message, "role": _SYSTEM}))
+        fields[name] = Raw(msgspec.json.encode(messages))
 
 
 def _checked_formats(name: str, raw: Raw, work: Work, levels: int = _FORMAT_LEVELS) -> Raw:

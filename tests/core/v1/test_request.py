@@ -117,6 +117,12 @@ def test_a_list_of_one_prompt_is_the_prompt() -> None:
             asked(COMPLETIONS, prompt=prompts)
 
 
+@pytest.mark.parametrize("tokens", [[9906, 1917], [[9906], [1917]]])
+def test_token_ids_are_refused(tokens: Any) -> None:
+    with pytest.raises(BadRequest, match="input: token IDs are not supported"):
+        asked(EMBEDDINGS, input=tokens)
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
