@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from core.contract.responses import JSONResponse
-from core.engine import v1
+from core.engine import embeddings, v1
 from core.engine.answers import (
     StreamResponse,
     chatted,
@@ -174,6 +174,7 @@ def create_app(llama: Llama) -> Starlette:
             Route("/api/generate", generate, methods=["POST"]),
             Route("/api/chat", chat, methods=["POST"]),
             *v1.routes,
+            *embeddings.routes,
         ],
         middleware=[Middleware(LocalOnlyMiddleware), Middleware(DisconnectMiddleware)],
         exception_handlers={EngineError: _failed, 404: _plain, 405: _plain},

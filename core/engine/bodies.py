@@ -114,6 +114,6 @@ def _in_go_words(problem: str, value: Any, type_: type) -> str:
         return f"json: cannot unmarshal {kind} into Go value of type api.{name}"
     if item and got == "float":
         kind = f"number {next(n for n in value[field] if isinstance(n, float))}"
-    go_type = _ARRAYS[field] if expected == "array" else _GO_TYPES[expected]
+    go_type = _ARRAYS.get(field, "[]interface {}") if expected == "array" else _GO_TYPES[expected]
     path = f"{field}.{inner}" if inner else field
     return f"json: cannot unmarshal {kind} into Go struct field {name}.{path} of type {go_type}"

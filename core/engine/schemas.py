@@ -152,13 +152,15 @@ class OpenAIRequest(Struct, kw_only=True):
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
+    logprobs: bool | int | None = None
 
 
 class OpenAIMessage(Struct):
-    """A message; `content` is a text, or a list of parts."""
+    """A message; `content` is a text, or a list of parts, or null if there are `tool_calls`."""
 
     role: str = ""
     content: Any = None
+    tool_calls: list[Any] | None = None
 
 
 class ChatCompletionRequest(OpenAIRequest, kw_only=True):
@@ -183,3 +185,34 @@ class EmbedRequest(Struct, kw_only=True):
     input: str | list[str] = ""
     encoding_format: str = "float"
     dimensions: int | None = None
+
+
+class ResponsesRequest(Struct, kw_only=True):
+    """The body of POST /v1/responses; `input` is a text, or a list of messages and other items."""
+
+    model: str = ""
+    stream: bool | None = None
+    input: str | list[dict[str, Any]] = ""
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    tools: list[Any] | None = None
+
+
+class MessagesRequest(Struct, kw_only=True):
+    """The body of POST /v1/messages."""
+
+    model: str = ""
+    stream: bool | None = None
+    messages: list[OpenAIMessage] | None = None
+    system: Any = None
+    max_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: list[str] | None = None
+    thinking: dict[str, Any] | None = None
+    tools: list[Any] | None = None

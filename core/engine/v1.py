@@ -1,35 +1,28 @@
 """The engine's OpenAI-compatible paths, translated as Ollama does (openai/openai.go)."""
 
-import math
 import secrets
 import time
-from array import array
-from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from core.contract.responses import JSONResponse
 from core.engine.answers import Line, StreamResponse, chatted, check, check_model, generated, joined
 from core.engine.bodies import decode
+from core.engine.contents import messages_of
 from core.engine.errors import EngineError
-from core.engine.llama import Llama
 from core.engine.model import NAME
 from core.engine.schemas import (
     ChatCompletionRequest,
     ChatLine,
-    ChatMessage,
     ChatRequest,
     CompletionRequest,
-    EmbedRequest,
     GenerateLine,
     GenerateRequest,
-    OpenAIMessage,
     OpenAIRequest,
 )
 
@@ -44,53 +37,25 @@ async def chat_completions(request: Request) -> StreamResponse | JSONResponse:
         raise EngineError("[] is too short - 'messages'", 400)
     chat = ChatRequest(
         model=asked.model,
-        messages=[message for each in asked.messages for message in _messages(each)],
+        messages=[message for each in asked.messages for message in messages_of(each)],
         format=_format(asked.response_format or {}),
         options=_options(asked),
         think=asked.reasoning_effort not in {None, "none"},
     )
-    _check_name(asked.model)
+    check_name(asked.model)
     check(chat)
-    if asked.tools:
-        raise EngineError(f"registry.ollama.ai/library/{NAME} does not support tools", 400)
+    check_tools(asked.tools)
     return await _answer(_Chat(asked.model), chatted(request.app.state.llama, chat), asked)
 
 
 async def completions(request: Request) -> StreamResponse | JSONResponse:
     """POST /v1/completions."""
     asked = decode(await request.body(), CompletionRequest, empty="EOF")
-    _check_name(asked.model)
+    check_name(asked.model)
     generate = GenerateRequest(model=asked.model, prompt=asked.prompt, options=_options(asked))
     check(generate)
     lines = generated(request.app.state.llama, generate)
     return await _answer(_Completion(asked.model), lines, asked)
-
-
-async def embeddings(request: Request) -> Response:
-    """POST /v1/embeddings."""
-    asked = decode(await request.body(), EmbedRequest, empty="EOF")
-    _check_name(asked.model)
-    check_model(asked.model)
-    if not asked.input:
-        raise EngineError("invalid input", 400)
-    llama: Llama = request.app.state.llama
-    body = await llama.embed(msgspec.to_builtins(asked))
-    if asked.dimensions and asked.dimensions > 0:
-        body = _shortened(body, asked.dimensions)
-    return Response(body, media_type="application/json")
-
-
-def _shortened(body: bytes, dimensions: int) -> bytes:
-    """Return the embeddings in `body` with the first `dimensions` only, again of length 1."""
-    answer = msgspec.json.decode(body)
-    for entry in answer["data"]:
-        given = entry["embedding"]
-        is_text = isinstance(given, str)
-        numbers = array("f", b64decode(given) if is_text else given)[:dimensions]
-        length = math.hypot(*numbers) or 1
-        short = array("f", [number / length for number in numbers])
-        entry["embedding"] = b64encode(short.tobytes()).decode() if is_text else short.tolist()
-    return _encode(answer)
 
 
 async def models(request: Request) -> JSONResponse:
@@ -108,6 +73,18 @@ def failure(text: str, status: int) -> dict[str, Any]:
     """Return an error in OpenAI's shape."""
     kind = _TYPES.get(status, "api_error")
     return {"error": {"message": text, "type": kind, "param": None, "code": None}}
+
+
+def check_name(name: str) -> None:
+    """Raise EngineError if the request names no model."""
+    if not name:
+        raise EngineError("model is required", 400)
+
+
+def check_tools(tools: list[Any] | None) -> None:
+    """Raise EngineError if the request has tools, which the model cannot use."""
+    if tools:
+        raise EngineError(f"registry.ollama.ai/library/{NAME} does not support tools", 400)
 
 
 class _Completion:
@@ -150,12 +127,14 @@ class _Chat(_Completion):
 async def _answer(
     form: _Completion, lines: AsyncGenerator[Line], asked: OpenAIRequest
 ) -> StreamResponse | JSONResponse:
+    if asked.logprobs:
+        raise EngineError("the built-in model gives no logprobs: use a model of Ollama", 400)
     if asked.stream:
         wants_usage = bool(asked.stream_options and asked.stream_options.include_usage)
         return StreamResponse(
             _events(form, lines, wants_usage=wants_usage),
             content_type="text/event-stream",
-            failed=lambda text: _event(failure(text, 500)),
+            failed=failed_event,
         )
     line = await joined(lines)
     choices = [form.choice(line, "message")]
@@ -173,6 +152,16 @@ async def _events(
     yield b"data: [DONE]\n\n"
 
 
+def event(kind: str, **fields: Any) -> bytes:
+    """Return an event of a stream of messages or responses."""
+    return b"event: %b\n%b" % (kind.encode(), _event({"type": kind, **fields}))
+
+
+def failed_event(text: str) -> bytes:
+    """Return the last event of a stream that fails."""
+    return _event(failure(text, 500))
+
+
 def _event(value: object) -> bytes:
     return b"data: %b\n\n" % _encode(value)
 
@@ -180,11 +169,6 @@ def _event(value: object) -> bytes:
 def _usage(line: ChatLine | GenerateLine) -> dict[str, int]:
     read, written = line.prompt_eval_count or 0, line.eval_count or 0
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-
-
-def _check_name(name: str) -> None:
-    if not name:
-        raise EngineError("model is required", 400)
 
 
 def _options(asked: OpenAIRequest) -> dict[str, Any]:
@@ -209,32 +193,6 @@ def _format(asked: dict[str, Any]) -> Any:
     return None
 
 
-def _messages(message: OpenAIMessage) -> list[ChatMessage]:
-    """Return the text and the images of `message`, each as a message of its own, as in Ollama."""
-    match message.content:
-        case str(text):
-            return [ChatMessage(role=message.role, content=text)]
-        case list(parts):
-            return [_part(message.role, part) for part in parts]
-    shown = {int: "float64", float: "float64", type(None): "<nil>"}.get(type(message.content))
-    raise EngineError(f"invalid message content type: {shown or 'map[string]interface {}'}", 400)
-
-
-def _part(role: str, part: Any) -> ChatMessage:
-    match part:
-        case {"type": "text", "text": str(text)}:
-            return ChatMessage(role=role, content=text)
-        case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
-            if not url.startswith("data:"):
-                raise EngineError(
-                    "image URLs are not currently supported, please use base64 encoded data "
-                    "instead",
-                    400,
-                )
-            return ChatMessage(role=role, content="", images=[b""])  # which it cannot see
-    raise EngineError("invalid message format", 400)
-
-
 def _model(request: Request) -> dict[str, Any]:
     created = int(request.app.state.llama.file.path.stat().st_mtime)
     return {"id": NAME, "object": "model", "created": created, "owned_by": "library"}
@@ -243,7 +201,6 @@ def _model(request: Request) -> dict[str, Any]:
 routes = [
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
-    Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/v1/models", models),
     Route("/v1/models/{model:path}", model),
 ]

@@ -6,8 +6,28 @@ from typing import Any
 
 import httpx
 
+from tests.recorded import FOLDER
+
 MODEL = "smollm2:135m"
 FRANCE = "What is the capital of France?"
+REQUESTS: dict[str, dict[str, Any]] = {
+    entry["name"]: entry["request"]
+    for entry in json.loads((FOLDER / "v1/manifest.json").read_text("utf-8"))
+}
+"""The requests whose answers were recorded, by name."""
+
+
+async def repeat(engine: httpx.AsyncClient, name: str) -> httpx.Response:
+    """Return the answer to a recorded request."""
+    request = REQUESTS[name]
+    body = request["body"]
+    content = {"content": body} if isinstance(body, str) else {"json": body}
+    return await engine.request(request["method"], request["path"], **content)
+
+
+def media_type(response: httpx.Response) -> str:
+    kind: str = response.headers.get("content-type", "")
+    return kind.partition(";")[0]
 
 
 def asked(prompt: str, *, num_predict: int = 40, **fields: Any) -> dict[str, Any]:

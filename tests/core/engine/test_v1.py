@@ -1,21 +1,14 @@
 """Compares the engine's OpenAI-compatible answers with those of a real Ollama."""
 
 import json
-import math
-from array import array
-from base64 import b64decode
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.core.engine.asking import FRANCE, MODEL
-from tests.recorded import FOLDER, Recorded
+from tests.core.engine.asking import FRANCE, MODEL, REQUESTS, media_type, repeat
+from tests.recorded import Recorded
 
-REQUESTS: dict[str, dict[str, Any]] = {
-    entry["name"]: entry["request"]
-    for entry in json.loads((FOLDER / "v1/manifest.json").read_text("utf-8"))
-}
 SAME_ANSWER = ["chat", "chat_n2"]
 SAME_PROMPT = ["chat_korean", "completions"]
 SAME_STREAM = ["chat_stream", "chat_stream_usage"]
@@ -26,18 +19,6 @@ SAME_ERROR = [
     *("model_missing", "unknown_path"),
 ]
 VARIES = {"id", "created"}
-
-
-async def repeat(engine: httpx.AsyncClient, name: str) -> httpx.Response:
-    request = REQUESTS[name]
-    body = request["body"]
-    content = {"content": body} if isinstance(body, str) else {"json": body}
-    return await engine.request(request["method"], request["path"], **content)
-
-
-def media_type(response: httpx.Response) -> str:
-    kind: str = response.headers.get("content-type", "")
-    return kind.partition(";")[0]
 
 
 def fixed(value: dict[str, Any]) -> dict[str, Any]:
@@ -107,42 +88,6 @@ async def test_lists_its_model_as_recorded(engine: httpx.AsyncClient) -> None:
     assert (await repeat(engine, "model")).json() == listed
 
 
-async def test_embeds_as_recorded(engine: httpx.AsyncClient) -> None:
-    recorded = json.loads(Recorded("v1/embeddings").body)
-    answer = (await repeat(engine, "embeddings")).json()
-    assert (answer["model"], answer["usage"]) == (MODEL, recorded["usage"])
-    for one, other in zip(answer["data"], recorded["data"], strict=True):
-        pairs = zip(one["embedding"], other["embedding"], strict=True)
-        assert sum(a * b for a, b in pairs) == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("dimensions", [1, 64, 576, 577])
-async def test_embeds_in_fewer_dimensions(engine: httpx.AsyncClient, dimensions: int) -> None:
-    body: dict[str, Any] = {"model": MODEL, "input": ["a", "안녕"]}
-    whole = (await engine.post("/v1/embeddings", json=body)).json()
-    body["dimensions"] = dimensions
-    answer = (await engine.post("/v1/embeddings", json=body)).json()
-    assert answer["usage"] == whole["usage"]
-    for short, full in zip(answer["data"], whole["data"], strict=True):
-        first = full["embedding"][:dimensions]
-        length = math.hypot(*first)
-        assert short["embedding"] == pytest.approx([x / length for x in first], abs=1e-6)
-    body["encoding_format"] = "base64"
-    encoded = (await engine.post("/v1/embeddings", json=body)).json()
-    for one, other in zip(encoded["data"], answer["data"], strict=True):
-        numbers = array("f", b64decode(one["embedding"])).tolist()
-        assert numbers == pytest.approx(other["embedding"], abs=1e-6)
-
-
-async def test_a_text_longer_than_the_context_is_not_embedded(engine: httpx.AsyncClient) -> None:
-    body = {"model": MODEL, "input": "word " * 200}
-    assert (await engine.post("/v1/embeddings", json=body)).status_code == 200
-    for text, status in (("word " * 5000, 400), ("", 400)):
-        response = await engine.post("/v1/embeddings", json={**body, "input": text})
-        assert response.status_code == status
-        assert response.json()["error"]["type"] == "invalid_request_error"
-
-
 @pytest.mark.parametrize("name", ["chat_json", "chat_schema"])
 async def test_follows_a_format(engine: httpx.AsyncClient, name: str) -> None:
     answer = (await repeat(engine, name)).json()
@@ -170,3 +115,24 @@ async def test_parts_of_a_message_are_read_in_turn(engine: httpx.AsyncClient) ->
     messages = [{"role": "user", "content": [{"type": "video"}]}]
     answer = await engine.post("/v1/chat/completions", json={**body, "messages": messages})
     assert answer.status_code == 400
+
+
+async def test_a_call_of_a_tool_may_have_no_content(engine: httpx.AsyncClient) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "Paris"}
+    messages = [{"role": "user", "content": FRANCE}, called, result]
+    body = {"model": MODEL, "messages": messages, "max_tokens": 4}
+    answer = await engine.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("name", ["chat_logprobs", "completions"])
+async def test_logprobs_are_refused_not_forgotten(engine: httpx.AsyncClient, name: str) -> None:
+    request = REQUESTS[name]
+    answer = await engine.post(request["path"], json={**request["body"], "logprobs": True})
+    assert answer.status_code == 400
+    assert "no logprobs" in answer.json()["error"]["message"]
+    without = await engine.post(request["path"], json={**request["body"], "logprobs": False})
+    assert without.status_code == 200
