@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from core.contract.responses import JSONResponse
-from core.engine import embeddings, v1
+from core.engine import embeddings, messages, responses, v1
 from core.engine.answers import (
     StreamResponse,
     chatted,
@@ -175,6 +175,8 @@ def create_app(llama: Llama) -> Starlette:
             Route("/api/chat", chat, methods=["POST"]),
             *v1.routes,
             *embeddings.routes,
+            *messages.routes,
+            *responses.routes,
         ],
         middleware=[Middleware(LocalOnlyMiddleware), Middleware(DisconnectMiddleware)],
         exception_handlers={EngineError: _failed, 404: _plain, 405: _plain},

@@ -38,7 +38,7 @@ _REFUSALS = {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}
 """What Ollama, or a relay in front of it, answers instead of running the model."""
 _decode = msgspec.json.Decoder(Answer).decode
 _NO_SUCH_PATH = b"404 page not found"
-"""What an Ollama without a path answers (recordings/v1/unknown_path), and the built-in model."""
+"""What an Ollama without a path answers (recordings/v1/unknown_path)."""
 
 
 class Relay:
@@ -146,7 +146,7 @@ class Relay:
         if status == httpx.codes.NOT_FOUND and content.strip() == _NO_SUCH_PATH:
             raise EndpointNotFound(
                 f"The Ollama behind this server has no {self._api.path}. Update it, or use "
-                "/v1/chat/completions, which the built-in model has as well"
+                "/v1/chat/completions"
             )
         self._record.may_have_run = status not in _REFUSALS
         raise failed_response(httpx.Response(status, headers=headers), content)

@@ -1,4 +1,4 @@
-"""OpenAI's SDK, the gateway and the built-in model, with nothing faked in between."""
+"""OpenAI's and Anthropic's SDKs, the gateway and the built-in model, with nothing faked."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -79,14 +79,40 @@ async def test_models_and_errors(client: openai.AsyncOpenAI) -> None:
         await client.chat.completions.create(**{**GREEDY, "messages": long})
 
 
-async def test_what_the_built_in_model_lacks_is_refused_clearly(
-    client: openai.AsyncOpenAI, gateway: str
-) -> None:
-    with pytest.raises(openai.NotFoundError, match=r"no /v1/responses.*use /v1/chat/completions"):
-        await client.responses.create(model=MODEL, input="안녕")
-    async with anthropic.AsyncAnthropic(base_url=gateway, api_key=KEY) as other:
-        with pytest.raises(anthropic.NotFoundError, match=r"no /v1/messages.*built-in model"):
-            await other.messages.create(model=MODEL, messages=QUESTION, max_tokens=16)
+async def test_responses(client: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": MODEL, "input": QUESTION, "temperature": 0}
+    whole = await client.responses.create(**asked)
+    assert "Paris" in whole.output_text
+    assert whole.usage
+    assert whole.usage.input_tokens == 16
+    async with client.responses.stream(**asked) as stream:
+        deltas = [
+            event.delta async for event in stream if event.type == "response.output_text.delta"
+        ]
+        end = await stream.get_final_response()
+    assert "".join(deltas) == end.output_text == whole.output_text
+    assert end.usage == whole.usage
+    parsed = await client.responses.parse(**asked, text_format=Capital)
+    assert parsed.output_parsed
+    assert parsed.output_parsed.capital
+
+
+async def test_messages(gateway: str) -> None:
+    asked: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 24}
+    async with anthropic.AsyncAnthropic(base_url=gateway, api_key=KEY, max_retries=0) as client:
+        whole = await client.messages.create(**asked)
+        (block,) = whole.content
+        assert block.type == "text"
+        assert "Paris" in block.text
+        assert (whole.stop_reason, whole.usage.input_tokens) == ("end_turn", 16)
+        async with client.messages.stream(**asked) as stream:
+            assert "".join([text async for text in stream.text_stream]) == block.text
+            end = await stream.get_final_message()
+        assert (end.stop_reason, end.usage) == (whole.stop_reason, whole.usage)
+        with pytest.raises(anthropic.NotFoundError, match="is not installed"):
+            await client.messages.create(**{**asked, "model": "nope:1b"})
+        with pytest.raises(anthropic.BadRequestError, match="does not support tools"):
+            await client.messages.create(**asked, tools=[{"name": "f", "input_schema": {}}])
 
 
 async def test_a_client_that_leaves_or_gives_up_frees_its_slot(
