@@ -26,6 +26,10 @@ from typing import ClassVar
 from core.contract.responses import JSONResponse
 from core.contract.schemas import Error
 
+_HOW_TO_GET_A_KEY = (
+    "This server's operator creates keys with python -m core.keys create --name NAME"
+)
+
 
 class ApiError(Exception):
     """A failure reported to the client; `str(error)` is the text it gets."""
@@ -76,8 +80,8 @@ class CredentialsNeeded(Unauthorized):
         who = f"{address} is" if address else unnamed
         super().__init__(
             "Credentials are needed: send an API key or token as Authorization: Bearer ..., or a "
-            "key as X-API-Key. This server's operator creates keys with python -m core.keys create "
-            f"--name NAME. Only ANONYMOUS_CLIENTS may call without one, and {who} not among them"
+            f"key as X-API-Key. {_HOW_TO_GET_A_KEY}. Only ANONYMOUS_CLIENTS may call without one, "
+            f"and {who} not among them"
         )
 
 
@@ -92,7 +96,7 @@ class InvalidCredentials(Unauthorized):
         self.key = key
         super().__init__(
             f"Invalid credentials: {reason}. Send a valid API key or token as "
-            "Authorization: Bearer ..., or a key as X-API-Key"
+            f"Authorization: Bearer ..., or a key as X-API-Key. {_HOW_TO_GET_A_KEY}"
         )
         self.headers = {
             "www-authenticate": f'Bearer error="invalid_token", error_description="{reason}"'
