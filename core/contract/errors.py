@@ -208,7 +208,7 @@ class RequestTimeout(ApiError):
     def __init__(
         self,
         seconds: float,
-        advice: str = "Try a shorter message, a smaller model or a lower num_predict",
+        advice: str = "Try a shorter message, a smaller model, a lower num_predict or max_tokens",
     ) -> None:
         """State the time limit in `seconds`, and what to do about it."""
         super().__init__(
