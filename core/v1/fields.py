@@ -34,6 +34,7 @@ class KnownFields(Struct):
     n: int | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     max_output_tokens: _Tokens | None = None

@@ -21,9 +21,12 @@ _DROPPED = {"keep_alive", "options"}
 """Ollama's own, which would reload or pin a model for everyone."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
-_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input", "prompt"}
+_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
+_OURS |= {"prompt", "tools"}
 """The fields that this server acts on."""
-_DEVELOPER, _SYSTEM = Raw(b'"developer"'), Raw(b'"system"')
+_NO_TOOLS = ("none", {"type": "none"})
+"""The `tool_choice` that forbids tools, in OpenAI's and in Anthropic's API; Ollama ignores it."""
+_DEVELOPER, _SYSTEM, _NULL = Raw(b'"developer"'), Raw(b'"system"'), Raw(b"null")
 _TOKENS = (b"[[", *(b"[%d" % digit for digit in range(10)))
 """How a list of token IDs, or one of such lists, begins."""
 _FORMAT_LEVELS = 2
@@ -76,10 +79,7 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
     for name in _FORMATS:
         if name in fields:
             fields[name] = _checked_formats(name, fields[name], work)
-    if "prompt" in fields:
-        fields["prompt"] = _one_prompt(fields["prompt"])
-    if api is EMBEDDINGS:
-        _refuse_tokens(fields)
+    _adapt(api, fields, asked)
     if b'"developer"' in body:
         await _rename_developers(fields)
     if api.limits:
@@ -114,18 +114,16 @@ def _bound_tokens(fields: _Fields, asked: KnownFields, names: tuple[str, ...], m
     fields[names[-1]] = Raw(b"%d" % limit)
 
 
-def _one_prompt(raw: Raw) -> Raw:
-    """Return the only text of a list, such as LangChain sends: Ollama takes no list."""
-    if not starts(raw, b"["):
-        return raw
-    texts = decoded("prompt", raw, list[Raw])
-    if len(texts) != 1 or not starts(texts[0], b'"'):
-        raise BadRequest("prompt: must be one text. Send one request for each")
-    return texts[0]
-
-
-def _refuse_tokens(fields: _Fields) -> None:
-    if starts(fields.get("input", Raw(b"null")), *_TOKENS):
+def _adapt(api: Api, fields: _Fields, asked: KnownFields) -> None:
+    """Put what Ollama does not understand in its terms, or refuse it with advice."""
+    if asked.tool_choice in _NO_TOOLS:
+        fields.pop("tools", None)
+    if starts(prompt := fields.get("prompt", _NULL), b"["):  # as LangChain sends it
+        prompts = decoded("prompt", prompt, list[Raw])
+        if len(prompts) != 1 or not starts(prompts[0], b'"'):
+            raise BadRequest("prompt: must be one text. Send one request for each")
+        fields["prompt"] = prompts[0]
+    if api is EMBEDDINGS and starts(fields.get("input", _NULL), *_TOKENS):
         raise BadRequest(
             "input: token IDs are not supported. Send text; in LangChain, set "
             "check_embedding_ctx_length=False"

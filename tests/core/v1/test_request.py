@@ -109,6 +109,14 @@ def test_a_developer_is_the_system_whom_templates_know(name: str) -> None:
         assert sent(**fields)[name] == arrives
 
 
+@pytest.mark.parametrize("choice", ["none", {"type": "none"}])
+def test_tools_that_may_not_be_called_are_not_sent(choice: Any) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert "tools" not in sent(tools=tools, tool_choice=choice)
+    for other in ("auto", "required", {"type": "auto"}, None):
+        assert sent(tools=tools, tool_choice=other)["tools"] == tools
+
+
 def test_a_list_of_one_prompt_is_the_prompt() -> None:
     for prompt in ("Paris", ["Paris"]):
         assert sent(COMPLETIONS, prompt=prompt)["prompt"] == "Paris"
