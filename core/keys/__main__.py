@@ -120,7 +120,13 @@ def _lifetime(text: str) -> timedelta:
 
 
 def _show(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        raise KeysError(
+            f"The new key cannot be shown, so it is lost: {error.strerror}. Rotate it"
+        ) from None
     sys.stderr.write("Save this key now: it will not be shown again\n")
 
 

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not Path(path).exists():
             sys.exit(f"There is no {path} yet. A server with this USAGE_FILE makes it at its start")
         rows = _grouped(read_file(path, options.since), options.by)
-    except (SettingsError, sqlite3.Error) as error:
+    except SettingsError as error:
+        sys.exit(str(error))
+    except sqlite3.Error as error:
         sys.exit(f"USAGE_FILE cannot be read: {error}")
     _print(rows, [*options.by, *_FIGURES], options.format)
 

@@ -188,3 +188,25 @@ def test_creating_a_name_twice_is_an_error(path: Path) -> None:
     with pytest.raises(KeysError, match="Rotate or revoke"):
         create(path, "ci")
     assert isinstance(read_keys(path)[0], ApiKey)
+
+
+@pytest.mark.parametrize("arguments", [("create", "--name", "new"), ("rotate", "old")])
+def test_a_key_that_nobody_could_read_is_called_lost(path: Path, arguments: list[str]) -> None:
+    create(path, "old")
+    before = path.read_bytes()
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "core.keys", *arguments],
+        env={**os.environ, "API_KEYS_FILE": str(path)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode != 0
+    assert path.read_bytes() != before
+    assert done.stderr.startswith(
+        "The new key cannot be shown, so it is lost: Broken pipe. Rotate it\n"
+    )

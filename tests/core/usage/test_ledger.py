@@ -232,3 +232,9 @@ def test_without_a_file_it_says_what_to_do(
     monkeypatch.setenv("USAGE_FILE", value)
     with pytest.raises(SystemExit, match=said):
         main([])
+
+
+def test_an_invalid_setting_is_not_taken_for_a_broken_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "many")
+    with pytest.raises(SystemExit, match="^PORT is invalid: expected"):
+        main([])
