@@ -208,6 +208,42 @@ async def test_http_2_is_spoken_and_errors_have_the_one_shape(
         assert done == {"success": False, "version": "2", "status": 413}
 
 
+async def test_what_nginx_itself_refuses_has_the_one_shape(tmp_path: Path, gateway: str) -> None:
+    large = b"a" * 10_000
+    with nginx(tmp_path, gateway) as front:
+        statuses = {
+            head[:20]: refused(front, head)
+            for head in (
+                b"GARBAGE",
+                b"GET /" + large,
+                b"GET / HTTP/1.1\r\nX-Large: " + large,
+                b"TRACE / HTTP/1.1",
+                b"GET / HTTP/3.0",
+                b"POST / HTTP/1.1\r\nTransfer-Encoding: own",
+            )
+        }
+        assert [*statuses.values()] == [400, 414, 400, 405, 505, 501], statuses
+        assert refused(front, b"GET / HTTP/1.1", tls=False) == 400
+
+
+async def test_too_many_connections_to_nginx_are_told_when_to_try_again(
+    tmp_path: Path, gateway: str, fake: FakeOllama
+) -> None:
+    fake.default = stalls_after(1)
+    change = ("limit_conn ollama_web_api 64", "limit_conn ollama_web_api 1")
+    with nginx(tmp_path, gateway, change) as front:
+        async with (
+            front.client() as client,
+            asyncio.timeout(30),
+            client.stream("POST", "/api/chat/stream", json=CHAT) as answer,
+        ):
+            lines = answer.aiter_lines()  # kept, so that the stream stays open
+            await anext(lines)
+            refusal = await client.get("/api/health")
+    assert (refusal.status_code, refusal.json()["success"]) == (429, False)
+    assert int(refusal.headers["retry-after"]) > 0
+
+
 async def test_a_gateway_that_is_late_or_down_is_an_error_of_the_one_shape(
     run: Run, tmp_path: Path, gateway: str, fake: FakeOllama
 ) -> None:
@@ -242,6 +278,21 @@ async def test_a_front_allows_for_more_time_than_the_gateway(run: Run) -> None:
     ]
     assert waits
     assert min(waits) > Settings().request_timeout_s
+
+
+def refused(front: Front, head: bytes, *, tls: bool = True) -> int:
+    """Send a request that `front` has to refuse, and return the status, if the shape is right."""
+    with socket.create_connection(("127.0.0.1", front.port), 30) as plain:
+        sock = front.context.wrap_socket(plain, server_hostname="localhost") if tls else plain
+        with sock, sock.makefile("rb") as answer:
+            sock.sendall(head + b"\r\nHost: localhost\r\n\r\n")
+            status = int(answer.readline().split()[1])
+            headers = dict(line.lower().split(b": ", 1) for line in iter(answer.readline, b"\r\n"))
+            body = json.loads(answer.read(int(headers[b"content-length"])))
+    assert headers[b"content-type"] == b"application/json\r\n"
+    assert body.keys() == {"success", "error"}
+    assert body["success"] is False
+    return status
 
 
 def curl(front: Front, *arguments: str) -> dict[str, object]:

@@ -236,5 +236,5 @@ def test_without_a_file_it_says_what_to_do(
 
 def test_an_invalid_setting_is_not_taken_for_a_broken_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "many")
-    with pytest.raises(SystemExit, match="^PORT is invalid: expected"):
+    with pytest.raises(SystemExit, match=r"^PORT is invalid: expected"):
         main([])

@@ -150,8 +150,10 @@ async def test_a_key_that_is_revoked_is_refused_by_all(site: Site) -> None:
 async def test_the_gateways_believe_no_caller_and_hide_their_figures(site: Site) -> None:
     key = create(site.keys, "ci")
     async with httpx.AsyncClient(base_url=site.url) as api:
-        hidden = await api.get("/metrics")
-        assert (hidden.status_code, hidden.json()["success"]) == (404, False)
+        for path in ("/metrics", "/%6detrics/"):
+            hidden = await api.get(path, headers={"X-API-Key": key})
+            assert (hidden.status_code, hidden.json()["success"]) == (404, False)
+            assert hidden.json()["error"].startswith("The figures are not served here")
         for address in ("127.0.0.1", "192.0.2.1"):
             headers = {"X-Forwarded-For": address}
             assert (await api.get("/api/models", headers=headers)).status_code == 401
