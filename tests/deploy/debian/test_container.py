@@ -14,8 +14,12 @@ import httpx
 import pytest
 import yaml
 
+from core.app import create_app
+from core.settings.schema import Settings
+from handlers import asgi
 from tests.deploy.debian.conftest import Debian
 from tests.fake_ollama import FakeOllama
+from tests.gateway import shut_down
 from tests.network import changing
 from tests.programs import ROOT, free_ports, program
 
@@ -247,6 +251,24 @@ services:
         assert "NoNewPrivs:\t1" in status_of(state["State"]["Pid"])
     finally:
         podman.compose(tmp_path, "down", "--volumes")
+
+
+async def test_behind_a_front_on_the_host_no_stranger_passes_for_the_host(
+    service: dict[str, Any], fake: FakeOllama
+) -> None:
+    text = (ROOT / "deploy/compose.yaml").read_text("utf-8")
+    _, _, anonymous = text.partition("# ANONYMOUS_CLIENTS: ")
+    network = yaml.safe_load(text)["networks"]["ollama"]["ipam"]["config"][0]
+    own = {"OLLAMA_BASE_URL": fake.url, "ANONYMOUS_CLIENTS": anonymous.partition("\n")[0]}
+    app = create_app(asgi.routes, Settings.from_env({**service["environment"], **own}))
+    transport = httpx.ASGITransport(app, client=(network["gateway"], 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/api/models")).status_code == 200
+        headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+        refused = await client.get("/api/models", headers=headers)
+        assert refused.status_code == 401
+        assert "203.0.113.9" in refused.text
+    await shut_down(app)
 
 
 def test_compose_asks_as_the_image_does_whether_it_is_healthy(service: dict[str, Any]) -> None:
