@@ -35,7 +35,8 @@ _BUDGETS = """
 CREATE TABLE IF NOT EXISTS budgets (key TEXT PRIMARY KEY, ends INTEGER, spent INTEGER)
 """
 _SPENT = """
-INSERT INTO budgets VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET spent = excluded.spent
+INSERT INTO budgets VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET spent = MAX(spent, excluded.spent)
 """
 _ADD = """
 INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?)

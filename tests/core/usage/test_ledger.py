@@ -109,6 +109,17 @@ def test_two_processes_may_write_the_same_file(path: Path) -> None:
     assert read_file(str(path))[0].requests == 4
 
 
+def test_no_process_lowers_what_another_has_counted_of_a_budget(path: Path) -> None:
+    end = int(time.time()) + 1000
+    one, other = Ledger(str(path)), Ledger(str(path))
+    for ledger, spent in ((one, 90), (other, 10)):
+        ledger.keep_spent("tokens:key:ci", end, spent)
+        ledger.close()
+    started = Ledger(str(path))
+    assert started.spent()["tokens:key:ci"][0] == 90
+    started.close()
+
+
 def test_a_locked_file_stops_nothing_and_loses_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
