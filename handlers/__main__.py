@@ -11,6 +11,9 @@ from collections.abc import Sequence
 if __name__ == "__main__":  # these signals may arrive during the imports, which take a while
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if os.getpid() == 1:  # in a container: Linux drops what the first process does not handle
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 from core import __version__
 from core.contract.errors import ApiError

@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +22,7 @@ from tests.conftest import Connect, Serve
 from tests.fake_ollama import FakeOllama
 from tests.gateway import MangumTransport
 from tests.processes import running, wait_for
+from tests.programs import program
 
 ENDPOINTS = [health, models, chat, chat_stream, openapi]
 
@@ -207,6 +210,26 @@ def test_the_command_line_answers_or_refuses_an_argument(
         main([argument])
     assert exit_.value.code == status
     assert text in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_container_that_is_still_starting_ends_when_told_to(number: signal.Signals) -> None:
+    unshare = [program("unshare", "apt install util-linux"), "--pid", "--fork", "--kill-child"]
+    unshare += ["--map-root-user"] if os.getuid() else []
+    tried = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no process namespace can be made here: {tried.stderr.strip()}")
+    enter = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+    command = ("-c", enter, *unshare, sys.executable, "-m", "handlers")
+    with socket.create_server(("127.0.0.1", 0)) as ollama:
+        ollama.settimeout(60)
+        url = f"http://127.0.0.1:{ollama.getsockname()[1]}"
+        with running(*command, OLLAMA_BASE_URL=url, PORT="0", WEB_PORT="0") as process:
+            connection, _ = ollama.accept()  # it is asking for the models, which never come
+            with connection:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+                os.kill(int(children.read_text()), number)
+                assert process.wait(timeout=30) == 128 + number
 
 
 def test_the_procfile_starts_the_bundle() -> None:

@@ -289,14 +289,16 @@ async def test_with_asyncios_own_loop_it_is_the_same(
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_container_is_healthy_with_and_without_https(
-    slow_ollama: str, certificate: Path, tls: bool
+@pytest.mark.parametrize("allowed", ["0.0.0.0/0", "192.0.2.0/24"])
+def test_a_container_is_healthy_with_and_without_https_and_whoever_may_call(
+    slow_ollama: str, certificate: Path, tls: bool, allowed: str
 ) -> None:
     containerfile = (ROOT / "deploy/Containerfile").read_text("utf-8")
     _, *check = json.loads(
         containerfile.partition("HEALTHCHECK ")[2].partition(" CMD ")[2].partition("\n")[0]
     )
     environ = {"SSL_CERTFILE": str(certificate)} if tls else {}
+    environ["ALLOWED_CLIENTS"] = allowed
     with serving(slow_ollama, **environ) as (_, url):
         environ["PORT"] = url.rpartition(":")[2]
         subprocess.run([sys.executable, *check], env=os.environ | environ, check=True, timeout=20)

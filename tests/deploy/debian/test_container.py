@@ -47,8 +47,13 @@ class Podman:
     def __call__(self, *arguments: str | Path) -> str:
         return self._run(self._podman, *self._options, *arguments)
 
-    def build(self, wheels: Path) -> None:
-        """Build the image, with Debian packages from this machine's sources."""
+    def build(self, wheels: Path, context: Path) -> None:
+        """Build the image, with Debian packages from this machine's sources.
+
+        The sources come from `context`, a copy as Git makes it for a user whose umask is 077.
+        """
+        names = [ROOT / name for name in ("core", "deploy", "handlers", "requirements.txt")]
+        subprocess.run(["cp", "-r", *names, context], check=True, umask=0o077)
         mounts = {
             f"{wheels}": "/wheels",
             f"{wheels}/pip.conf": "/etc/pip.conf",
@@ -59,7 +64,7 @@ class Podman:
             *(self._buildah, *self._store, "bud", "--format", "docker", "--tag", IMAGE),
             *("--isolation", "chroot", "--network", "host", "--build-arg", f"BASE={BASE}"),
             *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
-            *("--file", ROOT / "deploy/Containerfile", ROOT),
+            *("--file", context / "deploy/Containerfile", context),
         )
 
     @staticmethod
@@ -89,11 +94,13 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def podman(debian: Debian, wheels: Path) -> Iterator[Podman]:
+def podman(
+    debian: Debian, wheels: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Podman]:
     with tempfile.TemporaryDirectory(prefix="podman") as folder:
         podman = Podman(Path(folder))
         podman("import", debian.bare, BASE)
-        podman.build(wheels)
+        podman.build(wheels, tmp_path_factory.mktemp("context"))
         yield podman
 
 
