@@ -59,14 +59,12 @@ class RedisStore:
 
     async def spend(self, key: str, expires_s: int, amount: int) -> int:
         """Add `amount` to a sum that is forgotten after `expires_s`, and return the sum."""
+        # Adds even 0: a full or read-only store can be read, but would not count the answer.
         name = f"ollama-web-api:{key}"
-        async with _bounded(self._timeout_s):
-            if not amount:
-                return int(await self._redis.get(name) or 0)
-            async with self._redis.pipeline() as pipeline:
-                pipeline.incrby(name, amount)
-                pipeline.expire(name, expires_s)
-                return int((await pipeline.execute())[0])
+        async with _bounded(self._timeout_s), self._redis.pipeline() as pipeline:
+            pipeline.incrby(name, amount)
+            pipeline.expire(name, expires_s)
+            return int((await pipeline.execute())[0])
 
     async def aclose(self) -> None:
         """Close the connections."""

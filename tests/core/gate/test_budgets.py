@@ -188,3 +188,15 @@ async def test_a_store_that_is_down_is_as_for_rates(
     redis.stop()
     settings = {"rate_limit_storage": redis.url, "rate_limit_fail_closed": closed}
     assert [answer.status_code for answer in await ask(CI, 1, **settings)] == [status]
+
+
+@pytest.mark.parametrize(("closed", "status"), [(False, 200), (True, 503)])
+async def test_a_store_that_can_only_be_read_is_down(
+    ask: Callable[..., Any],
+    start_redis: Callable[..., RedisServer],
+    closed: bool,
+    status: int,
+) -> None:
+    full = start_redis("--maxmemory", "1")
+    settings = {"rate_limit_storage": full.url, "rate_limit_fail_closed": closed}
+    assert [answer.status_code for answer in await ask(CI, 2, **settings)] == [status] * 2
