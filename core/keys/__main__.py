@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from core.keys.editing import KeysError, create, revoke, rotate
+from core.keys.editing import KeysError, create, locked, revoke, rotate
 from core.keys.records import PREFIX, ApiKey, read_keys
 from core.keys.shared import SharedKeys, are_shared
 from core.settings.environment import SettingsError
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _publish(shared: SharedKeys, path: Path) -> None:
     try:
-        shared.publish(path)
+        with locked(path):  # so that no command sends an older file after another has sent its own
+            shared.publish(path)
     except SettingsError as error:
         sys.exit(str(error))
     except OSError as error:

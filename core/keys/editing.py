@@ -99,12 +99,19 @@ def _find(keys: Sequence[ApiKey], name: str) -> int:
 
 
 @contextmanager
-def _edited(path: Path) -> Iterator[list[ApiKey]]:
-    """Yield the keys in the file at `path` for editing, then write them; other writers wait."""
+def locked(path: Path) -> Iterator[None]:
+    """Keep other writers of the file at `path` waiting."""
     with Path(f"{path}.lock").open("a") as lock:
         if os.geteuid() == 0:
             _give_to_owner(path, lock.fileno())
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _edited(path: Path) -> Iterator[list[ApiKey]]:
+    """Yield the keys in the file at `path` for editing, then write them; other writers wait."""
+    with locked(path):
         keys = read_keys(path)
         yield keys
         _write(path, keys)

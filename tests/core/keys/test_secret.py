@@ -1,6 +1,7 @@
 """Keys from a fake of AWS' extension, which answers as its documentation says."""
 
 import asyncio
+import fcntl
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -241,6 +242,22 @@ async def test_a_shared_store_that_is_down_or_empty_revives_no_key(
     await asyncio.to_thread(run, "publish")
     await elsewhere.refresh()
     assert elsewhere.authenticate(late).name == "late"
+
+
+async def test_nobody_changes_the_file_while_it_is_published(
+    sharing: tuple[Settings, Callable[..., None]], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run = sharing
+    commands = []
+
+    def send(keys: shared.SharedKeys, command: str, *values: bytes) -> None:
+        commands.append(command)
+        with Path(f"{path}.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr(shared.SharedKeys, "_call", send)
+    await asyncio.to_thread(run, "create", "--name", "ci")
+    assert commands == ["set"]
 
 
 async def test_a_broken_file_is_not_published(
