@@ -76,8 +76,18 @@ def texts_where_raised() -> Iterator[str]:
                 yield str(class_(*values))
 
 
+def texts_of_fronts() -> Iterator[str]:
+    """Yield what the fronts themselves answer to the calls of the page."""
+    for path in ("caddy/Caddyfile", "nginx/ollama-web-api.conf", "haproxy/gateways.cfg"):
+        text = (ROOT / "deploy" / path).read_text("utf-8")
+        found = re.findall(r'"success":false,"error":"(.+?)"', text)
+        assert len(found) > 3
+        yield from (text for text in found if "The figures" not in text)
+
+
 async def test_every_error_is_korean_on_a_korean_page(open_page: Open) -> None:
     texts = {*texts_where_raised(), *texts_of_ollama(), *map(str, MADE_FROM_PARTS)}
+    texts |= {*texts_of_fronts()}
     assert len(texts) > 70
     page = await open_page(locale="ko-KR")
     korean: list[tuple[str, str]] = await page.evaluate(
