@@ -168,6 +168,8 @@ async def test_the_container_answers_with_few_rights(
             assert refused.status_code == 401
             answer = await client.get("/api/models", headers={**stranger, "X-API-Key": key})
             assert answer.status_code == 200
+        usage = podman("exec", container, ".venv/bin/python", "-m", "core.usage")
+        assert usage.startswith("key ")
         state = json.loads(podman("inspect", container))[0]
         assert state["HostConfig"]["ReadonlyRootfs"]
         assert state["EffectiveCaps"] in (None, [])
