@@ -73,6 +73,9 @@ class Server(uvicorn.Server):
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # all of this is permanent: scanning it took a tenth of a plain chat's time
         if self.started:
+            scheme = "https" if self.config.is_ssl else "http"
+            for name, sock in zip(("the API", "the chat page"), sockets or [], strict=False):
+                _logger.info("Listening for %s on %s://%s", name, scheme, _address(sock))
             self._systemd.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -171,9 +174,6 @@ def serve(app: Application, settings: Settings) -> None:
     sockets = [_listen("PORT", settings.host, settings.port)]
     if settings.web_port:
         sockets.append(_listen("WEB_PORT", settings.host, settings.web_port))
-    scheme = "https" if server.config.is_ssl else "http"
-    for name, sock in zip(("the API", "the chat page"), sockets, strict=False):
-        _logger.info("Listening for %s on %s://%s", name, scheme, _address(sock))
     server.run(sockets)
     logs.flush()
     if server.ended_by:  # so that a shell or a service manager sees what ended it

@@ -188,6 +188,11 @@ def test_an_unopenable_log_file_fails_startup_with_one_line(
     assert told == "LOG_FILE cannot be opened: No such file or directory\n"
 
 
+def test_a_start_that_fails_has_not_said_that_it_listens(slow_ollama: str) -> None:
+    told = failed_start(slow_ollama, PORT="0", WEB_PORT="0", JWT_PUBLIC_KEY_FILE="/none")
+    assert told == "JWT_PUBLIC_KEY_FILE cannot be read: No such file or directory\n"
+
+
 def failed_start(ollama: str, **environ: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-m", "handlers"],
@@ -198,6 +203,7 @@ def failed_start(ollama: str, **environ: str) -> str:
         check=False,
     )
     assert ended.returncode == 1
+    assert "Listening" not in ended.stdout
     return ended.stderr
 
 

@@ -30,11 +30,18 @@ def ollama() -> Iterator[str]:
 
 
 @contextmanager
-def serving(ollama: str, path: Path, *before: str, **environ: str) -> Iterator[Any]:
-    """Run the server with its counts at `path`, as arguments of `before`; yield it and its URL."""
+def serving(
+    ollama: str, path: Path, *before: str, warning: str = "", **environ: str
+) -> Iterator[Any]:
+    """Run the server with its counts at `path`, as arguments of `before`; yield it and its URL.
+
+    It must log `warning` before it listens.
+    """
     own = {"OLLAMA_BASE_URL": ollama, "PORT": "0", "WEB_PORT": "0", "USAGE_FILE": str(path)}
     environ = {**own, "API_KEYS": KEYS, "LOG_FORMAT": "console", **environ}
     with running(*(before or ("-m", "handlers")), **environ) as process:
+        if warning:
+            wait_for(process.stdout, warning)
         yield process, wait_for(process.stdout, "Listening for the API on ")
 
 
@@ -88,8 +95,8 @@ def test_a_full_disk_stops_no_answer_and_is_logged_and_counted(ollama: str, tmp_
     # It becomes the server, so that ending it by its id ends the server.
     enter = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
     command = ("-c", enter, *unshare, sys.executable, "-c", FULL_DISK, str(tmp_path))
-    with serving(ollama, tmp_path / "usage.db", *command) as (process, url):
-        wait_for(process.stdout, "USAGE_FILE cannot be written")
+    full = "USAGE_FILE cannot be written"
+    with serving(ollama, tmp_path / "usage.db", *command, warning=full) as (process, url):
         ask(url)
         ask(url)
         metrics = httpx.get(f"{url}/metrics", headers=HEADERS, trust_env=False).text
