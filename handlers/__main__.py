@@ -17,6 +17,7 @@ if __name__ == "__main__":  # these signals may arrive during the imports, which
 
 from core import __version__
 from core.contract.errors import ApiError
+from core.doctor.start import check
 from core.ollama.client import OllamaClient
 from core.ollama.upstream import Upstream
 from core.serving.server import serve
@@ -36,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Settings are environment variables: python -m core.settings prints them.",
     )
     parser.add_argument("--version", action="version", version=f"Ollama Web API {__version__}")
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "--check", action="store_true", help="load what a start needs, serve nothing, and exit"
+    )
+    options = parser.parse_args(arguments)
     try:
         settings = Settings.from_env(os.environ)
+        if options.check:
+            check(settings)
+            return
         if not settings.built_in_model:
             asyncio.run(_warn(settings))
         serve(app, settings)

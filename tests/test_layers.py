@@ -15,7 +15,8 @@ FLOORS = [
     {"gate", "chat"},
     {"serving", "v1"},
     {"instruments"},
-    {"app", "doctor"},
+    {"app"},
+    {"doctor"},
     {"handlers"},
 ]
 BELOW = {

@@ -154,11 +154,24 @@ def configuration(app: Application, settings: Settings) -> uvicorn.Config:
     )
 
 
+def check(settings: Settings) -> None:
+    """Load the certificate, and try to listen on HOST; PORT and WEB_PORT may be in use.
+
+    Raises:
+        SettingsError: `serve` could not use them.
+    """
+    if settings.ssl_certfile:  # uvicorn has no words for what may be wrong
+        load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
+    if settings.port == settings.web_port != 0:
+        raise SettingsError("PORT and WEB_PORT are the same: expected two ports, or WEB_PORT=0")
+    _listen("PORT", settings.host, 0).close()
+
+
 def serve(app: Application, settings: Settings) -> None:
     """Serve `app` on PORT and WEB_PORT until a signal ends it.
 
     Raises:
-        SettingsError: a port is not free, or the certificate cannot be used.
+        SettingsError: a port is not free, or the server cannot start with the settings.
     """
     logs.configure(settings)
     raise_file_limit()
@@ -167,8 +180,7 @@ def serve(app: Application, settings: Settings) -> None:
         model = BuiltInModel()
         # The application has not read these yet. Headers are for a tunnel, which is not used.
         os.environ |= {"OLLAMA_BASE_URL": model.url, "OLLAMA_HEADERS": ""}
-    if settings.ssl_certfile:  # before uvicorn, which has no words for what may be wrong
-        load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
+    check(settings)
     server = Server(app, settings, model)
     server.config.load()
     sockets = [_listen("PORT", settings.host, settings.port)]
