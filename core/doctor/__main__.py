@@ -8,23 +8,32 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
+from msgspec.structs import replace
 
 from core.doctor import access, certificates, machine, ollama
 from core.doctor.findings import Finding, ok, problem, table
+from core.doctor.start import check
 from core.settings.environment import SettingsError
 from core.settings.schema import Settings
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Return the findings of all checks."""
-    try:
-        found = [finding async for finding in ollama.examine(settings)]
-    except SettingsError as error:
-        found = [problem("settings", str(error), "python -m core.settings shows those in force")]
+    found: list[Finding] = []
+    with suppress(SettingsError):  # the check of the start raises it too
+        found += [finding async for finding in ollama.examine(settings)]
     for part in (access, certificates, machine):
         found += await asyncio.to_thread(list, part.examine(settings))
+    try:
+        check(replace(settings, api_keys_file=""))  # `access` has read it
+    except SettingsError as error:
+        if all(finding.text != str(error) for finding in found):
+            advice = "python -m core.settings shows those in force"
+            found.insert(0, problem("settings", str(error), advice))
+        return found
     return [ok("settings", "valid"), *found]
 
 

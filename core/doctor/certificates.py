@@ -58,7 +58,14 @@ def _validity(name: str, pem: str) -> Finding:
     from cryptography import x509  # noqa: PLC0415 - few have a certificate here
 
     certificate = x509.load_pem_x509_certificate(pem.encode())
-    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    now = datetime.now(UTC)
+    if now < certificate.not_valid_before_utc:
+        return problem(
+            "certificate",
+            f"{name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+            "is this machine's clock right? If so, use the old one until then",
+        )
+    left = certificate.not_valid_after_utc - now
     if left.days < 0:
         return problem("certificate", f"{name} has expired", "renew it, then reload the service")
     if left.days < CERTIFICATE_NOTICE_DAYS:

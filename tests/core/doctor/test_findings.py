@@ -93,9 +93,9 @@ def listener(site: Site) -> int:
     return port
 
 
-def certificate(days: int) -> Callable[[Site], object]:
+def certificate(days: int, age_days: int = 30) -> Callable[[Site], object]:
     def add(site: Site) -> None:
-        make_certificate(site.folder, days)
+        make_certificate(site.folder, days, age_days=age_days)
         site.environ["SSL_CERTFILE"] = str(site.folder / "cert.pem")
 
     return add
@@ -124,6 +124,9 @@ CAUSES = [
         *("settings", "problem", "OLLAMA_CA_FILE"),
         having(OLLAMA_CA_FILE="/none", OLLAMA_BASE_URL="https://x"),
     ),
+    Cause("settings", "problem", "JWT_PUBLIC_KEY_FILE", having(JWT_PUBLIC_KEY_FILE="/none")),
+    Cause("settings", "problem", "MAX_MEMORY_BYTES is invalid", having(MAX_MEMORY_BYTES="1")),
+    Cause("settings", "problem", "LOG_FILE cannot be opened", having(LOG_FILE="/none/log")),
     Cause("ollama", "problem", "no Ollama answers at", down, "systemctl status ollama"),
     Cause("ollama", "problem", "no answer within 0.2 seconds", silent, "systemctl status ollama"),
     Cause("ollama", "warning", "has another Ollama, or runs the built-in model", elsewhere),
@@ -182,6 +185,7 @@ CAUSES = [
     ),
     Cause("certificate", "problem", "SSL_CERTFILE cannot be read", having(SSL_CERTFILE="/none")),
     Cause("certificate", "problem", "SSL_CERTFILE has expired", certificate(-1)),
+    Cause("certificate", "problem", "SSL_CERTFILE is not valid before", certificate(90, -1)),
     Cause("certificate", "problem", "SSL_CERTFILE or SSL_KEYFILE is invalid", certificate(90)),
     Cause("certificate", "warning", "SSL_CERTFILE expires in 7 days", certificate(7)),
     Cause(

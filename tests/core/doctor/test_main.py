@@ -262,16 +262,17 @@ async def test_a_certificate_that_does_not_fit_its_key_is_found(
     assert ("problem", "SSL_KEYFILE does not fit SSL_CERTFILE") in [
         (level, text.partition(":")[0]) for level, text in found["certificate"]
     ]
+    assert "settings" not in found, "they are called valid, or the problem is reported twice"
 
 
-def make_certificate(folder: Path, days: int) -> None:
-    """Create one that expires in `days`."""
+def make_certificate(folder: Path, days: int, *, age_days: int = 30) -> None:
+    """Create one that became valid `age_days` ago, and expires in `days`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=30))
+        .not_valid_before(now - timedelta(days=age_days))
         .not_valid_after(now + timedelta(days=days, hours=1))
         .sign(key, hashes.SHA256())
     )
