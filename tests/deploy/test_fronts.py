@@ -116,7 +116,9 @@ def nginx(folder: Path, gateway: str, *changes: tuple[str, object]) -> Iterator[
     text = edited(
         "nginx/ollama-web-api.conf",
         ("listen 443 ", f"listen 127.0.0.1:{port} "),
+        ("listen [::]:443 ", f"listen [::1]:{port} "),
         ("listen 80;", f"listen 127.0.0.1:{plain_port};"),
+        ("listen [::]:80;", f"listen [::1]:{plain_port};"),
         ("api.example.com;", "localhost;"),
         ("/etc/letsencrypt/live/api.example.com/fullchain.pem", "cert.pem"),
         ("/etc/letsencrypt/live/api.example.com/privkey.pem", "key.pem"),
@@ -181,6 +183,22 @@ async def test_the_gateway_learns_the_address_of_the_client_and_not_what_it_says
             for sent in ({}, headers):
                 assert (await known.get("/api/models", headers=sent)).status_code == 200
                 assert (await stranger.get("/api/models", headers=sent)).status_code == 401
+
+
+async def test_nginx_serves_clients_that_use_ipv6(tmp_path: Path, gateway: str) -> None:
+    with nginx(tmp_path, gateway) as front:
+        url = f"https://[::1]:{front.port}/api/models"
+        async with front.client("::1") as known, front.client("::1", with_key=False) as stranger:
+            for client, status in ((known, 200), (stranger, 401)):
+                answer = await client.get(
+                    url, headers={"Host": "localhost"}, extensions={"sni_hostname": "localhost"}
+                )
+                assert answer.status_code == status
+    for path in ("nginx/ollama-web-api.conf", "proxy/nginx.conf"):
+        text = (ROOT / "deploy" / path).read_text("utf-8")
+        ports = re.findall(r"listen (\d.*?);", text)
+        assert ports
+        assert re.findall(r"listen \[::\]:(\d.*?);", text) == ports
 
 
 async def test_http_2_is_spoken_and_errors_have_the_one_shape(

@@ -83,6 +83,7 @@ async def nginx(folder: Path, gate: str, *changes: tuple[str, object]) -> AsyncI
     server = edited(
         "nginx.conf",
         ("listen 443 ssl", f"listen 127.0.0.1:{port}"),
+        ("listen [::]:443 ssl", f"listen [::1]:{port}"),
         ("http://127.0.0.1:5000", gate),
         ("    ssl_certificate /etc/ssl/certs/api.example.com.pem;\n", ""),
         ("    ssl_certificate_key /etc/ssl/private/api.example.com.key;\n", ""),
