@@ -61,11 +61,12 @@ if [ ! -e relay/token.map ]; then
     printf '"%s" 1;\n' "$(openssl rand -hex 16)" >relay/token.map
 fi
 token=$(sed -n '$s/^"\(.*\)" 1;$/\1/p' relay/token.map)
+quoted=$(sed 's/["$`\\]/\\&/g' <<<"$PWD") # for double quotes
 cat >client/tunnel.env <<END
 OLLAMA_BASE_URL=https://$authority
 OLLAMA_HEADERS='{"X-Tunnel-Token":"$token"}'
-OLLAMA_CA_FILE='$PWD/client/ca.crt'
-OLLAMA_CLIENT_CERT='$PWD/client/client.crt'
-OLLAMA_CLIENT_KEY='$PWD/client/client.key'
+OLLAMA_CA_FILE="$quoted/client/ca.crt"
+OLLAMA_CLIENT_CERT="$quoted/client/client.crt"
+OLLAMA_CLIENT_KEY="$quoted/client/client.key"
 END
 echo "created in $PWD: relay/ for the relay, client/ for its clients; keep ca.key to yourself" >&2

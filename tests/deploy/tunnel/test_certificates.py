@@ -77,6 +77,19 @@ def test_the_clients_settings_are_complete(made: Path) -> None:
     assert (made / "relay/token.map").read_text("utf-8") == f'"{token}" 1;\n'
 
 
+@pytest.mark.parametrize("name", ["O'Brien's", '`a` "b" $c \\d', "터널"])
+def test_a_folder_may_have_any_sign_in_its_name(tmp_path: Path, name: str) -> None:
+    make_certificates("relay.example.com", tmp_path / name)
+    shell = (
+        '. "$0" && printf %s "$OLLAMA_CA_FILE" && cat "$OLLAMA_CLIENT_CERT" "$OLLAMA_CLIENT_KEY"'
+    )
+    client = tmp_path / name / "client"
+    read = subprocess.run(
+        ["sh", "-c", shell, client / "tunnel.env"], capture_output=True, text=True, check=True
+    )
+    assert read.stdout.startswith(f"{client}/ca.crt-----BEGIN CERTIFICATE-----")
+
+
 def test_only_the_owner_may_read_the_files(made: Path) -> None:
     modes = {path: path.stat().st_mode for path in (made, *made.rglob("*"))}
     assert {made / "ca.key", made / "relay/token.map", made / "client/tunnel.env"} < modes.keys()
