@@ -62,7 +62,7 @@ files() {
 make_release() {
     local release=$home/releases/$version
     rm -rf "$release.partial"
-    mkdir -p "$release.partial"
+    install -d -m 755 "$home" "$home/releases" "$release.partial" # whatever the umask
     files | xargs -0 cp --parents -t "$release.partial"
     (
         cd "$release.partial"
