@@ -19,6 +19,7 @@ name=ollama-web-api
 home=/opt/$name
 settings=/etc/$name
 state=/var/lib/$name
+logs=/var/log/$name
 units=/etc/systemd/system
 command=/usr/local/bin/$name
 
@@ -85,7 +86,10 @@ add_engine() {
 
 add_user() { useradd --system --user-group --home-dir "$state" --shell /usr/sbin/nologin "$name"; }
 
-add_state() { install -d -m 700 -o "$name" -g "$name" "$state"; }
+add_state() {
+    install -d -m 700 -o "$name" -g "$name" "$state"
+    install -d -m 750 -o "$name" -g "$name" "$logs"
+}
 
 add_settings() {
     install -d -m 750 -g "$name" "$settings"
@@ -98,10 +102,10 @@ add_unit() { install -m 644 "deploy/systemd/$1" "$units/$1"; }
 
 add_command() { install -m 755 "deploy/systemd/$name" "$command"; }
 
-check_settings() {
+check_start() {
     runuser -u "$name" -- sh -c "set -a; . $settings/gateway.env; set +a
-        cd '$home/releases/$version' && exec .venv/bin/python -m core.settings" >/dev/null ||
-        stop "The settings in $settings/gateway.env are invalid for this version; the running one is unchanged"
+        cd '$home/releases/$version' && exec .venv/bin/python -m handlers --check" ||
+        stop "Version $version would not start with $settings/gateway.env; what runs now is unchanged"
 }
 
 point() { ln -sfnT "$2" "$home/$1.new" && mv -T "$home/$1.new" "$home/$1"; }
@@ -161,7 +165,7 @@ plan_install() {
     [ -z "$engine" ] || services+=("$name-engine.service")
 
     id "$name" &>/dev/null || step "add the system user $name" add_user
-    [ -d "$state" ] || step "create $state, for its keys" add_state
+    [ -d "$state" ] && [ -d "$logs" ] || step "create $state and $logs, for its keys and logs" add_state
     [ -d "$home/releases/$version" ] ||
         step "install version $version into $home, with the packages of requirements.txt from PyPI" make_release
     [ -z "$engine" ] || [ -e "$home/releases/$version/.venv/core-engine-requirements.txt" ] ||
@@ -170,7 +174,7 @@ plan_install() {
         echo "$settings/gateway.env stays as it is. To use the built-in model, let it say" \
             "OLLAMA_BASE_URL=http://127.0.0.1:11436 and DEFAULT_MODEL=smollm2:135m"
     [ -e "$settings/gateway.env" ] || step "write $settings/gateway.env, for you to edit" add_settings
-    [ "$(version_at current)" = "$version" ] || step "check the settings against version $version" check_settings
+    [ "$(version_at current)" = "$version" ] || step "check that version $version can start" check_start
     local unit
     for unit in "${services[@]}"; do
         cmp -s "deploy/systemd/$unit" "$units/$unit" || {
@@ -227,7 +231,7 @@ remove_files() { rm -rf "$home" "$command"; }
 purge() {
     # Without the log and the user, fail2ban would not start, and logrotate would fail.
     rm -f "/etc/fail2ban/"{jail,filter}".d/$name.conf" "/etc/logrotate.d/$name"
-    rm -rf "$settings" "$state" "/var/log/$name"
+    rm -rf "$settings" "$state" "$logs"
     ! id "$name" &>/dev/null || userdel "$name"
 }
 
@@ -238,9 +242,9 @@ plan_uninstall() {
     done
     [ ! -e "$home" ] && [ ! -e "$command" ] || step "remove $home and $command" remove_files
     if [ -z "$purge" ]; then
-        [ ! -e "$settings" ] || echo "$settings, $state and /var/log/$name are kept; --purge removes them"
+        [ ! -e "$settings" ] || echo "$settings, $state and $logs are kept; --purge removes them"
     elif [ -e "$settings" ] || [ -e "$state" ] || id "$name" &>/dev/null; then
-        step "remove $settings, $state (keys, usage), /var/log/$name, its files for fail2ban and logrotate, and the user $name" purge
+        step "remove $settings, $state (keys, usage), $logs, its files for fail2ban and logrotate, and the user $name" purge
     fi
 }
 

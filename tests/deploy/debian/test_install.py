@@ -51,6 +51,11 @@ def call(machine: Machine, path: str, *options: str) -> str:
     return machine.run("curl", "-s", *patient, *options, f"http://127.0.0.1:5000{path}")
 
 
+def never_starts(main: str) -> str:
+    """Return the code of a version that passes its check, and ends when it is to serve."""
+    return main.replace("serve(app, settings)", "sys.exit(1)")
+
+
 def copy_of_the_project(folder: Path) -> None:
     for name in SOURCE:
         ignore = shutil.ignore_patterns("__pycache__")
@@ -195,15 +200,22 @@ def test_it_is_upgraded_rolled_back_and_kept_from_a_version_that_does_not_start(
     assert installed.read_text("utf-8") == f"{original}# second\n"
 
     right = main.read_text("utf-8")
-    main.write_text("raise SystemExit(1)\n", "utf-8")
+    main.write_text(never_starts(right), "utf-8")
     unit.write_text(f"{original}# third\n", "utf-8")
     settings = machine.root / "etc/ollama-web-api/gateway.env"
     kept = settings.read_text("utf-8")
-    settings.write_text(f"{kept}PORT=many\n", "utf-8")
-    assert "PORT is invalid" in install(machine, "--yes", check=False)
-    assert version(machine) == second
-    assert installed.read_text("utf-8") == f"{original}# second\n"
+    running = show(machine, GATEWAY, "InvocationID")
+    for line, said in (
+        ("PORT=many", "PORT is invalid"),
+        ("SSL_CERTFILE=/etc/ssl/none.pem", "SSL_CERTFILE or SSL_KEYFILE is invalid"),
+        ("API_KEYS_FILE=/root/keys.json", "API_KEYS_FILE cannot be read: Permission denied"),
+    ):
+        settings.write_text(f"{kept}{line}\n", "utf-8")
+        assert said in install(machine, "--yes", check=False)
+        assert version(machine) == second
+        assert installed.read_text("utf-8") == f"{original}# second\n"
     settings.write_text(kept, "utf-8")
+    assert show(machine, GATEWAY, "InvocationID") == running
     failed = install(machine, "--yes", check=False)
     assert f"and {second.removeprefix('releases/')} runs again" in failed
     assert version(machine) == second
