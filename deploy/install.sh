@@ -121,6 +121,8 @@ enable() {
     systemctl --quiet enable "${services[@]}"
 }
 
+has_engine() { [ -e "$home/$1/.venv/core-engine-requirements.txt" ]; }
+
 restart() {
     systemctl daemon-reload
     systemctl restart "${services[@]}" && return
@@ -128,6 +130,10 @@ restart() {
     [ "$switched" ] && [ -e "$home/previous" ] || stop "$name does not start: journalctl -u $name"
     point current "$(readlink "$home/previous")"
     if [ "$before" ]; then point previous "$before"; else rm "$home/previous"; fi
+    has_engine current || { # it would be started again and again
+        remove_unit "$name-engine"
+        services=("$name.service")
+    }
     restore_units
     systemctl daemon-reload
     systemctl restart "${services[@]}"
@@ -168,7 +174,7 @@ plan_install() {
     [ -d "$state" ] && [ -d "$logs" ] || step "create $state and $logs, for its keys and logs" add_state
     [ -d "$home/releases/$version" ] ||
         step "install version $version into $home, with the packages of requirements.txt from PyPI" make_release
-    [ -z "$engine" ] || [ -e "$home/releases/$version/.venv/core-engine-requirements.txt" ] ||
+    [ -z "$engine" ] || has_engine "releases/$version" ||
         step "add the built-in model to it, from PyPI" add_engine
     [ -z "$engine" ] || [ -e "$units/$name-engine.service" ] || [ ! -e "$settings/gateway.env" ] ||
         echo "$settings/gateway.env stays as it is. To use the built-in model, let it say" \
@@ -210,19 +216,24 @@ plan_rollback() {
     [ -e "$home/previous" ] || stop "There is no previous version"
     version=$(version_at previous) switched=''
     services=("$name.service")
-    [ ! -e "$units/$name-engine.service" ] || services+=("$name-engine.service")
+    [ ! -e "$units/$name-engine.service" ] || {
+        services+=("$name-engine.service")
+        has_engine previous || step "add the built-in model to version $version, from PyPI" add_engine
+    }
     step "make version $version the current one, instead of $(version_at current)" roll_back
     ! systemd_runs || step "restart the service; running answers get time to finish" restart
 }
 
+remove_unit() {
+    [ -e "$units/$1.service" ] || return 0
+    ! systemd_runs || systemctl stop "$1"
+    systemctl --quiet disable "$1"
+    rm "$units/$1.service"
+}
+
 remove_service() {
-    local unit
-    for unit in $name $name-engine; do
-        [ -e "$units/$unit.service" ] || continue
-        ! systemd_runs || systemctl stop "$unit"
-        systemctl --quiet disable "$unit"
-        rm "$units/$unit.service"
-    done
+    remove_unit "$name"
+    remove_unit "$name-engine"
     ! systemd_runs || systemctl daemon-reload
 }
 

@@ -252,3 +252,23 @@ def test_it_is_removed_without_a_trace(machine: Machine) -> None:
     assert show(machine, "ollama", "InvocationID") == ollama, "Ollama was touched"
     rolled_back = install(machine, "--yes", "--rollback", check=False)
     assert rolled_back.startswith("There is no previous version")
+
+
+def test_an_engine_goes_where_its_packages_are(machine: Machine) -> None:
+    install(machine, "--yes")
+    first = version(machine)
+    main = machine.root / "src/handlers/__main__.py"
+    right = main.read_text("utf-8")
+    main.write_text(never_starts(right), "utf-8")
+    assert "runs again" in install(machine, "--yes", "--engine", check=False)
+    assert version(machine) == first
+    assert show(machine, ENGINE, "LoadState") == "not-found", "it has no packages, and crashes"
+    assert '"status":"ok"' in call(machine, "/api/health")
+
+    main.write_text(f"{right}# second\n", "utf-8")
+    install(machine, "--yes", "--engine")
+    install(machine, "--yes", "--rollback")
+    assert version(machine) == first
+    engine = "http://127.0.0.1:11436/api/version"
+    machine.run("curl", "-s", "--retry", "20", "--retry-connrefused", engine)
+    install(machine, "--yes", "--uninstall", "--purge")
