@@ -21,6 +21,7 @@ settings=/etc/$name
 state=/var/lib/$name
 logs=/var/log/$name
 units=/etc/systemd/system
+overrides=("$units/$name"{,-engine}.service.d)
 command=/usr/local/bin/$name
 
 action=install yes='' dry_run='' engine='' purge=''
@@ -36,6 +37,7 @@ for argument; do
         *) usage >&2; exit 2 ;;
     esac
 done
+[ -z "$purge" ] || [ $action = uninstall ] || { usage >&2; exit 2; }
 
 stop() { echo "$*" >&2; exit 1; }
 
@@ -242,7 +244,8 @@ remove_files() { rm -rf "$home" "$command"; }
 purge() {
     # Without the log and the user, fail2ban would not start, and logrotate would fail.
     rm -f "/etc/fail2ban/"{jail,filter}".d/$name.conf" "/etc/logrotate.d/$name"
-    rm -rf "$settings" "$state" "$logs"
+    rm -rf "$settings" "$state" "$logs" "${overrides[@]}"
+    ! systemd_runs || systemctl daemon-reload
     ! id "$name" &>/dev/null || userdel "$name"
 }
 
@@ -254,8 +257,8 @@ plan_uninstall() {
     [ ! -e "$home" ] && [ ! -e "$command" ] || step "remove $home and $command" remove_files
     if [ -z "$purge" ]; then
         [ ! -e "$settings" ] || echo "$settings, $state and $logs are kept; --purge removes them"
-    elif [ -e "$settings" ] || [ -e "$state" ] || id "$name" &>/dev/null; then
-        step "remove $settings, $state (keys, usage), $logs, its files for fail2ban and logrotate, and the user $name" purge
+    elif [ -e "$settings" ] || [ -e "$state" ] || [ "$(ls -d "${overrides[@]}" 2>/dev/null)" ] || id "$name" &>/dev/null; then
+        step "remove $settings, $state (keys, usage), $logs, what \"systemctl edit\" changed, its files for fail2ban and logrotate, and the user $name" purge
     fi
 }
 

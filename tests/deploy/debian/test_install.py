@@ -88,6 +88,8 @@ def machine(debian: Debian, wheels: Path) -> Iterator[Machine]:
     (machine.root / "etc/systemd/system/ollama.service").write_text(OLLAMA, "utf-8")
     machine.run("systemctl", "enable", "ollama")
 
+    assert "--purge" in install(machine, "--yes", "--purge", check=False)
+    assert not (machine.root / "opt/ollama-web-api").exists()
     plan = install(machine, "--dry-run", "--engine")
     assert "add the system user ollama-web-api" in plan
     assert not (machine.root / "opt/ollama-web-api").exists()
@@ -240,7 +242,12 @@ def test_it_is_removed_without_a_trace(machine: Machine) -> None:
     assert install(machine, "--yes", "--uninstall").endswith(
         "--purge removes them\nNothing to do\n"
     )
-    for path in ("fail2ban/jail.d/ollama-web-api.conf", "logrotate.d/ollama-web-api"):
+    for path in (
+        "fail2ban/jail.d/ollama-web-api.conf",
+        "logrotate.d/ollama-web-api",
+        "systemd/system/ollama-web-api.service.d/override.conf",
+        "systemd/system/ollama-web-api-engine.service.d/override.conf",
+    ):
         copy = machine.root / "etc" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.touch()
