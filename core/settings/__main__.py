@@ -23,8 +23,9 @@ _QUERY = re.compile(r"(?<=\S)\?.*")
 _HEAD = """# Settings
 
 All settings are environment variables, and all are optional. Startup fails on an invalid value,
-with one line that says what the setting accepts. `python -m core.settings` prints the values in
-force, with secrets masked; `python -m core.settings --markdown` prints this page.
+with one line that says what the setting accepts. `python -m handlers --check` finds that out
+without a start. `python -m core.settings` prints the values in force, with secrets masked;
+`python -m core.settings --markdown` prints this page.
 
 | name | meaning and unit | default |
 |---|---|---|
