@@ -121,6 +121,8 @@ class Cycle:
         elif message["type"] == "http.response.start" and not self.response_started:
             self._awaits_continue = False
             self._head = self._head_of(message["status"], [*message.get("headers", ())])
+            if "body" in message:
+                self._send_body(message["body"], more=False)
         else:
             raise RuntimeError(f"Unexpected ASGI message '{message['type']}'")
 
@@ -184,7 +186,7 @@ def _is_invalid(names: tuple[bytes, ...]) -> bool:
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return `headers` as they are sent."""
-    return b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"\r\n".join([*map(b": ".join, headers), b""])
 
 
 def _do_nothing() -> None:

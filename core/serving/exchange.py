@@ -20,7 +20,7 @@ from core.contract.errors import (
     InternalError,
     MethodNotAllowed,
 )
-from core.contract.responses import PREFERENCE_APPLIED
+from core.contract.responses import PREFERENCE_APPLIED, JSONResponse
 from core.contract.retryable import ServerStopping
 from core.gate.browsers import with_defaults
 from core.serving.aws import remaining_s
@@ -70,7 +70,7 @@ class ExchangeMiddleware:
             try:
                 await self.app(scope, exchange.receive, exchange.send)
                 if response := scope.pop("response", None):
-                    await response(scope, exchange.receive, exchange.send)
+                    await exchange.answer(response)
             finally:
                 if record.settle:
                     await record.settle(record)
@@ -152,6 +152,20 @@ class _Exchange(Waiting):
             await self.fail(error)
         else:
             self._record.error = type(error)
+
+    def answer(self, response: ASGIApp) -> Awaitable[None]:
+        """Send `response`; in one message if it is whole, and the server is this project's."""
+        if self._flow and isinstance(response, JSONResponse):
+            return self._answer_at_once(response)
+        return response(self._scope, self.receive, self.send)
+
+    async def _answer_at_once(self, response: JSONResponse) -> None:
+        record = self._record
+        record.status = response.status_code
+        headers = with_defaults([*response.raw_headers, *record.answer_headers], self._scope)
+        start = {"type": "http.response.start", "status": record.status, "headers": headers}
+        await self._send({**start, "body": response.body})
+        self._answer = _COMPLETE
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a part of the answer; a coroutine for each would take longer."""

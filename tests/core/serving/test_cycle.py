@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from core.context import Recorder
+from core.contract.responses import JSONResponse
 from core.serving.connections import Connections
 from core.serving.exchange import ExchangeMiddleware
 from core.serving.heads import parsed
@@ -96,12 +97,27 @@ def body(data: bytes, *, more: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-async def test_a_whole_answer_is_one_write(connect: Connect, transport: Transport) -> None:
-    await run(connect(Response("hello", media_type="text/plain")), GET)
+def leaves(headers: dict[str, str] | None = None) -> ExchangeMiddleware:
+    """Return an application that leaves a whole answer for `ExchangeMiddleware` to send."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["response"] = JSONResponse("hello", headers=headers)
+
+    return ExchangeMiddleware(app, timeout_s=30, recorder=Recorder())
+
+
+whole = pytest.mark.parametrize("app", [Response('"hello"'), leaves()], ids=["sent", "left"])
+
+
+@whole
+async def test_a_whole_answer_is_one_write(
+    connect: Connect, transport: Transport, app: ASGIApp
+) -> None:
+    await run(connect(app), GET)
     (answer,) = transport.writes
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert answer.endswith(b"\r\n\r\nhello")
-    assert b"\r\ncontent-length: 5\r\n" in answer
+    assert answer.endswith(b'\r\n\r\n"hello"')
+    assert b"\r\ncontent-length: 7\r\n" in answer
     assert not transport.closed
 
 
@@ -124,13 +140,16 @@ async def test_http_1_0_gets_a_stream_without_chunks(
     assert transport.closed
 
 
-async def test_a_head_request_gets_the_head_alone(connect: Connect, transport: Transport) -> None:
-    protocol = connect(Response("hello"))
+@whole
+async def test_a_head_request_gets_the_head_alone(
+    connect: Connect, transport: Transport, app: ASGIApp
+) -> None:
+    protocol = connect(app)
     await run(protocol, GET.replace(b"GET", b"HEAD"))
     await run(protocol, GET.replace(b"GET", b"HEAD"))
     assert len(transport.writes) == 2
     for answer in transport.writes:
-        assert b"\r\ncontent-length: 5\r\n" in answer
+        assert b"\r\ncontent-length: 7\r\n" in answer
         assert answer.endswith(b"\r\n\r\n")
 
 
@@ -145,12 +164,15 @@ async def test_a_head_request_gets_the_head_alone(connect: Connect, transport: T
         (b"x-model\r\nset-cookie", b"a"),
     ],
 )
+@pytest.mark.parametrize("left", [True, False])
 async def test_a_header_with_a_line_end_becomes_an_error(
-    connect: Connect, transport: Transport, name: bytes, value: bytes
+    connect: Connect, transport: Transport, name: bytes, value: bytes, left: bool
 ) -> None:
     app = ExchangeMiddleware(
         sends(start((name, value)), body(b"hello")), timeout_s=30, recorder=Recorder()
     )
+    if left:
+        app = leaves({name.decode(): value.decode()})
     await run(connect(app), GET)
     (answer,) = transport.writes
     assert answer.startswith(b"HTTP/1.1 500 ")
@@ -222,10 +244,11 @@ async def test_a_client_that_waits_for_nothing_is_answered_at_once(
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+@whole
 async def test_nothing_is_written_while_the_client_does_not_read(
-    connect: Connect, transport: Transport
+    connect: Connect, transport: Transport, app: ASGIApp
 ) -> None:
-    protocol = connect(Response("hello"))
+    protocol = connect(app)
     protocol.pause_writing()
     protocol.data_received(GET)
     for _ in range(10):
@@ -237,10 +260,11 @@ async def test_nothing_is_written_while_the_client_does_not_read(
 
 
 @pytest.mark.parametrize("paused", [True, False])
+@whole
 async def test_nothing_is_written_to_a_closed_connection(
-    connect: Connect, transport: Transport, paused: bool
+    connect: Connect, transport: Transport, paused: bool, app: ASGIApp
 ) -> None:
-    protocol = connect(Response("hello"))
+    protocol = connect(app)
     if paused:
         protocol.pause_writing()
     protocol.data_received(GET)
