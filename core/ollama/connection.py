@@ -10,8 +10,6 @@ from typing import Any
 
 import httptools
 
-from core.moment import running_loop
-
 READ_AHEAD_BYTES = 256 * 1024
 """How much of a body is buffered for a slow reader before the upstream is paused."""
 KEEPALIVE_IDLE_S = 10
@@ -58,7 +56,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         *("_awaits_head", "_buffered", "_chunks", "_complete", "_error", "_framed"),
-        *("_head_size", "_headers", "_keep_alive", "_parser", "_paused", "_status"),
+        *("_head_size", "_headers", "_keep_alive", "_loop", "_parser", "_paused", "_status"),
         *("_transport", "_waiter", "idle_since"),
     )
 
@@ -78,6 +76,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Store `transport`, and have TCP notice when the peer's machine is gone."""
         self._transport = transport
+        self._loop = asyncio.get_running_loop()
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
@@ -139,7 +138,7 @@ class Connection(asyncio.Protocol):
 
     def _arrival(self) -> asyncio.Future[Any]:
         """Return a future of what is to arrive next: a coroutine would take longer, and 200 B."""
-        self._waiter = future = running_loop().create_future()
+        self._waiter = future = self._loop.create_future()
         self._wake()
         return future
 
