@@ -132,7 +132,8 @@ def test_the_units_are_valid_and_exposed_little(machine: Machine) -> None:
 
 
 def test_a_key_is_made_for_the_service_which_then_takes_it(machine: Machine) -> None:
-    key = machine.run(GATEWAY, "keys", "create", "--name", "test").strip().splitlines()[-1]
+    said = machine.run(GATEWAY, "keys", "create", "--name", "test")
+    (key,) = (line for line in said.splitlines() if line.startswith("owa_"))
     header = ("--header", f"X-API-Key: {key}", "--header", "X-Forwarded-For: 192.0.2.1")
     assert '"smollm2:135m"' in call(machine, "/api/models", *header)
     refused = machine.run("curl", "-s", "http://127.0.0.1:5000/api/models", *header[2:])
