@@ -179,7 +179,12 @@ def create_app(llama: Llama) -> Starlette:
             *responses.routes,
         ],
         middleware=[Middleware(LocalOnlyMiddleware), Middleware(DisconnectMiddleware)],
-        exception_handlers={EngineError: _failed, 404: _plain, 405: _plain},
+        exception_handlers={
+            EngineError: _failed,
+            RecursionError: _too_deep,
+            404: _plain,
+            405: _plain,
+        },
         lifespan=lifespan,
     )
     app.state.llama = llama
@@ -195,6 +200,10 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
     if request.url.path.startswith("/v1/"):
         return JSONResponse(v1.failure(str(error), error.status), error.status)
     return JSONResponse({"error": str(error)}, error.status)
+
+
+async def _too_deep(request: Request, error: Exception) -> JSONResponse:
+    return await _failed(request, EngineError("exceeded max depth", 400))
 
 
 async def _plain(request: Request, error: Exception) -> PlainTextResponse:

@@ -10,7 +10,7 @@ def text_of(content: Any) -> str:
     """Return the text in `content`, a message's or a tool's, which the model does not tell apart.
 
     Raises:
-        EngineError: it contains an image or a file.
+        EngineError: it contains an image or a file, or is no content at all.
     """
     match content:
         case str(text):
@@ -21,7 +21,9 @@ def text_of(content: Any) -> str:
             raise EngineError("the built-in model reads only text: no images and no files", 400)
         case {"text": part} | {"content": part} | {"output": part}:
             return text_of(part)
-    return ""
+        case None | dict():
+            return ""
+    raise _invalid(content)
 
 
 def messages_of(message: OpenAIMessage) -> list[ChatMessage]:
@@ -33,8 +35,13 @@ def messages_of(message: OpenAIMessage) -> list[ChatMessage]:
             return [ChatMessage(role=message.role, content=text)]
         case list(parts):
             return [_part(message.role, part) for part in parts]
-    shown = {int: "float64", float: "float64", type(None): "<nil>"}.get(type(message.content))
-    raise EngineError(f"invalid message content type: {shown or 'map[string]interface {}'}", 400)
+    raise _invalid(message.content)
+
+
+def _invalid(content: Any) -> EngineError:
+    known = {int: "float64", float: "float64", bool: "bool", type(None): "<nil>"}
+    shown = known.get(type(content), "map[string]interface {}")
+    return EngineError(f"invalid message content type: {shown}", 400)
 
 
 def _part(role: str, part: Any) -> ChatMessage:

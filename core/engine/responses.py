@@ -43,7 +43,7 @@ async def responses(request: Request) -> StreamResponse | JSONResponse:
     """POST /v1/responses."""
     asked = decode(await request.body(), ResponsesRequest, empty="EOF")
     check_name(asked.model)
-    format_ = (asked.text or {}).get("format") or {"type": "text"}
+    format_ = (asked.text and asked.text.format) or {"type": "text"}
     temperature = 1 if asked.temperature is None else asked.temperature
     chat = ChatRequest(
         model=asked.model,
@@ -54,7 +54,7 @@ async def responses(request: Request) -> StreamResponse | JSONResponse:
             "temperature": temperature,
             "top_p": asked.top_p,
         },
-        think=(asked.reasoning or {}).get("effort") not in {None, "none"},
+        think=(asked.reasoning or {}).get("effort") not in (None, "none"),
     )
     check(chat)
     check_tools(asked.tools)

@@ -187,6 +187,12 @@ class EmbedRequest(Struct, kw_only=True):
     dimensions: int | None = None
 
 
+class ResponsesText(Struct):
+    """How the text of a response is to look."""
+
+    format: dict[str, Any] | None = None
+
+
 class ResponsesRequest(Struct, kw_only=True):
     """The body of POST /v1/responses; `input` is a text, or a list of messages and other items."""
 
@@ -197,7 +203,7 @@ class ResponsesRequest(Struct, kw_only=True):
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    text: dict[str, Any] | None = None
+    text: ResponsesText | None = None
     reasoning: dict[str, Any] | None = None
     tools: list[Any] | None = None
 

@@ -98,6 +98,8 @@ async def test_says_that_the_limit_cut_an_answer_short(engine: httpx.AsyncClient
         ({"tools": "f"}, 400, "cannot unmarshal string"),
         ({"thinking": {"type": "enabled"}}, 400, "does not support thinking"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, 400, "only text"),
+        ({"system": 5}, 400, "invalid message content type: float64"),
+        ({"system": json.loads("[" * 700 + "]" * 700)}, 400, "exceeded max depth"),
         ({"messages": [{"role": "user", "content": "word " * 5000}]}, 400, "context length"),
     ],
 )

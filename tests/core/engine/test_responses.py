@@ -99,6 +99,9 @@ async def test_follows_a_schema(engine: httpx.AsyncClient) -> None:
         ({"tools": [{"type": "function", "name": "f"}]}, 400, "does not support tools"),
         ({"reasoning": {"effort": "low"}}, 400, "does not support thinking"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, 400, "only text"),
+        ({"input": [{"role": "user", "content": 5}]}, 400, "invalid message content type: float64"),
+        ({"text": {"format": "json"}}, 400, "cannot unmarshal string"),
+        ({"reasoning": {"effort": []}}, 400, "does not support thinking"),
         ({"input": "word " * 5000}, 400, "context length"),
     ],
 )
