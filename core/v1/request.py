@@ -24,8 +24,6 @@ _FORMATS = ("response_format", "text", "format", "output_format", "output_config
 _OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
 _OURS |= {"prompt", "tools"}
 """The fields that this server acts on."""
-_NO_TOOLS = ("none", {"type": "none"})
-"""The `tool_choice` that forbids tools, in OpenAI's and in Anthropic's API; Ollama ignores it."""
 _DEVELOPER, _SYSTEM, _NULL = Raw(b'"developer"'), Raw(b'"system"'), Raw(b"null")
 _TOKENS = (b"[[", *(b"[%d" % digit for digit in range(10)))
 """How a list of token IDs, or one of such lists, begins."""
@@ -116,7 +114,8 @@ def _bound_tokens(fields: _Fields, asked: KnownFields, names: tuple[str, ...], m
 
 def _adapt(api: Api, fields: _Fields, asked: KnownFields) -> None:
     """Put what Ollama does not understand in its terms, or refuse it with advice."""
-    if asked.tool_choice in _NO_TOOLS:
+    choice = asked.tool_choice  # a text in OpenAI's API, an object in Anthropic's
+    if (choice.get("type") if isinstance(choice, dict) else choice) == "none":  # Ollama ignores it
         fields.pop("tools", None)
     if starts(prompt := fields.get("prompt", _NULL), b"["):  # as LangChain sends it
         prompts = decoded("prompt", prompt, list[Raw])

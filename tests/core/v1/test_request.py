@@ -109,7 +109,7 @@ def test_a_developer_is_the_system_whom_templates_know(name: str) -> None:
         assert sent(**fields)[name] == arrives
 
 
-@pytest.mark.parametrize("choice", ["none", {"type": "none"}])
+@pytest.mark.parametrize("choice", ["none", {"type": "none"}, {"type": "none", "more": 1}])
 def test_tools_that_may_not_be_called_are_not_sent(choice: Any) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     assert "tools" not in sent(tools=tools, tool_choice=choice)
