@@ -20,7 +20,7 @@ MAX_BOUND = 2**53
 """Of a number's `minimum` and `maximum`: beyond it, JSON's integers are not exact."""
 MAX_WORK = 40_000
 """How many values may be examined for all schemas of a request, repeatedly if they refer to each
-other: it takes some 25 ms, during which every other client waits."""
+other: it takes some 25 ms, in a thread beside the other clients' requests."""
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
 _COUNTS = ("Length", "Items", "Properties", "Contains")

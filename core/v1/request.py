@@ -76,7 +76,7 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
     work = Work()
     for name in _FORMATS:
         if name in fields:
-            fields[name] = _checked_formats(name, fields[name], work)
+            fields[name] = await asyncio.to_thread(_checked_formats, name, fields[name], work)
     _adapt(api, fields, asked)
     if b'"developer"' in body:
         await _rename_developers(fields)
