@@ -21,6 +21,21 @@ _LOST = (Raw(b'"document"'), Raw(b'"search_result"'))
 """The types of Anthropic's blocks that Ollama leaves out silently (anthropic/anthropic.go)."""
 
 
+class Pace:
+    """Says when other clients should get their turn."""
+
+    def __init__(self) -> None:
+        self._work = 0
+
+    def is_step(self, raw: Raw) -> bool:
+        """Return whether a step is complete before the value `raw` is examined."""
+        self._work += 1 + memoryview(raw).nbytes // BYTES_PER_VALUE
+        if self._work <= STEP:
+            return False
+        self._work = 0
+        return True
+
+
 async def has_images(fields: dict[str, Raw]) -> bool:
     """Return whether the request carries images.
 
@@ -58,13 +73,11 @@ def decoded(name: str, raw: Raw, type_: type[T]) -> T:
 
 async def _images(name: str, raw: Raw) -> AsyncIterator[Raw]:
     """Yield the image fields in `raw`: a message, a part of one, or a list of them."""
-    work = 0
+    pace = Pace()
     waiting = [(raw, 0)]
     while waiting:
         raw, depth = waiting.pop()
-        work += 1 + memoryview(raw).nbytes // BYTES_PER_VALUE
-        if work > STEP:
-            work = 0
+        if pace.is_step(raw):
             await asyncio.sleep(0)
         if not starts(raw, b"[", b"{"):
             continue

@@ -1,6 +1,7 @@
 """Reads and rewrites the body of a relayed request; what is not ours passes through untouched."""
 
 import asyncio
+import re
 
 import msgspec
 from msgspec import Raw
@@ -11,7 +12,7 @@ from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
 from core.v1.apis import EMBEDDINGS, Api
 from core.v1.fields import KnownFields, known_fields
-from core.v1.images import STEP, decoded, has_images, starts
+from core.v1.images import Pace, decoded, has_images, starts
 
 _Fields = dict[str, Raw]
 
@@ -21,11 +22,11 @@ _DROPPED = {"keep_alive", "options"}
 """Ollama's own, which would reload or pin a model for everyone."""
 _FORMATS = ("response_format", "text", "format", "output_format", "output_config")
 """Where the compatible APIs take a JSON schema, which Ollama turns into a grammar."""
-_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, "messages", "input"}
-_OURS |= {"prompt", "tools"}
+_CONTENTS = ("messages", "input", "prompt", "tools")
+_OURS = {*KnownFields.__struct_fields__, *_FORMATS, *_DROPPED, *_CONTENTS}
 """The fields that this server acts on."""
 _DEVELOPER, _SYSTEM, _NULL = Raw(b'"developer"'), Raw(b'"system"'), Raw(b"null")
-_TOKENS = (b"[[", *(b"[%d" % digit for digit in range(10)))
+_TOKENS = re.compile(rb"\[\s*[\[0-9]")
 """How a list of token IDs, or one of such lists, begins."""
 _FORMAT_LEVELS = 2
 """How many objects may enclose a schema within its field: more than any API uses."""
@@ -78,12 +79,12 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
         if name in fields:
             fields[name] = await asyncio.to_thread(_checked_formats, name, fields[name], work)
     _adapt(api, fields, asked)
-    if b'"developer"' in body:
-        await _rename_developers(fields)
     if api.limits:
         _bound_tokens(fields, asked, api.limits, max_predict)
     await asyncio.sleep(0)
     request = RelayRequest(fields, asked, api, has_images=await has_images(fields))
+    if b'"developer"' in body:  # only now, as the messages are no more than they may be
+        await _rename_developers(fields)
     if request.stream and api.has_usage_option:
         fields["stream_options"] = Raw(b'{"include_usage":true}')
     return request
@@ -122,7 +123,7 @@ def _adapt(api: Api, fields: _Fields, asked: KnownFields) -> None:
         if len(prompts) != 1 or not starts(prompts[0], b'"'):
             raise BadRequest("prompt: must be one text. Send one request for each")
         fields["prompt"] = prompts[0]
-    if api is EMBEDDINGS and starts(fields.get("input", _NULL), *_TOKENS):
+    if api is EMBEDDINGS and _TOKENS.match(fields.get("input", _NULL)):
         raise BadRequest(
             "input: token IDs are not supported. Send text; in LangChain, set "
             "check_embedding_ctx_length=False"
@@ -131,12 +132,13 @@ def _adapt(api: Api, fields: _Fields, asked: KnownFields) -> None:
 
 async def _rename_developers(fields: _Fields) -> None:
     """Replace OpenAI's newer name for `system`, which most models' templates would leave out."""
+    pace = Pace()
     for name in fields.keys() & {"messages", "input"}:
         if not starts(fields[name], b"["):
             continue
         messages = decoded(name, fields[name], list[Raw])
         for index, raw in enumerate(messages):
-            if not index % STEP:
+            if pace.is_step(raw):
                 await asyncio.sleep(0)
             if starts(raw, b"{"):
                 message = decoded(name, raw, _Fields)

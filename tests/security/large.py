@@ -170,6 +170,14 @@ _V1: dict[str, tuple[str, int, bytes]] = {
     "as many names as there may be": (
         "chat/completions", 400, b'{"0":0' + b"".join(b',"%d":0' % n for n in range(40_000)) + b"}"
     ),
+    "a developer's conversation": (
+        "chat/completions", 200,
+        filled(
+            b'{"messages":[{"role":"developer","content":"b"},',
+            b'{"role":"user","content":"' + b"a\\n" * 7000 + b'"},',
+            _SAID + b"]}",
+        ),
+    ),
     "names in a message": (
         "chat/completions", 200,
         b'{"messages":[{"0":0' + b"".join(b',"%d":0' % n for n in range(40_000)) + b"}]}",

@@ -125,10 +125,10 @@ def test_a_list_of_one_prompt_is_the_prompt() -> None:
             asked(COMPLETIONS, prompt=prompts)
 
 
-@pytest.mark.parametrize("tokens", [[9906, 1917], [[9906], [1917]]])
-def test_token_ids_are_refused(tokens: Any) -> None:
+@pytest.mark.parametrize("tokens", ["[9906, 1917]", "[[9906], [1917]]", "[\n  9906\n]"])
+def test_token_ids_are_refused(tokens: str) -> None:
     with pytest.raises(BadRequest, match="input: token IDs are not supported"):
-        asked(EMBEDDINGS, input=tokens)
+        parsed(EMBEDDINGS, f'{{"input": {tokens}}}'.encode())
 
 
 @pytest.mark.parametrize(
