@@ -163,8 +163,13 @@ class _Exchange(Waiting):
         record = self._record
         record.status = response.status_code
         headers = with_defaults([*response.raw_headers, *record.answer_headers], self._scope)
-        start = {"type": "http.response.start", "status": record.status, "headers": headers}
-        await self._send({**start, "body": response.body})
+        message = {
+            "type": "http.response.start",
+            "status": record.status,
+            "headers": headers,
+            "body": response.body,
+        }
+        await self._send(message)
         self._answer = _COMPLETE
 
     def send(self, message: Message) -> Awaitable[None]:
