@@ -305,11 +305,8 @@ SLOW_FILES = """
 """
 
 
-@IN_BOTH
-@pytest.mark.parametrize("back", ["before", "after"])
-async def test_a_file_read_meanwhile_stays_with_its_conversation(
-    back: str, open_page: Open, fake: FakeOllama
-) -> None:
+async def _reads_slowly(open_page: Open) -> Any:
+    """Return a page with a conversation, in which a file is read until `window.readOn()`."""
     page = await open_page()
     await page.add_init_script(SLOW_FILES)
     await page.reload()
@@ -317,6 +314,15 @@ async def test_a_file_read_meanwhile_stays_with_its_conversation(
     await answered(page)
     await _add(page, "slow.txt", b"Slow", "text/plain")
     await page.wait_for_selector("#attachments:has-text('Reading')")
+    return page
+
+
+@IN_BOTH
+@pytest.mark.parametrize("back", ["before", "after"])
+async def test_a_file_read_meanwhile_stays_with_its_conversation(
+    back: str, open_page: Open, fake: FakeOllama
+) -> None:
+    page = await _reads_slowly(open_page)
     await page.click("#new")
     if back == "before":
         await page.click("#list .open")
@@ -337,14 +343,7 @@ async def test_a_file_read_meanwhile_stays_with_its_conversation(
 async def test_a_file_read_while_its_conversation_is_deleted_is_not_kept_for_nobody(
     where: str, open_page: Open, fake: FakeOllama
 ) -> None:
-    page = await open_page()
-    await page.add_init_script(SLOW_FILES)
-    await page.reload()
-    await say(page, "Hello")
-    await answered(page)
-    await _add(page, "slow.txt", b"Slow", "text/plain")
-    await page.wait_for_selector("#attachments:has-text('Reading')")
-    deleting = page
+    page = deleting = await _reads_slowly(open_page)
     if where != "here":
         deleting = await page.context.new_page()
         await deleting.goto(page.url)
