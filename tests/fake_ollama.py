@@ -17,6 +17,7 @@ __all__ = [
     "TOKENS",
     "Connection",
     "FakeOllama",
+    "Lockstep",
     "Reply",
     "Request",
     "after",
@@ -81,6 +82,32 @@ def tokens(
         connection.send_end()
 
     return reply
+
+
+class Lockstep:
+    """Answer with `texts`, one per line, each as soon as the test asks for it.
+
+    So that a test sees whether a line waits for the next one, however slow the machine is.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        self._asked = asyncio.Semaphore(1)
+
+    def next(self) -> None:
+        """Send the next text, or the end after the last one; the first comes by itself."""
+        self._asked.release()
+
+    async def __call__(self, connection: Connection, request: Request) -> None:
+        await self._asked.acquire()
+        connection.send_head()
+        model = request.json["model"]
+        for text in self._texts:
+            line = {"model": model, "created_at": CREATED_AT, **_text(request, text)}
+            connection.send_line({**line, "done": False})
+            await self._asked.acquire()
+        connection.send_line({"model": model, **_text(request, ""), "done": True})
+        connection.send_end()
 
 
 def _text(request: Request, text: str, thinking: str = "") -> dict[str, Any]:

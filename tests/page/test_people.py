@@ -1,17 +1,14 @@
 """For everyone: Korean, keyboards, screen readers, small screens, dark mode."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from tests.fake_ollama import (
-    Connection,
     FakeOllama,
-    Request,
+    Lockstep,
     error,
     never_answers,
-    said,
     stalls_after,
     tokens,
 )
@@ -174,18 +171,9 @@ async def test_phone(open_page: Open, fake: FakeOllama) -> None:
 
 
 async def test_reader_is_not_dragged_to_the_end(open_page: Open, fake: FakeOllama) -> None:
-    go_on = asyncio.Semaphore(0)
-
-    async def in_steps(connection: Connection, request: Request) -> None:
-        connection.send_head()
-        for text in ("line\n\n" * 60, "more\n\n" * 60, "end"):
-            connection.send_line({"model": "m", **said(text), "done": False})
-            await go_on.acquire()
-        connection.send_line({"model": "m", **said(""), "done": True})
-        connection.send_end()
-
+    lockstep = Lockstep(["line\n\n" * 60, "more\n\n" * 60, "end"])
     page = await open_page()
-    fake.reply(in_steps)
+    fake.reply(lockstep)
     await say(page, "Hello")
     await page.wait_for_selector(".answer:has-text('line')")
     await page.hover("#messages")
@@ -202,14 +190,14 @@ async def test_reader_is_not_dragged_to_the_end(open_page: Open, fake: FakeOllam
 
     await wait_until(still)
     before = await top()
-    go_on.release()
+    lockstep.next()
     await page.wait_for_selector(".answer:has-text('more')")
     await page.wait_for_timeout(300)
     assert await top() == before
     await page.click("#to-end")
-    go_on.release()
+    lockstep.next()
     await page.wait_for_selector(".answer:has-text('end')")
-    go_on.release()
+    lockstep.next()
     await answered(page)
     await page.wait_for_selector("#to-end", state="hidden")
 

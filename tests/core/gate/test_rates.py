@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -291,35 +290,23 @@ async def test_a_frozen_redis_delays_no_request_for_longer_than_its_limit(
     monkeypatch.setattr(redis_store, "TIMEOUT_S", 0.5)
     limiter = limiter_for(redis.url)
 
-    stalled_s = 0.0
+    async def hits_end(count: int) -> bool:
+        """Return whether they do in 0.9 s of this loop, whose time stops with a busy machine."""
+        hits = asyncio.gather(*(limiter.hit("ci", MINUTE) for _ in range(count)))
+        for _ in range(90):
+            await asyncio.wait({hits}, timeout=0.01)
+            if hits.done():
+                break
+        return hits.done()
 
-    async def measure_stalls() -> None:
-        nonlocal stalled_s
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.01)
-            stalled_s += time.monotonic() - before - 0.01
-
-    async def delay() -> float:
-        """Return how long a hit takes, without the time that a busy machine adds."""
-        before, stalled_before_s = time.monotonic(), stalled_s
-        await limiter.hit("ci", MINUTE)
-        taken_s = time.monotonic() - before
-        await asyncio.sleep(0.02)  # a stall is noticed after it has ended
-        return taken_s - (stalled_s - stalled_before_s)
-
-    stalls = asyncio.create_task(measure_stalls())
-    await asyncio.gather(*(delay() for _ in range(8)))
+    assert await hits_end(8)
     redis.signal(signal.SIGSTOP)
-    delays: list[float] = []
     for count in (1, 40, 1):  # on open connections, then on those still to be opened
-        delays += await asyncio.gather(*(delay() for _ in range(count)))
+        assert await hits_end(count)
     # CPython 3.11's `wait_for` swallows a cancellation that arrives as its call returns.
     for microseconds in range(0, 1500, 50):
         monkeypatch.setattr(redis_store, "TIMEOUT_S", microseconds / 1e6)
-        delays += await asyncio.gather(*(delay() for _ in range(2)))
-        assert max(delays) < 0.6
-    stalls.cancel()
+        assert await hits_end(2)
     redis.signal(signal.SIGCONT)
 
 

@@ -9,7 +9,7 @@ from handlers import chat, chat_stream, health, models
 from tests.conftest import Serve
 from tests.deploy.tunnel.conftest import Function
 from tests.deploy.tunnel.loopback import Relay, Tunnel
-from tests.fake_ollama import Connection, FakeOllama, Request, never_answers, said, tokens
+from tests.fake_ollama import FakeOllama, Lockstep, never_answers, tokens
 
 HELLO = {"message": "안녕하세요!"}
 KOREAN = ("안녕", "하세요", "!")
@@ -42,17 +42,8 @@ async def test_every_endpoint_works_as_a_function(
 async def test_a_stream_comes_token_by_token(
     relay: Relay, tunnel: Tunnel, fake: FakeOllama, serve: Serve
 ) -> None:
-    arrived = asyncio.Semaphore(0)
-
-    async def in_lockstep(connection: Connection, request: Request) -> None:
-        connection.send_head()
-        for text in KOREAN:
-            connection.send_line({"model": "m", **said(text), "done": False})
-            await arrived.acquire()
-        connection.send_line({"model": "m", **said(""), "done": True})
-        connection.send_end()
-
-    fake.reply(in_lockstep)
+    lockstep = Lockstep(KOREAN)
+    fake.reply(lockstep)
     url = await serve(**relay.settings)
     texts = []
     async with (
@@ -61,7 +52,7 @@ async def test_a_stream_comes_token_by_token(
     ):
         async for line in answer.aiter_lines():
             texts.append(json.loads(line)["response"])
-            arrived.release()
+            lockstep.next()
     assert texts == [*KOREAN, ""]
 
 
