@@ -32,8 +32,9 @@ from tests.security.test_over_sockets import CHAT, POST
 from tests.sockets import raw
 
 MAX_GAP_S = 1.5
-MAX_STEP_S = 0.05
-"""How much CPU time one step may take before other clients' tokens go out."""
+MAX_STEP = 2
+"""How much CPU time one step may take before other clients' tokens go out: so many times what
+Python's own `json` takes for a text of 20 MiB."""
 
 
 class Answer(Body):
@@ -68,7 +69,7 @@ ANSWER = b"""{"choices": [{"finish_reason": "stop"}], "stop_reason": "end_turn",
 
 @contextmanager
 def longest_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Measure every step of the event loop, in CPU time: a busy machine does not matter."""
+    """Measure every step of the event loop, in CPU time."""
     steps = [0.0]
     run = Handle._run
 
@@ -80,6 +81,14 @@ def longest_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     with monkeypatch.context() as patch:
         patch.setattr(Handle, "_run", measured)
         yield steps
+
+
+def time_to_read_s() -> float:
+    """Return the CPU time that `json` takes to read a text of as many bytes as there may be."""
+    body = b'"%b"' % (b"a" * MAX_BODY)
+    started_at = time.thread_time()
+    json.loads(body)
+    return time.thread_time() - started_at
 
 
 async def as_it_arrives(body: bytes) -> AsyncIterator[bytes]:
@@ -96,7 +105,7 @@ async def test_no_large_body_holds_up_the_others(
     app = create_app(asgi.routes, Settings(default_model="smollm2:135m", max_body_bytes=MAX_BODY))
     monkeypatch.setattr(Pool, "send", answer)
     transport = httpx.ASGITransport(app)
-    fastest = float("inf")
+    least = float("inf")
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for _ in range(3):  # a neighbour on the machine may slow down the memory, even of CPU time
             headers = {"Content-Type": "application/json"}
@@ -104,12 +113,12 @@ async def test_no_large_body_holds_up_the_others(
                 post = client.post(path, content=as_it_arrives(body), headers=headers)
                 response = await asyncio.create_task(post)  # so that its last step ends in time
             assert response.status_code == status, response.text
-            fastest = min(fastest, steps[0])
-            if fastest < MAX_STEP_S:
+            least = min(least, steps[0] / time_to_read_s())
+            if least < MAX_STEP:
                 break
     with capsys.disabled():
-        print(f"\n{name}: {fastest * 1000:.1f} ms")  # noqa: T201
-    assert fastest < MAX_STEP_S
+        print(f"\n{name}: {steps[0] * 1000:.1f} ms, {least:.2f} x")  # noqa: T201
+    assert least < MAX_STEP
 
 
 HOSTILE = [
