@@ -6,7 +6,6 @@ from contextlib import aclosing, asynccontextmanager
 import httpx
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from core.chat.body import QUICK_BODY_BYTES, MemoryBudget, read_body
@@ -67,7 +66,7 @@ class Relay:
             if "vision" not in known.get(model, ["vision"]):
                 raise BadRequest(f"Model '{model}' cannot read images. Use a vision model")
 
-    async def answer(self) -> Response:
+    async def answer(self) -> JSONResponse:
         """Return the whole answer as Ollama gave it."""
         async with self._slot() as stream:
             body = await read_answer(stream)
@@ -79,7 +78,7 @@ class Relay:
             text = error_text(body)
             raise failure(text) if text else incomplete()
         self._count(answer.usage)
-        return Response(body, media_type=JSONResponse.media_type)
+        return JSONResponse(body)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Yield whole events as they arrive; the last one ends a complete answer.
@@ -174,7 +173,7 @@ class EventStream:
         await send({"type": "http.response.body"})
 
 
-async def relay(api: Api, request: Request) -> Response | EventStream:
+async def relay(api: Api, request: Request) -> JSONResponse | EventStream:
     """Answer `request` from the same path of Ollama.
 
     Raises:
@@ -193,6 +192,7 @@ async def relay(api: Api, request: Request) -> Response | EventStream:
     if not asked.model:
         may_use = Caller.of(request.scope).may_use
         asked.model = await ollama_client(request.app.state).default.name(may_use)
+    await request.app.state.recorder.let_others_catch_up()
     turn = Relay(api, request, asked)
     await turn.check_model()
     asked.seal()

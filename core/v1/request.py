@@ -6,7 +6,7 @@ import re
 import msgspec
 from msgspec import Raw
 
-from core.chat.body import json_problem
+from core.chat.body import QUICK_BODY_BYTES, json_problem
 from core.chat.keywords import Work
 from core.chat.schema import MAX_FORMAT_BYTES, checked_format
 from core.contract.errors import BadRequest
@@ -71,7 +71,9 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
         raise BadRequest(f"The body must be a JSON object ({json_problem(error, body)})") from None
     if len(fields) > MAX_FIELDS:
         raise BadRequest(f"The body has more than {MAX_FIELDS} fields")
-    await asyncio.sleep(0)  # let other clients have their turn
+    is_large = len(body) > QUICK_BODY_BYTES
+    if is_large:
+        await asyncio.sleep(0)  # let other clients have their turn
     fields = _under_our_names(fields)
     asked = known_fields(fields)
     work = Work()
@@ -81,7 +83,8 @@ async def parse(api: Api, body: bytes | bytearray, max_predict: int) -> RelayReq
     _adapt(api, fields, asked)
     if api.limits:
         _bound_tokens(fields, asked, api.limits, max_predict)
-    await asyncio.sleep(0)
+    if is_large:
+        await asyncio.sleep(0)
     request = RelayRequest(fields, asked, api, has_images=await has_images(fields))
     if b'"developer"' in body:  # only now, as the messages are no more than they may be
         await _rename_developers(fields)
