@@ -179,6 +179,22 @@ def test_images_are_found_and_urls_of_them_refused(fields: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        '"content":"a","CONTENT":[{"type":"image_url","image_url":{"url":"http://x"}}]',
+        '"c\\u006fntent":[{"type":"image_url","image_url":{"url":"http://x"}}]',
+        '"content":[{"type":"text","text":"a","Image_URL":"http://x"}]',
+        '"content":"a","\u017fource":{"url":"http://x"}',
+    ],
+)
+def test_no_image_hides_among_plain_messages(fields: str) -> None:
+    plain = '{"role":"user","content":"a"}'
+    body = f'{{"messages":[{plain},{{"role":"user",{fields}}},{plain}]}}'
+    with pytest.raises(BadRequest, match="image URLs are not supported"):
+        parsed(CHAT_COMPLETIONS, body.encode())
+
+
+@pytest.mark.parametrize(
     ("part", "text"),
     [
         ({"type": "document", "source": {"type": "base64", "data": "AAAA"}}, '"document" blocks'),
