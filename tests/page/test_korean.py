@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+
 from core.contract import errors, retryable
 from core.ollama import api, failures
 from tests.page.conftest import Open
@@ -85,9 +87,20 @@ def texts_of_fronts() -> Iterator[str]:
         yield from (text for text in found if "The figures" not in text)
 
 
+def texts_of_pools() -> Iterator[str]:
+    """Yield the errors for what the front of several Ollama machines answers itself."""
+    for path in ("haproxy.cfg", "haproxy/tags.lua"):
+        found = re.findall(r'"error":"(every .+?)"', (ROOT / "deploy" / path).read_text("utf-8"))
+        assert found
+        for text in found:
+            yield str(
+                failures.failed_response(httpx.Response(503), b'{"error":"%b"}' % text.encode())
+            )
+
+
 async def test_every_error_is_korean_on_a_korean_page(open_page: Open) -> None:
     texts = {*texts_where_raised(), *texts_of_ollama(), *map(str, MADE_FROM_PARTS)}
-    texts |= {*texts_of_fronts()}
+    texts |= {*texts_of_fronts(), *texts_of_pools()}
     assert len(texts) > 70
     page = await open_page(locale="ko-KR")
     korean: list[tuple[str, str]] = await page.evaluate(
@@ -106,4 +119,11 @@ async def test_every_error_is_korean_on_a_korean_page(open_page: Open) -> None:
         if text.startswith("Ollama connection error") and re.search(r"\b(the|is|it)\b", told)
     ]
     assert not english
-    assert all("Try again" not in told for _, told in korean)
+    assert all("Try again" not in told and "every Ollama" not in told for _, told in korean)
+    kept = re.compile(r"[A-Z]+_[A-Z_]+|core\.keys create|ulimit -n|192\.0\.2\.1")
+    less = [
+        (text, told)
+        for text, told in korean
+        if not set(kept.findall(text)) <= set(kept.findall(told))
+    ]
+    assert not less, "the Korean text leaves out what to set or run"
