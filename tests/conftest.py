@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests.gateway import MangumTransport, shut_down
 from tests.log_lines import Lines
 from tests.processes import running
 from tests.redis_server import RedisServer
+from tests.steady import SteadyLoop
 
 # A busy machine may take its time over an example.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -35,6 +36,16 @@ Connect = Callable[..., httpx.AsyncClient]
 """(endpoint's module, settings ...) -> a client of that endpoint, in front of the fake Ollama."""
 Serve = Callable[..., Any]
 """(settings ...) -> the URL of the bundle, served by uvicorn in front of the fake Ollama."""
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"steady": SteadyLoop}
+
+
+@pytest.fixture(autouse=True)
+def steady_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a Lambda function, which makes a loop for its own thread, have a steady one."""
+    monkeypatch.setattr(asyncio, "new_event_loop", SteadyLoop)
 
 
 @pytest.hookimpl(wrapper=True)
