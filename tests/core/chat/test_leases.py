@@ -61,12 +61,14 @@ class Hall:
         self.running = self.most = 0
         self.changed = asyncio.Condition()
         self.queues: list[LeasedQueue] = []
+        self.leases: list[Lease] = []
 
     async def request(self, name: str, **values: Any) -> Lease:
         queue = self.process(**values)
         self.queues.append(queue)
         async with queue.slot(client(name, values.pop("concurrent", None))) as lease:
             end = asyncio.Event()
+            self.leases.append(lease)
             async with self.changed:
                 self.inside.append((name, end))
                 self.served.append(name)
@@ -91,10 +93,20 @@ async def waiting(queue: LeasedQueue, count: int) -> None:
 
 
 async def members(queue: LeasedQueue, name: str, count: int) -> None:
-    key = next(key for key in queue._keys if key.endswith(f":{name}"))
-    async with asyncio.timeout(10):
-        while await queue._script.registered_client.zcard(key) != count:
+    async with asyncio.timeout(20):
+        while await queue._script.registered_client.zcard(key_of(queue, name)) != count:
             await asyncio.sleep(0.01)
+
+
+async def end_of(queue: LeasedQueue, lease: Lease) -> float:
+    """Return when a lease ends unless it is renewed, by the clock that `time.time` reads."""
+    end = await queue._script.registered_client.zscore(key_of(queue, "held"), lease.ticket)
+    assert end is not None
+    return float(end)
+
+
+def key_of(queue: LeasedQueue, name: str) -> str:
+    return next(key for key in queue._keys if key.endswith(f":{name}"))
 
 
 async def test_processes_share_their_slots(process: Process) -> None:
@@ -196,26 +208,35 @@ async def test_a_slot_comes_back_whatever_ends_its_request(process: Process, end
 async def test_a_process_that_is_gone_loses_its_slot_and_its_place(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 2)
-    monkeypatch.setattr(leases, "PATIENCE_S", 2)
     killed, frozen = process(max_concurrent=1), process(max_concurrent=1)
-    await killed.ask("join", killed.slot(client("a")))  # and nothing is heard of it again
-    assert await frozen.ask("join", frozen.slot(client("b"))) == "waiting"
-    async with process(max_concurrent=1).slot(client("c")) as lease:
-        pass
-    assert lease.queued_s > 0.4
+    held, behind = killed.slot(client("a")), frozen.slot(client("b"))
+    assert await killed.ask("join", held) == "held"
+    assert await frozen.ask("join", behind) == "waiting"
+    other = asyncio.create_task(process(max_concurrent=1).slot(client("c")).__aenter__())
+    await waiting(killed, 2)
+    monkeypatch.setattr(leases, "LEASE_S", 0.5)
+    monkeypatch.setattr(leases, "PATIENCE_S", 0.5)
+    await killed.ask("renew", held)
+    await frozen.ask("poll", behind)  # and nothing is heard of them again
+    lease = await asyncio.wait_for(other, 20)
     await waiting(killed, 0)
+    await lease.__aexit__()
 
 
 async def test_a_long_answer_keeps_its_slot(
     process: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_S", 2)
     monkeypatch.setattr(leases, "RENEW_S", 0.05)
-    async with process(max_concurrent=1).slot(client("a")):
+    queue = process(max_concurrent=1)
+    async with queue.slot(client("a")) as own:
         other = asyncio.create_task(process(max_concurrent=1).slot(client("b")).__aenter__())
-        done, _ = await asyncio.wait({other}, timeout=4)
-        assert not done
+        await waiting(queue, 1)
+        for _ in range(3):
+            before = await end_of(queue, own)
+            async with asyncio.timeout(20):
+                while await end_of(queue, own) <= before:
+                    await asyncio.sleep(0.01)
+        assert not other.done()
     lease = await asyncio.wait_for(other, 10)
     await lease.__aexit__()
     assert not caplog.records
@@ -248,7 +269,6 @@ async def test_a_store_that_goes_away_and_returns_has_every_slot_kept(
     monkeypatch.setattr(leases, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(leases, "STORE_RETRY_S", 0.2)
     monkeypatch.setattr(leases, "RENEW_S", 0.2)
-    monkeypatch.setattr(leases, "LEASE_S", 0.5)
     monkeypatch.setattr(leases, "OUTAGE_S", 60)
     monkeypatch.setattr(leases, "SETTLE_S", 3)
     hall, function = Hall(process), {"max_concurrent": 1, "aws_lambda_function_name": "chat"}
@@ -256,6 +276,11 @@ async def test_a_store_that_goes_away_and_returns_has_every_slot_kept(
     await hall.served_so_far(1)
     tasks += [asyncio.create_task(hall.request(name, **function)) for name in "bcde"]
     await waiting(process(), 4)
+    usual_s = leases.LEASE_S
+    monkeypatch.setattr(leases, "LEASE_S", 0.5)
+    async with asyncio.timeout(20):
+        while await end_of(hall.queues[0], hall.leases[0]) > time.time() + 0.5:
+            await asyncio.sleep(0.01)
     if returns == "empty":
         redis.stop()
     else:
@@ -270,6 +295,7 @@ async def test_a_store_that_goes_away_and_returns_has_every_slot_kept(
     else:
         redis.signal(signal.SIGCONT)
     await members(process(), "held", 1)
+    monkeypatch.setattr(leases, "LEASE_S", usual_s)
     await waiting(process(), 4)
     for count in range(2, 6):
         assert hall.running == 1
