@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import Open
-from tests.page.conversation import answered, say, stall, stored, wait_for_count
+from tests.page.conversation import answered, say, stall, stored, wait_for_count, wait_until
 
 
 async def _titles(page: Any) -> list[str]:
@@ -43,7 +43,15 @@ async def test_a_title_does_not_end_in_half_an_emoji(open_page: Open, fake: Fake
 async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
     await stall(page, fake)
-    await page.wait_for_timeout(2200)
+
+    async def is_kept() -> bool:
+        return any(
+            message["text"] == " 0 1 2"
+            for conversation in await stored(page)
+            for message in conversation["messages"]
+        )
+
+    await wait_until(is_kept)
     await page.reload()
     await page.wait_for_selector(".answer:has-text('0 1 2')")
     assert "The page was closed before" in await page.inner_text(".assistant")

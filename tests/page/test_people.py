@@ -13,7 +13,7 @@ from tests.fake_ollama import (
     tokens,
 )
 from tests.page.conftest import Open
-from tests.page.conversation import answered, prompt_of, say, stall, wait_for_count, wait_until
+from tests.page.conversation import answered, prompt_of, say, stall, wait_for_count
 
 MARKDOWN = """# 제목
 
@@ -170,6 +170,20 @@ async def test_phone(open_page: Open, fake: FakeOllama) -> None:
     assert not await page.is_visible("#new")
 
 
+STILL = """() => new Promise((resolve) => {
+  const scroller = document.querySelector("#scroller");
+  let [top, frames] = [scroller.scrollTop, 0];
+  const look = () => {
+    frames = scroller.scrollTop === top ? frames + 1 : 0;
+    top = scroller.scrollTop;
+    if (frames < 30) requestAnimationFrame(look);
+    else resolve();
+  };
+  look();
+})"""
+"""Waits until nothing has moved in 30 frames, which a busy machine draws more slowly."""
+
+
 async def test_reader_is_not_dragged_to_the_end(open_page: Open, fake: FakeOllama) -> None:
     lockstep = Lockstep(["line\n\n" * 60, "more\n\n" * 60, "end"])
     page = await open_page()
@@ -183,12 +197,7 @@ async def test_reader_is_not_dragged_to_the_end(open_page: Open, fake: FakeOllam
     async def top() -> int:
         return int(await page.evaluate("document.querySelector('#scroller').scrollTop"))
 
-    async def still() -> bool:
-        before = await top()
-        await page.wait_for_timeout(500)  # the wheel's own motion
-        return await top() == before
-
-    await wait_until(still)
+    await page.evaluate(STILL)  # the wheel's own motion
     before = await top()
     lockstep.next()
     await page.wait_for_selector(".answer:has-text('more')")

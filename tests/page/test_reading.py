@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import FakeOllama, tokens
+from tests.fake_ollama import FakeOllama, Lockstep, tokens
 from tests.page.conftest import IN_BOTH, Open
 from tests.page.conversation import answered, prompt_of, say, wait_for_count
 
@@ -64,11 +64,14 @@ async def test_mathematics_is_mathml(open_page: Open, fake: FakeOllama) -> None:
 
 async def test_mathematics_is_legible_while_it_comes(open_page: Open, fake: FakeOllama) -> None:
     page = await open_page()
-    fake.reply(tokens(["$x^2$ ", *["and $y$ "] * 30], pace_s=0.05))
+    lockstep = Lockstep(["$x^2$ ", "and $y$ " * 30])
+    fake.reply(lockstep)
     await say(page, "Formulas")
     await page.wait_for_selector(".progress")
     await page.wait_for_selector(".answer math")
     assert await page.locator(".progress").count() == 1
+    lockstep.next()
+    lockstep.next()
     await answered(page)
     await wait_for_count(page, ".answer math", 31)
 

@@ -12,7 +12,7 @@ from handlers import page
 from tests.conftest import Serve
 from tests.fake_ollama import FakeOllama, tokens
 from tests.page.conftest import Open
-from tests.page.conversation import answered, say
+from tests.page.conversation import answered, say, wait_until
 
 BUDGET = 150_000
 """The most bytes for the whole page, compressed."""
@@ -83,9 +83,12 @@ async def test_first_paint_does_not_wait_for_vendors(open_page: Open) -> None:
     await page.route("**/vendor/**", lambda route: None)
     await page.goto(page.url, wait_until="commit")
     await page.wait_for_selector("#message")
-    await page.wait_for_timeout(500)
-    paints = await page.evaluate("performance.getEntriesByType('paint').map(({ name }) => name)")
-    assert "first-contentful-paint" in paints
+
+    async def is_painted() -> bool:
+        paints = "performance.getEntriesByType('paint').map(({ name }) => name)"
+        return "first-contentful-paint" in await page.evaluate(paints)
+
+    await wait_until(is_painted)
     await page.unroute_all(behavior="ignoreErrors")
 
 

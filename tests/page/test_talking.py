@@ -5,9 +5,18 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import FakeOllama, never_answers, stalls_after, tokens
+from tests.fake_ollama import (
+    Connection,
+    FakeOllama,
+    Lockstep,
+    Request,
+    never_answers,
+    said,
+    stalls_after,
+    tokens,
+)
 from tests.page.conftest import IN_BOTH, Open
-from tests.page.conversation import answered, say, system_of, wait_for_count
+from tests.page.conversation import answered, say, system_of, wait_for_count, wait_until
 
 CODE = "Look:\n\n```python\ndef hello() -> str:\n    return '안녕'\n```\n\nDone."
 
@@ -131,10 +140,22 @@ async def test_waiting_says_what_is_happening(open_page: Open, fake: FakeOllama)
     await page.click("#open-settings")
     await page.check("#think")
     await page.keyboard.press("Escape")
-    fake.reply(tokens(["A"], thinking=["one", "two", "three"], pace_s=0.7))
+    waits, thinks = asyncio.Event(), asyncio.Event()
+
+    async def reply(connection: Connection, request: Request) -> None:
+        await waits.wait()
+        connection.send_head()
+        connection.send_line({**said("", thinking="one"), "done": False})
+        await thinks.wait()
+        connection.send_line({**said("A"), "done": True})
+        connection.send_end()
+
+    fake.reply(reply)
     await say(page, "Hello")
     await page.wait_for_selector(".progress:text('Waiting for llama3.1:70b')")
+    waits.set()
     await page.wait_for_selector(".progress:text('Thinking')")
+    thinks.set()
     await answered(page)
 
 
@@ -175,7 +196,11 @@ async def test_a_double_click_on_copy_leaves_the_button_as_it_was(
     await copy.dblclick()
     await page.wait_for_selector(".assistant .tools:has-text('Copied')")
     await page.wait_for_timeout(2000)
-    assert await copy.inner_html() == before
+
+    async def is_as_before() -> bool:
+        return bool(await copy.inner_html() == before)
+
+    await wait_until(is_as_before)
 
 
 async def test_copying_works_where_the_clipboard_is_refused(
@@ -281,9 +306,17 @@ async def test_an_answer_is_waited_for_where_the_queue_is_a_secret(
         await route.fulfill(status=401, json={"success": False, "error": "no"})
 
     await page.route("**/api/stats", refuse)
-    fake.reply(tokens(["A"], pace_s=7))
+    seen = asyncio.Event()
+
+    async def late(connection: Connection, request: Request) -> None:
+        await asyncio.sleep(7)
+        await seen.wait()
+        await tokens(["A"])(connection, request)
+
+    fake.reply(late)
     await say(page, "Hello")
     await page.wait_for_selector(".progress:text('is loading')")
+    seen.set()
     await answered(page)
     assert len(asked) == 1
     assert await page.locator("#key[open], .notice").count() == 0
@@ -348,14 +381,17 @@ async def test_another_conversation_may_be_opened_meanwhile(
     open_page: Open, fake: FakeOllama
 ) -> None:
     page = await open_page()
-    fake.reply(tokens(list("slowly "), pace_s=0.1))
+    lockstep = Lockstep(["slow", "ly"])
+    fake.reply(lockstep)
     await say(page, "First")
-    await page.wait_for_selector(".answer:has-text('s')")
+    await page.wait_for_selector(".answer:has-text('slow')")
     await page.click("#new")
     await say(page, "Second")
     await answered(page)
+    lockstep.next()
     await page.click(".open:text('First')")
     await page.wait_for_selector(".answer:has-text('slowly')")
+    lockstep.next()
     await page.wait_for_selector(".figures")
     assert fake.asked()[0].disconnected.is_set() is False
 
