@@ -85,12 +85,12 @@ async def test_a_stream_comes_word_by_word(start: Start, fake: FakeOllama, funct
 async def test_a_plain_answer_and_what_fails_have_their_status(
     start: Start, fake: FakeOllama
 ) -> None:
-    url = await start("chat", REQUEST_TIMEOUT_S="2")
+    url, hasty = await start("chat"), await start("chat", REQUEST_TIMEOUT_S="0.5")
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         answer = await client.post("/api/chat", json=CHAT)
         assert answer.json()["success"] is True
         fake.default = after(0, Connection.hang)
-        answer = await client.post("/api/chat", json=CHAT)
+        answer = await client.post(f"{hasty}/api/chat", json=CHAT)
         assert (answer.status_code, answer.json()["success"]) == (504, False)
         assert (await client.post("/api/chat", json={})).status_code == 400
 

@@ -19,6 +19,8 @@ from http.client import HTTPConnection
 from threading import Event, Thread
 from urllib.parse import urlsplit
 
+import psutil
+
 from tests.processes import fake_ollama, running
 from tests.security.large import LARGE, Large
 
@@ -52,13 +54,14 @@ def gateway(**environ: str) -> Iterator[tuple[int, str]]:
 class Listener:
     """A client that reads a long stream, and notes when its tokens come."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pid: int) -> None:
+        self._gateway = psutil.Process(pid)
         parsed = urlsplit(url)
         self._connection = HTTPConnection(parsed.hostname or "", parsed.port or 0)
         body = f'{{"message":"a","model":"{MODEL}"}}'
         headers = {"Content-Type": "application/json"}
         self._connection.request("POST", "/api/chat/stream", body, headers)
-        self._longest = 0.0
+        self._longest = self._longest_busy = 0.0
         self._ended = False
         self._starts = Event()
         self._thread = Thread(target=self._read)
@@ -67,13 +70,19 @@ class Listener:
 
     def reset(self) -> None:
         """Begin to measure."""
-        self._longest = 0
+        self._longest = self._longest_busy = 0
 
     @property
     def longest_s(self) -> float:
         """The longest time between two tokens since `reset`."""
         assert not self._ended, "the stream was not long enough"
         return self._longest
+
+    @property
+    def longest_busy_s(self) -> float:
+        """The longest CPU time of the gateway between two tokens, whatever else the machine did."""
+        assert not self._ended, "the stream was not long enough"
+        return self._longest_busy
 
     def close(self) -> None:
         """Stop reading."""
@@ -84,16 +93,21 @@ class Listener:
 
     def _read(self) -> None:
         answer = self._connection.getresponse()
-        last = time.monotonic()
+        last, last_busy = time.monotonic(), self._busy_s()
         try:
             while answer.readline():
-                now = time.monotonic()
+                now, busy = time.monotonic(), self._busy_s()
                 self._longest = max(self._longest, now - last)
-                last = now
+                self._longest_busy = max(self._longest_busy, busy - last_busy)
+                last, last_busy = now, busy
                 self._starts.set()
         except OSError:
             pass
         self._ended = True
+
+    def _busy_s(self) -> float:
+        times = self._gateway.cpu_times()
+        return times.user + times.system
 
 
 @contextmanager
@@ -102,9 +116,9 @@ def listening() -> Iterator[tuple[str, Listener]]:
     text = " ".join(["a"] * TOKENS)
     with (
         fake_ollama("--pace", str(PACE_S), "--tokens", text) as ollama,
-        gateway(OLLAMA_BASE_URL=ollama, **SETTINGS) as (_, url),
+        gateway(OLLAMA_BASE_URL=ollama, **SETTINGS) as (pid, url),
     ):
-        listener = Listener(url)
+        listener = Listener(url, pid)
         try:
             yield url, listener
         finally:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, tokens
+from tests.fake_ollama import TOKENS, FakeOllama, Lockstep, tokens
 from tests.processes import bundle, fake_ollama, running, wait_for
 from tests.programs import ROOT, free_ports
 
@@ -50,20 +50,31 @@ def streaming(url: str) -> Iterator[Iterator[str]]:
         yield lines
 
 
-def test_running_requests_finish_and_new_ones_get_a_503(slow_ollama: str) -> None:
-    with serving(slow_ollama) as (process, url), streaming(url) as lines:
-        process.send_signal(signal.SIGTERM)
-        while httpx.get(f"{url}/api/health", trust_env=False).status_code == 200:
-            pass
-        refused = httpx.post(f"{url}/api/chat", json=CHAT, trust_env=False)
+async def test_running_requests_finish_and_new_ones_get_a_503(fake: FakeOllama) -> None:
+    lockstep = Lockstep(TOKENS)
+    fake.reply(lockstep)
+    with serving(fake.url) as (process, url):
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=20) as client,
+            client.stream("POST", f"{url}/api/chat/stream", json=CHAT) as answer,
+        ):
+            lines = answer.aiter_lines()
+            assert json.loads(await anext(lines))["done"] is False
+            process.send_signal(signal.SIGTERM)
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as other:
+                while (await other.get("/api/health")).status_code == 200:
+                    pass
+                refused = await other.post("/api/chat", json=CHAT)
+            for _ in TOKENS:
+                lockstep.next()
+            rest = [json.loads(line) async for line in lines]
         assert refused.status_code == 503
         assert refused.headers["connection"] == "close"
         assert refused.headers["x-content-type-options"] == "nosniff"
         request_id = refused.headers["x-request-id"]
         assert int(refused.headers["retry-after"]) > 0
         assert refused.json()["error"].startswith("The server is stopping")
-        rest = [json.loads(line) for line in lines]
-        assert len(rest) == 6
+        assert len(rest) == len(TOKENS)
         assert rest[-1]["done"] is True
         assert "context" in rest[-1]
         assert process.wait(timeout=20) == -signal.SIGTERM
@@ -96,7 +107,8 @@ async def test_a_client_that_does_not_read_does_not_lengthen_the_grace_period(
         if grace_s == "30":
             await asyncio.sleep(0.3)
             process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(process.wait, limit_s)
+        async with asyncio.timeout(limit_s):
+            await asyncio.to_thread(process.wait)
         writer.transport.abort()
 
 

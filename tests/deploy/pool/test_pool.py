@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import Serve
-from tests.fake_ollama import FakeOllama, never_answers, tokens
+from tests.fake_ollama import Connection, FakeOllama, Lockstep, Request, never_answers, tokens
 from tests.programs import ROOT, free_ports, program, started
 
 SMALL = {"message": "안녕", "model": "smollm2:135m"}
@@ -150,17 +150,29 @@ async def test_the_models_of_all_machines_are_listed_once(
 async def test_the_machine_with_the_fewest_requests_is_next(
     pool: Pool, api: httpx.AsyncClient
 ) -> None:
+    async def together(connection: Connection, request: Request) -> None:
+        while sum(pool.asked()) < 8:
+            await asyncio.sleep(0.002)
+        await tokens(WORDS)(connection, request)
+
     for machine in pool.machines:
-        machine.default = tokens(WORDS, pace_s=0.02)
+        machine.default = together
     await asyncio.gather(*(api.post("/api/chat", json=SMALL) for _ in range(8)))
     assert pool.asked() == [0, 4, 4]
+
+
+async def dies_within(connection: Connection, request: Request) -> None:
+    """Send some words, and no more until the machine is stopped."""
+    lockstep = Lockstep(WORDS)
+    for _ in range(4):
+        lockstep.next()
+    await lockstep(connection, request)
 
 
 async def test_a_machine_that_dies_takes_with_it_only_what_it_had_begun(
     pool: Pool, api: httpx.AsyncClient
 ) -> None:
-    for machine in pool.machines:
-        machine.default = tokens(WORDS, pace_s=0.02)
+    pool.gpu2.default, pool.gpu3.default = dies_within, tokens(WORDS, pace_s=0.02)
     streams = [asyncio.create_task(api.post("/api/chat/stream", json=SMALL)) for _ in range(12)]
     plain = [asyncio.create_task(api.post("/api/chat", json=SMALL)) for _ in range(12)]
     await pool.gpu2.wait_for(4)
@@ -183,6 +195,7 @@ async def test_a_machine_that_dies_takes_with_it_only_what_it_had_begun(
     assert cut == begun
     assert len(pool.gpu3.asked()) == 24 - begun, "nothing is lost, and nothing repeated"
 
+    pool.gpu2.default = tokens(WORDS)
     await pool.gpu2.start()
     async with asyncio.timeout(10):
         while len(pool.gpu2.asked()) == begun:
@@ -240,10 +253,21 @@ async def test_a_client_that_goes_away_stops_its_machine(
     "limits", [{"maxconn 4": "maxconn 1", "queue ge 64": "queue ge 2", **ONE_THREAD}]
 )
 async def test_a_full_queue_says_when_to_come_again(pool: Pool, api: httpx.AsyncClient) -> None:
-    pool.gpu1.default = tokens(WORDS, pace_s=0.05)
+    let_go = asyncio.Event()
+
+    async def held(connection: Connection, request: Request) -> None:
+        await let_go.wait()
+        await tokens(WORDS)(connection, request)
+
+    pool.gpu1.default = held
     first = asyncio.create_task(api.post("/api/chat", json=LARGE))
     await pool.gpu1.wait_for(1)
-    others = await asyncio.gather(*(api.post("/api/chat", json=LARGE) for _ in range(6)))
+    asking = [asyncio.create_task(api.post("/api/chat", json=LARGE)) for _ in range(6)]
+    async with asyncio.timeout(30):
+        while sum(task.done() for task in asking) < 4:
+            await asyncio.sleep(0.01)
+    let_go.set()
+    others = await asyncio.gather(*asking)
     refused = [answer for answer in others if answer.status_code != 200]
     assert len(others) - len(refused) == 2
     for answer in refused:
