@@ -1,5 +1,6 @@
 """Pages of another origin, in a real browser."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -141,6 +142,15 @@ async def test_a_loop_that_keeps_no_partial_lines_loses_nothing(
     assert await page.evaluate(LOOP, [url, "안녕", 60_000]) == ["stream", "".join(words)]
 
 
+PATIENCE_ENDS = """() => {
+  const { timeout } = AbortSignal;
+  const patience = new AbortController();
+  AbortSignal.timeout = (ms) => (ms === 500 ? patience.signal : timeout.call(AbortSignal, ms));
+  window.losePatience = () => patience.abort(new DOMException("", "TimeoutError"));
+}"""
+"""Lets the test say when 500 ms are over."""
+
+
 @pytest.mark.parametrize("max_concurrent", [1, 4])
 @pytest.mark.parametrize("first", [never_answers, stalls_after(3)])
 async def test_a_page_that_falls_back_does_not_run_the_model_twice(
@@ -148,7 +158,12 @@ async def test_a_page_that_falls_back_does_not_run_the_model_twice(
 ) -> None:
     fake.reply(first, tokens(["늦게", " 왔네요"], pace_s=0.5))
     url = await serve(cors_origins=[pages], max_concurrent=max_concurrent, queue_timeout_s=10)
-    assert await page.evaluate(LOOP, [url, "안녕", 500]) == ["plain", "늦게 왔네요"]
+    await page.evaluate(PATIENCE_ENDS)
+    answer = asyncio.create_task(page.evaluate(LOOP, [url, "안녕", 500]))
+    await fake.wait_for(1)
+    await page.wait_for_timeout(100)  # for what has been said so far
+    await page.evaluate("losePatience()")
+    assert await answer == ["plain", "늦게 왔네요"]
     dropped, asked_again = fake.asked()
     assert (dropped.json["stream"], asked_again.json["stream"]) == (True, False)
     assert dropped.disconnected_at is not None

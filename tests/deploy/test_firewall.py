@@ -36,10 +36,10 @@ for port in ports:
 """
 HTTP3_CALLER = """
 import socket, sys
-source, target = sys.argv[1:]
+source, target, wait_s = sys.argv[1:]
 client = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM)
 client.bind((source, 0))
-client.settimeout(0.5)
+client.settimeout(float(wait_s))
 client.sendto(b"hello", (target, 443))
 try:
     print(client.recv(100).decode())
@@ -74,11 +74,11 @@ class Network:
         answer = self.run(sys.executable, "-c", CALLER, source, target, *ports, on=self.client)
         return {int(port) for port in answer.split()}
 
-    def reached_over_udp(self, source: str) -> bool:
+    def reached_over_udp(self, source: str, wait_s: float = 20) -> bool:
         """Return whether a client with the address `source` reaches port 443 over UDP."""
         target = self._server_beside(source)
-        answer = self.run(sys.executable, "-c", HTTP3_CALLER, source, target, on=self.client)
-        return answer == "hello\n"
+        command = (sys.executable, "-c", HTTP3_CALLER, source, target, str(wait_s))
+        return self.run(*command, on=self.client) == "hello\n"
 
     def _server_beside(self, source: str) -> str:
         head, _, _ = source.rpartition(":" if ":" in source else ".")
@@ -130,7 +130,7 @@ def test_nftables_let_named_networks_reach_https_but_not_ollama(network: Network
         assert network.reached_over_udp(source)
     for source in (STRANGER, STRANGER_6):
         assert network.reached(source) == {22}
-        assert not network.reached_over_udp(source)
+        assert not network.reached_over_udp(source, 0.5)
     local = network.run(
         sys.executable, "-c", CALLER, "127.0.0.1", "127.0.0.1", "11434", on=network.server
     )
@@ -160,4 +160,4 @@ def test_ufw_lets_named_networks_reach_https_but_not_ollama(
         assert network.reached(source) == {22, 443}
     for source in (STRANGER, STRANGER_6):
         assert network.reached(source) == {22}
-        assert not network.reached_over_udp(source)
+        assert not network.reached_over_udp(source, 0.5)
