@@ -20,6 +20,14 @@ from tests.programs import ROOT, free_ports, program, started
 CHAT = {"message": "안녕", "model": "smollm2:135m"}
 EACH_GPU = 2
 NO_PROXY_HEADERS = "--no-proxy-headers"
+PATIENT = """
+from core.gate import redis_hits
+from handlers.__main__ import main
+
+redis_hits.TIMEOUT_S = 20
+main([])
+"""
+"""The gateway, for which no busy machine's Redis is down."""
 
 
 class Busy:
@@ -73,7 +81,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             "LOG_FORMAT": "console",
         }
         for _ in range(2):
-            process = stack.enter_context(running("-m", "handlers", **environ))
+            process = stack.enter_context(running("-c", PATIENT, **environ))
             site.gateways.append(wait_for(process.stdout, "Listening for the API on "))
         pool = configure(tmp_path, pool_port, machines, {"maxconn 4": f"maxconn {EACH_GPU}"})
         haproxy = program("haproxy", "apt install haproxy")
