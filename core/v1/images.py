@@ -97,7 +97,7 @@ def _is_plain(raw: Raw) -> bool:
         return False
     try:
         _decode_plain(raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
     return True
 
