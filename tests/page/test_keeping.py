@@ -1,5 +1,6 @@
 """Conversations are kept in the browser, and can be searched, renamed, exported and deleted."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ async def test_partial_answer_outlives_a_reload(open_page: Open, fake: FakeOllam
             for message in conversation["messages"]
         )
 
-    await wait_until(is_kept)
+    async with asyncio.timeout(2.2):
+        await wait_until(is_kept)
     await page.reload()
     await page.wait_for_selector(".answer:has-text('0 1 2')")
     assert "The page was closed before" in await page.inner_text(".assistant")

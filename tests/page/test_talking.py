@@ -70,7 +70,7 @@ async def test_stop_closes_the_connection_to_ollama(
         await page.click("#stop")
     else:
         await page.keyboard.press("Escape")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(3):
         await request.disconnected.wait()
     answer = await answered(page)
     text = await answer.inner_text()

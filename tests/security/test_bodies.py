@@ -31,8 +31,8 @@ from tests.security.large import LARGE, MAX_BODY
 from tests.security.test_over_sockets import CHAT, POST
 from tests.sockets import raw
 
-MAX_BUSY_S = 1.5
-MAX_STEP = 2
+MAX_GAP_S = 1.5
+MAX_STEP = 1.5
 """How much CPU time one step may take before other clients' tokens go out: so many times what
 Python's own `json` takes for a text of 20 MiB."""
 
@@ -132,13 +132,13 @@ HOSTILE = [
 
 
 def test_a_hostile_request_does_not_stop_another_clients_stream() -> None:
-    """The bound is generous, for a slow machine; `gaps` measures the real delay."""
+    """The bound is generous, since the machine may be busy; `gaps` measures the real delay."""
     with listening() as (url, listener):
         for name in HOSTILE:
             request = bytes_of(LARGE[name])
             listener.reset()
             send(url, request)
-            assert listener.longest_busy_s < MAX_BUSY_S, name
+            assert listener.longest_s < MAX_GAP_S, name
 
 
 def head(length: int, *headers: bytes) -> bytes:

@@ -93,7 +93,7 @@ async def waiting(queue: LeasedQueue, count: int) -> None:
 
 
 async def members(queue: LeasedQueue, name: str, count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(10):
         while await queue._script.registered_client.zcard(key_of(queue, name)) != count:
             await asyncio.sleep(0.01)
 
